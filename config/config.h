@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+// The server's configuration: typed, strict, one YAML file plus --set overrides. Every option with
+// unit, default and consequence is in config/asymserve.yaml; a test keeps the two equal.
+
+namespace asymserve {
+
+struct ModelSection {
+  std::string path;  // GGUF file or Hugging Face folder; required to serve
+  std::string name;  // what clients call it; empty: from the file
+};
+
+struct EngineSection {
+  int32_t threads = 0;          // 0: one per available core (affinity and cgroup quota)
+  int64_t kv_memory_bytes = 0;  // "512MiB" in YAML; 0: 25 % of the memory available at start
+  int32_t context_tokens = 0;   // 0: the model's
+  int32_t max_running = 64;
+  int32_t max_waiting = 256;
+  int32_t step_tokens = 512;
+  std::string isa = "auto";  // auto, portable, avx2, avx512: CPU kernels
+};
+
+struct ServerSection {
+  std::string address = "127.0.0.1:50051";
+  int64_t max_message_bytes = 4 << 20;  // of one request
+  int32_t stream_queue_messages = 256;  // unread by a slow client before its request is cancelled
+  double drain_seconds = 20;            // SIGTERM to exit at most
+  bool reflection = true;
+};
+
+struct MetricsSection {
+  std::string address = "127.0.0.1:9464";  // empty: no metrics endpoint
+};
+
+struct LogSection {
+  std::string level = "info";   // debug, info, warn, error, off
+  std::string format = "text";  // text, json
+};
+
+struct Config {
+  ModelSection model;
+  EngineSection engine;
+  ServerSection server;
+  MetricsSection metrics;
+  LogSection log;
+};
+
+/// Reads a YAML file; an empty path gives the defaults. InvalidArgument: "FILE:LINE: engine.treads:
+/// unknown key, did you mean engine.threads?", with what was expected for a wrong type.
+absl::StatusOr<Config> LoadConfig(const std::string& path);
+
+/// Applies one "a.b=c" override, as if the YAML had it.
+absl::Status ApplyOverride(Config& config, std::string_view assignment);
+
+/// Ranges and relations between options. Names the key, the value, and what is allowed.
+absl::Status ValidateConfig(const Config& config);
+
+}  // namespace asymserve

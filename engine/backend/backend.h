@@ -1,0 +1,133 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "engine/base/tensor.h"
+#include "engine/kv/ids.h"
+#include "engine/kv/scheme.h"
+
+// The virtual device: memory and one in-order queue. Letters: T tokens in a step, S sequences,
+// H query heads, G KV heads, D head size, C width, F feed-forward width, V vocabulary.
+//
+// Contract of every operation:
+//  - All calls come from one thread at a time. Operations run in call order; a host may read
+//  results
+//    after the call that produced them returned (cpu) or after Synchronize (a later device
+//    backend).
+//  - Row t of an output depends on row t of the inputs only, never on T or on the other rows, bit
+//    for bit (engine/README.md, invariant 8). So a token's value does not depend on its batch.
+//  - Shapes that do not fit are a bug of the caller: InternalError that names both shapes.
+//  - Nothing allocates after start-up: Reserve fixes the largest step.
+
+namespace asymserve {
+
+/// A weight matrix as it lies in a model file: `rows` outputs of `cols` inputs each, row-major,
+/// unaligned. `cols` is a multiple of the type's block.
+struct WeightSource {
+  const std::byte* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+/// A matrix [N, K] in the backend's own packing, at the file's precision. Owned by its holder; must
+/// not outlive the backend.
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  virtual int64_t rows() const = 0;   // N
+  virtual int64_t cols() const = 0;   // K
+  virtual int64_t bytes() const = 0;  // as stored
+};
+
+enum class RopeStyle : uint8_t {
+  kInterleaved,  // channels (2i, 2i + 1) form a pair: GGUF's Llama family
+  kHalves,       // channels (i, i + D/2) form a pair: Hugging Face, GGUF's Qwen family
+};
+
+struct AttentionShape {
+  int32_t heads = 0;      // H
+  int32_t kv_heads = 0;   // G, divides H
+  int32_t head_size = 0;  // D
+};
+
+/// What happens to the fused projection [T, (H + 2G) * D] = q | k | v of a layer before attention:
+/// bias, then per-head RMSNorm of q and k, then rotary embedding of q and k. Empty views are
+/// skipped.
+struct QkvParams {
+  AttentionShape shape;
+  TensorView bias;    // [(H + 2G) * D] f32 or empty
+  TensorView q_norm;  // [D] f32 or empty
+  TensorView k_norm;  // [D] f32 or empty
+  float norm_epsilon = 0;
+  TensorView rope;  // [max_positions, D] f32: D/2 cosines, then D/2 sines, by position
+  RopeStyle rope_style = RopeStyle::kHalves;
+};
+
+/// Which tokens of a step belong to which sequence and where their keys and values are. Ragged, no
+/// padding: three sequences of 2, 3, 1 new tokens have token_offset [0, 2, 5, 6].
+struct KvStep {
+  std::span<const int32_t> positions;     // [T] position of each token in its sequence
+  std::span<const int32_t> token_offset;  // [S + 1] into the tokens of the step
+  std::span<const PageId> pages;          // page tables of all sequences, one after the other
+  std::span<const int32_t>
+      page_offset;  // [S + 1] into `pages`; page i holds positions [64i, 64i + 64)
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;  // "cpu (avx512)"
+
+  // ---- Start-up -------------------------------------------------------------------------------
+
+  /// Copies parts of equal `cols`, stacked by rows, into the backend's packing. InvalidArgument
+  /// when a type is not supported or a row length does not fit its block.
+  virtual absl::StatusOr<std::unique_ptr<Weight>> PackWeight(
+      std::span<const WeightSource> parts) = 0;
+  /// Copies a small parameter vector or table. Lives as long as the backend.
+  virtual absl::StatusOr<TensorView> Upload(std::span<const float> values, int64_t rows = 1) = 0;
+  /// Activation memory, uninitialized. Lives as long as the backend.
+  virtual absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) = 0;
+  /// Scratch for steps of up to `max_tokens` rows of up to `max_cols` inputs.
+  virtual absl::Status Reserve(int64_t max_tokens, int64_t max_cols) = 0;
+  /// Allocates the arena of `pages` page records. Once.
+  virtual absl::Status KvInit(const KvShape& shape, const KvScheme& scheme, int32_t pages) = 0;
+
+  // ---- Operations -----------------------------------------------------------------------------
+
+  /// out [T, C] = rows of `table` [V, C] (dequantized) at `tokens` [T], which are in range.
+  virtual absl::Status Embed(TensorView out, const Weight& table,
+                             std::span<const int32_t> tokens) = 0;
+  /// out [T, N] = x [T, K] times w [N, K] transposed.
+  virtual absl::Status MatMul(TensorView out, TensorView x, const Weight& w) = 0;
+  /// out = x / rms(x) * weight, by row.
+  virtual absl::Status RmsNorm(TensorView out, TensorView x, TensorView weight, float epsilon) = 0;
+  /// residual += delta; out = RmsNorm(residual). All [T, C].
+  virtual absl::Status AddRmsNorm(TensorView out, TensorView residual, TensorView delta,
+                                  TensorView weight, float epsilon) = 0;
+  /// out [T, F] = silu(gate) * up with gate_up [T, 2F] = gate | up.
+  virtual absl::Status SwiGlu(TensorView out, TensorView gate_up) = 0;
+  /// out [rows.size(), C] = x[rows].
+  virtual absl::Status GatherRows(TensorView out, TensorView x, std::span<const int32_t> rows) = 0;
+
+  /// Applies QkvParams to qkv [T, (H + 2G) * D] in place.
+  virtual absl::Status PrepareQkv(TensorView qkv, const QkvParams& params,
+                                  std::span<const int32_t> positions) = 0;
+  /// Stores k and v of qkv into the pages of their positions. A value that does not fit the stored
+  /// format is stored as NaN, so that it reaches the sequence's own logits and fails that request.
+  virtual absl::Status KvWrite(const KvStep& step, int32_t layer, TensorView qkv) = 0;
+  /// out [T, H * D]: causal softmax attention, scaled by 1/sqrt(D), of q in qkv over the stored
+  /// positions 0..p of each token's sequence (its own included: KvWrite comes first). fp32
+  /// throughout.
+  virtual absl::Status Attention(const KvStep& step, int32_t layer, const AttentionShape& shape,
+                                 TensorView out, TensorView qkv) = 0;
+};
+
+}  // namespace asymserve

@@ -1,0 +1,127 @@
+#include "engine/base/log.h"
+
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+
+#include "spdlog/sinks/stdout_sinks.h"
+#include "spdlog/spdlog.h"
+
+namespace asymserve {
+namespace {
+
+std::atomic<LogFormat> g_format{LogFormat::kText};
+
+constexpr std::string_view kNames[] = {"debug", "info", "warn", "error", "off"};
+
+spdlog::level::level_enum ToSpdlog(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarn:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
+    case LogLevel::kOff:
+      break;
+  }
+  return spdlog::level::off;
+}
+
+void AppendQuoted(std::string_view text, std::string& out) {
+  out += '"';
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      char escaped[8];
+      std::snprintf(escaped, sizeof(escaped), "\\u%04x", static_cast<unsigned char>(c));
+      out += escaped;
+    } else {
+      out += c;
+    }
+  }
+  out += '"';
+}
+
+bool NeedsQuotes(std::string_view text) {
+  if (text.empty()) return true;
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) <= 0x20 || c == '"' || c == '=' || c == '\\') return true;
+  }
+  return false;
+}
+
+spdlog::logger& Logger() {
+  static const std::shared_ptr<spdlog::logger> logger = [] {
+    auto made = spdlog::stderr_logger_mt("asymserve");
+    made->flush_on(spdlog::level::info);
+    made->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %v", spdlog::pattern_time_type::utc);
+    return made;
+  }();
+  return *logger;
+}
+
+}  // namespace
+
+LogField::LogField(std::string_view k, double v) : key(k), is_text(!std::isfinite(v)) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.6g", v);
+  value = text;
+}
+
+void InitLog(LogLevel level, LogFormat format) {
+  g_format.store(format, std::memory_order_relaxed);
+  Logger().set_level(ToSpdlog(level));
+  if (format == LogFormat::kJson) {
+    Logger().set_pattern(R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ",%v})", spdlog::pattern_time_type::utc);
+  }
+}
+
+std::string FormatLogLine(LogLevel level, LogFormat format, std::string_view event,
+                          std::initializer_list<LogField> fields) {
+  std::string line;
+  if (format == LogFormat::kJson) {
+    line += "\"level\":";
+    AppendQuoted(kNames[static_cast<size_t>(level)], line);
+    line += ",\"event\":";
+    AppendQuoted(event, line);
+    for (const LogField& field : fields) {
+      line += ',';
+      AppendQuoted(field.key, line);
+      line += ':';
+      if (field.is_text) {
+        AppendQuoted(field.value, line);
+      } else {
+        line += field.value;
+      }
+    }
+    return line;
+  }
+  line += kNames[static_cast<size_t>(level)];
+  line += ' ';
+  line += event;
+  for (const LogField& field : fields) {
+    line += ' ';
+    line += field.key;
+    line += '=';
+    if (NeedsQuotes(field.value)) {
+      AppendQuoted(field.value, line);
+    } else {
+      line += field.value;
+    }
+  }
+  return line;
+}
+
+void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
+  const spdlog::level::level_enum wanted = ToSpdlog(level);
+  if (!Logger().should_log(wanted)) return;
+  const LogFormat format = g_format.load(std::memory_order_relaxed);
+  Logger().log(wanted, spdlog::string_view_t("{}"), FormatLogLine(level, format, event, fields));
+}
+
+}  // namespace asymserve

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/kv/ids.h"
+#include "engine/model/model.h"
+#include "engine/runtime/engine_metrics.h"
+#include "engine/runtime/request.h"
+#include "engine/text/tokenizer.h"
+
+namespace asymserve {
+
+struct EngineOptions {
+  int32_t pages = 0;  // KV page records the backend was given
+  int32_t page_tokens = 64;
+  int32_t chunk_tokens = 256;
+  int32_t max_context_tokens = 0;  // 0: the model's
+  int32_t max_running = 64;        // sequences in one batch
+  int32_t max_waiting = 256;       // sequences in the queue; more are refused
+  int32_t step_tokens = 512;       // token budget of one step
+  int32_t watermark_pages = -1;    // -1: one page per running sequence, at most 5 % of the pool
+};
+
+/// The continuous-batching engine: one engine thread, one delivery thread (engine/README.md).
+/// `model` and `tokenizer` outlive it.
+class Engine {
+ public:
+  Engine(Model& model, const Tokenizer& tokenizer, const EngineOptions& options);
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+  /// Cancels what still runs, delivers every final delta, joins both threads.
+  ~Engine();
+
+  /// True while the queue has room for `sequences` more; a server asks before it tokenizes. Any
+  /// thread, no lock, never blocks.
+  bool HasRoom(int32_t sequences) const;
+  /// An estimate of when a refused client should come back, from the recent completion rate.
+  std::chrono::milliseconds RetryAfter() const;
+
+  /// Any thread, never blocks. On success the sink gets deltas and exactly one final delta per
+  /// sequence (index 0 .. n-1). Refused, nothing is touched: InvalidArgument names the field,
+  /// ResourceExhausted: queue full, Unavailable: draining or failed.
+  absl::StatusOr<RequestId> Submit(GenerateRequest request, std::shared_ptr<OutputSink> sink);
+
+  /// Ends a request; its pages are free within one step. Its sink still gets final deltas. Any
+  /// thread.
+  void Cancel(RequestId id);
+
+  /// Submit is refused with Unavailable from now on; what was accepted goes on. Any thread.
+  void StartDrain();
+  /// Waits until nothing waits or runs and every delta was delivered; false on timeout.
+  bool WaitIdle(std::chrono::milliseconds timeout);
+
+  /// Not OK after a terminal failure (device error): every request ended with INTERNAL.
+  absl::Status health() const;
+
+  const EngineMetrics& metrics() const;
+  /// Waiting and running sequences now.
+  int32_t active_sequences() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace asymserve

@@ -1,0 +1,22 @@
+#pragma once
+
+#include "engine/base/metrics.h"
+
+namespace asymserve {
+
+/// What the engine counts. Written by the engine and delivery threads, read by any.
+struct EngineMetrics {
+  Counter prompt_tokens, generated_tokens, recomputed_tokens;
+  Counter preemptions, steps;
+  Counter finished_eos, finished_stop, finished_length, finished_cancelled, finished_deadline,
+      finished_error;      // sequences
+  Gauge waiting, running;  // sequences
+  Gauge pages_total, pages_used;
+  Gauge last_step_us;  // steady clock at the end of the newest step
+  LatencyHistogram queue_seconds, time_to_first_token, inter_token, end_to_end;
+  LatencyHistogram step_prefill_seconds;    // steps with prefill tokens
+  LatencyHistogram step_decode_seconds;     // steps with decode tokens only
+  LatencyHistogram cancel_to_free_seconds;  // Cancel call to pages released
+};
+
+}  // namespace asymserve

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/text/tokenizer.h"
+
+namespace asymserve {
+
+struct OutputTextOptions {
+  std::vector<std::string> stop_strings;  // non-empty strings, valid UTF-8
+  bool include_stop = false;              // deliver the matched stop string too
+  bool skip_special = true;               // leave control tokens out of the text
+};
+
+/// Turns generated tokens into deliverable text, incrementally. What it releases never splits a
+/// UTF-8 character and never holds a part of a stop string that may still complete; the pieces
+/// joined equal the text of all tokens at once. Bytes that can never become valid UTF-8 are
+/// replaced by U+FFFD (maximal subpart, one each). One sequence, one thread.
+class OutputText {
+ public:
+  /// `tokenizer` outlives this object.
+  OutputText(const Tokenizer& tokenizer, OutputTextOptions options);
+
+  /// Takes the next token and appends to `out` the text that is now certain. Returns the index of
+  /// the stop string that is complete: the earliest match wins, of equal starts the longest that is
+  /// complete. Text behind the match is dropped; no further calls after a match.
+  std::optional<int> Append(int32_t token, std::string& out);
+
+  /// The sequence ended for another reason: releases what was held back.
+  void Finish(std::string& out);
+
+ private:
+  const Tokenizer& tokenizer_;
+  OutputTextOptions options_;
+  std::string pending_bytes_;  // an incomplete UTF-8 character
+  std::string held_;           // valid UTF-8 that may begin a stop string
+  bool at_start_ = true;       // a SentencePiece text drops its leading space
+};
+
+}  // namespace asymserve
