@@ -15,6 +15,8 @@ namespace asymserve {
 struct ModelSection {
   std::string path;  // GGUF file or Hugging Face folder; required to serve
   std::string name;  // what clients call it; empty: from the file
+
+  bool operator==(const ModelSection&) const = default;
 };
 
 struct EngineSection {
@@ -25,6 +27,8 @@ struct EngineSection {
   int32_t max_waiting = 256;
   int32_t step_tokens = 512;
   std::string isa = "auto";  // auto, portable, avx2, avx512: CPU kernels
+
+  bool operator==(const EngineSection&) const = default;
 };
 
 struct ServerSection {
@@ -33,15 +37,21 @@ struct ServerSection {
   int32_t stream_queue_messages = 256;  // unread by a slow client before its request is cancelled
   double drain_seconds = 20;            // SIGTERM to exit at most
   bool reflection = true;
+
+  bool operator==(const ServerSection&) const = default;
 };
 
 struct MetricsSection {
   std::string address = "127.0.0.1:9464";  // empty: no metrics endpoint
+
+  bool operator==(const MetricsSection&) const = default;
 };
 
 struct LogSection {
   std::string level = "info";   // debug, info, warn, error, off
   std::string format = "text";  // text, json
+
+  bool operator==(const LogSection&) const = default;
 };
 
 struct Config {
@@ -50,16 +60,22 @@ struct Config {
   ServerSection server;
   MetricsSection metrics;
   LogSection log;
+
+  bool operator==(const Config&) const = default;
 };
 
 /// Reads a YAML file; an empty path gives the defaults. InvalidArgument: "FILE:LINE: engine.treads:
 /// unknown key, did you mean engine.threads?", with what was expected for a wrong type.
 absl::StatusOr<Config> LoadConfig(const std::string& path);
 
-/// Applies one "a.b=c" override, as if the YAML had it.
+/// The same from text; `file` is its name in messages.
+absl::StatusOr<Config> ParseConfig(std::string_view text, const std::string& file);
+
+/// Applies one "a.b=c" override, as if the YAML had it. Messages begin with "--set: ".
 absl::Status ApplyOverride(Config& config, std::string_view assignment);
 
-/// Ranges and relations between options. Names the key, the value, and what is allowed.
+/// Ranges and relations between options. Names the key, the value, and what is allowed. An empty
+/// model.path is valid here: commands that need a model check it.
 absl::Status ValidateConfig(const Config& config);
 
 }  // namespace asymserve

@@ -1,9 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
+
+#include "absl/status/status.h"
 
 #include "engine/backend/backend.h"
 
@@ -40,5 +41,9 @@ struct ModelConfig {
   bool qk_norm = false;      // Qwen3: per-head RMSNorm of q and k
   bool tied_output = false;  // the output matrix is the embedding table
 };
+
+/// Whether the numbers fit together and into what the engine computes: sizes in range, H a multiple
+/// of G, head sizes 8 to 256 in steps of 8, finite positive constants. InvalidArgument says which.
+absl::Status ValidateModelConfig(const ModelConfig& config);
 
 }  // namespace asymserve

@@ -8,6 +8,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/model/model_config.h"
+#include "engine/text/tokenizer_spec.h"
 
 namespace asymserve {
 
@@ -19,6 +20,10 @@ class WeightFile {
  public:
   virtual ~WeightFile() = default;
   virtual const ModelConfig& config() const = 0;
+  /// One token for each row of the embedding table; not yet validated (Tokenizer::Create).
+  virtual const TokenizerSpec& tokenizer_spec() const = 0;
+  /// The type that most weights have, as Info(DType) names it: "Q4_1".
+  virtual std::string_view summary() const = 0;
   /// The tensor as it lies in the mapped file, a vector having one row. NotFound names it; shape
   /// errors were refused when the file was opened.
   virtual absl::StatusOr<WeightSource> Find(std::string_view name) const = 0;
@@ -28,8 +33,9 @@ class WeightFile {
   virtual int64_t tensor_bytes() const = 0;
 };
 
-/// Opens a GGUF file, or a Hugging Face folder with config.json and *.safetensors. Every tensor the
-/// configuration needs is present with the right shape, or the error names tensor or key and why.
+/// Opens a GGUF file, or a Hugging Face folder with config.json, tokenizer.json and *.safetensors.
+/// Every tensor the configuration needs is present with the right shape and there is no tensor that
+/// it does not use, or the error names file, tensor or key and why. Reads no tensor bytes.
 absl::StatusOr<std::unique_ptr<WeightFile>> OpenWeightFile(const std::string& path);
 
 }  // namespace asymserve

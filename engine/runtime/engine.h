@@ -62,8 +62,6 @@ class Engine {
   absl::Status health() const;
 
   const EngineMetrics& metrics() const;
-  /// Waiting and running sequences now.
-  int32_t active_sequences() const;
 
  private:
   class Impl;

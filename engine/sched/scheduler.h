@@ -2,14 +2,18 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
+#include <set>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 
 #include "engine/kv/ids.h"
 #include "engine/kv/page_pool.h"
+#include "engine/sched/sequence.h"
 
 // Continuous batching as bookkeeping: a pure function of its calls. No clock, no threads, no token
 // values; equal calls give equal plans. One thread.
@@ -19,12 +23,10 @@
 // preempted: it gives its pages back and goes to the head of its queue, and later every token is
 // computed again in its first role, prompt tokens as prefill, generated tokens as decode rows, so
 // its text does not change (engine/README.md, invariant 8).
+//
+// Age is the order of first admission; a preempted sequence keeps its age.
 
 namespace asymserve {
-
-/// Microseconds on any monotonic clock; only differences count.
-using TimeUs = int64_t;
-inline constexpr TimeUs kNoDeadline = INT64_MAX;
 
 struct SchedulerOptions {
   int32_t total_pages = 0;
@@ -39,16 +41,8 @@ struct SchedulerOptions {
   int32_t watermark_pages = 0;
 };
 
-struct SequenceSpec {
-  SequenceId id{};
-  int32_t prompt_tokens = 0;   // >= 1
-  int32_t max_new_tokens = 0;  // >= 1; the sequence ends by itself when it reached them
-  int32_t priority = 0;        // higher is admitted first; affects admission only
-  TimeUs arrival = 0;
-  TimeUs deadline = kNoDeadline;  // expires while waiting, and while running
-};
-
-/// One sequence's share of a step: tokens [begin, begin + count) of prompt + generated.
+/// One sequence's share of a step, at most one per sequence: tokens [begin, begin + count) of
+/// prompt + generated.
 struct StepItem {
   enum class Role : uint8_t {
     kPrefill,  // prompt tokens, within one chunk
@@ -65,7 +59,7 @@ struct StepItem {
 
 struct StepPlan {
   uint64_t number = 0;
-  std::vector<StepItem> items;        // decode items first, oldest sequence first
+  std::vector<StepItem> items;        // decode items first; each role oldest sequence first
   std::vector<SequenceId> expired;    // deadline passed: gone, pages already released
   std::vector<SequenceId> preempted;  // will be replayed
   int32_t tokens = 0;
@@ -79,7 +73,8 @@ struct Outcome {
 };
 
 struct SchedulerStats {
-  int32_t waiting = 0, running = 0;
+  int32_t waiting = 0;  // in the queue, preempted ones included
+  int32_t running = 0;  // take part in plans; those that left but wait for a Commit are not counted
   int32_t pages_total = 0, pages_used = 0;
   uint64_t preemptions = 0;
   uint64_t recomputed_tokens = 0;  // computed again because of preemption
@@ -87,7 +82,11 @@ struct SchedulerStats {
 
 class Scheduler {
  public:
+  /// Checks that the options are in range.
   explicit Scheduler(const SchedulerOptions& options);
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+  ~Scheduler();
 
   /// Queues a sequence, or refuses it and touches nothing: ResourceExhausted when the queue is
   /// full; InvalidArgument when it could never run ("needs 41 pages, the pool has 32"), when a
@@ -98,12 +97,16 @@ class Scheduler {
   /// released by that step's Commit. Unknown ids are ignored.
   void Cancel(SequenceId id);
 
-  /// The next step. Every returned plan must be committed, in order; one plan may be outstanding
-  /// when the next is made (its sequences are then assumed to go on).
+  /// The next step. Every plan with items must be committed, in order; one plan may be outstanding
+  /// when the next is made (its sequences are then assumed to go on). An empty plan needs no
+  /// Commit. With none outstanding the plan is empty only when nothing waits or runs. Sequences
+  /// whose deadline is `now` or earlier expire, unless the outstanding plan holds them: they are
+  /// left out of this plan and expire in the next.
   StepPlan Plan(TimeUs now);
 
-  /// Ends the oldest outstanding plan. `outcomes`: one for each item with `sample`, in plan order.
-  /// Returns the sequences that left the scheduler, by outcome or by reaching max_new_tokens.
+  /// Ends the oldest outstanding plan. `outcomes`: one for each item with `sample`, in plan order,
+  /// also for sequences that were cancelled since. Returns the sequences that left the scheduler,
+  /// by outcome or by reaching max_new_tokens; cancelled and expired ones are not among them.
   std::vector<SequenceId> Commit(const StepPlan& plan, std::span<const Outcome> outcomes);
 
   SchedulerStats stats() const;
@@ -113,6 +116,47 @@ class Scheduler {
   TimeUs next_deadline() const;
   /// Checks every invariant this class states; for tests. Aborts on a broken one.
   void CheckInvariants() const;
+
+ private:
+  struct Draft;  // a plan while it is made
+  struct OutstandingItem {
+    Sequence* sequence;
+    bool sample;
+  };
+  struct OutstandingPlan {
+    uint64_t number;
+    std::vector<OutstandingItem> items;
+  };
+
+  void Expire(TimeUs now, StepPlan& plan);
+  void PlanRunning(Draft& draft);
+  void PlanDecode(size_t index, Draft& draft);
+  void PlanCatchUp(Sequence& sequence, Draft& draft);
+  bool MakeRoom(size_t index, Draft& draft);
+  void Preempt(size_t index, Draft& draft);
+  void Admit(Draft& draft);
+  void Emit(Sequence& sequence, int32_t count, StepItem::Role role, bool sample, Draft& draft);
+  /// Takes a waiting or running sequence out of its list; forgets it, or retires it while planned.
+  void Leave(Sequence& sequence);
+  void Forget(Sequence& sequence);
+  void RecordItems(Draft& draft);
+  int32_t PageGrowth() const;
+
+  void CheckSequence(const Sequence& sequence) const;
+  void CheckLists() const;
+  void CheckPages() const;
+
+  const SchedulerOptions options_;
+  PagePool pool_;
+  std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;  // never iterated to plan
+  std::set<Sequence*, BeforeInQueue> waiting_;
+  std::vector<Sequence*> running_;                     // oldest first
+  std::set<std::pair<TimeUs, SequenceId>> deadlines_;  // of waiting and running sequences
+  std::deque<OutstandingPlan> outstanding_;            // at most two
+  int32_t never_ran_ = 0;                              // waiting ones that never ran
+  int32_t retired_ = 0;
+  uint64_t added_ = 0, admitted_ = 0, planned_ = 0;
+  uint64_t preemptions_ = 0, recomputed_tokens_ = 0;
 };
 
 }  // namespace asymserve

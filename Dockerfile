@@ -1,0 +1,33 @@
+# The CPU server. Build: docker build -t asymserve .   (BASE: any Debian 12 image)
+# Run: docker run -p 50051:50051 -v /path/to/models:/models:ro asymserve --model /models/FILE.gguf
+ARG BASE=debian:12
+
+FROM ${BASE} AS build
+WORKDIR /src
+COPY tools/lib.sh tools/install-deps tools/runtime-packages tools/
+RUN tools/install-deps build
+COPY CMakeLists.txt CMakePresets.json ./
+COPY proto proto
+COPY config config
+COPY engine engine
+COPY server server
+COPY tools/client tools/client
+RUN cmake --preset release -DASYMSERVE_TESTS=OFF -DASYMSERVE_BENCH=OFF --log-level=WARNING \
+ && cmake --build build/release --target asymserve asymserve-client \
+ && install --strip -D -t /image/usr/local/bin build/release/bin/asymserve build/release/bin/asymserve-client \
+ && tools/runtime-packages /image/usr/local/bin/* > /image/runtime-packages
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="AsymServe" \
+      org.opencontainers.image.description="gRPC inference server for large language models (CPU)" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /image/runtime-packages /usr/local/share/asymserve/runtime-packages
+RUN apt-get -q update \
+ && xargs apt-get -q -y install --no-install-recommends < /usr/local/share/asymserve/runtime-packages \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin asymserve
+COPY --from=build /image/usr/local/bin /usr/local/bin
+USER 10001:10001
+EXPOSE 50051 9464
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["asymserve", "serve", "--set", "server.address=0.0.0.0:50051", "--set", "metrics.address=0.0.0.0:9464"]

@@ -1,0 +1,314 @@
+#include "engine/backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+#include "engine/backend/cpu/aligned_buffer.h"
+#include "engine/backend/cpu/kernels.h"
+#include "engine/backend/cpu/kv_arena.h"
+#include "engine/backend/cpu/matmul.h"
+#include "engine/backend/cpu/packed_weight.h"
+#include "engine/base/status.h"
+#include "engine/base/thread_pool.h"
+
+namespace asymserve {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr int64_t kMaxReserve = int64_t{1} << 24;
+// Rows are dealt out in chunks of at least this many elements, about 4 us of an elementwise op.
+constexpr int64_t kChunkElements = 16384;
+
+const Kernels* FindKernels(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx512:
+      return Avx512Kernels();
+    case Isa::kAvx2:
+      return Avx2Kernels();
+    default:
+      return PortableKernels();
+  }
+}
+
+std::string ShapeOf(TensorView view) {
+  return absl::StrCat("[", view.rows(), ", ", view.row_elements(), "]");
+}
+
+bool HasShape(TensorView view, int64_t rows, int64_t cols) {
+  return view.dtype == DType::kF32 && view.rows() == rows && view.row_elements() == cols;
+}
+
+bool IsVector(TensorView view, int64_t n) {
+  return view.dtype == DType::kF32 && view.elements() == n;
+}
+
+absl::Status ShapeError(const char* operation, TensorView a, TensorView b) {
+  return absl::InternalError(
+      absl::StrCat(operation, ": ", ShapeOf(a), " does not fit ", ShapeOf(b)));
+}
+
+bool Contains(std::span<const int32_t> values, int64_t end, int32_t& outside) {
+  for (const int32_t value : values) {
+    if (value >= 0 && value < end) continue;
+    outside = value;
+    return false;
+  }
+  return true;
+}
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const Kernels& kernels, Isa isa, int threads)
+      : name_(absl::StrCat("cpu (", std::string(IsaName(isa)), ")")),
+        kernels_(kernels),
+        pool_(threads),
+        matmul_(kernels, pool_),
+        kv_(kernels, pool_) {}
+
+  std::string_view name() const override { return name_; }
+
+  absl::StatusOr<std::unique_ptr<Weight>> PackWeight(std::span<const WeightSource> parts) override {
+    return PackedWeight::Pack(parts, pool_);
+  }
+  absl::StatusOr<TensorView> Upload(std::span<const float> values, int64_t rows) override;
+  absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) override;
+  absl::Status Reserve(int64_t max_tokens, int64_t max_cols) override;
+  absl::Status KvInit(const KvShape& shape, const KvScheme& scheme, int32_t pages) override {
+    return kv_.Init(shape, scheme, pages);
+  }
+
+  absl::Status Embed(TensorView out, const Weight& table, std::span<const int32_t> tokens) override;
+  absl::Status MatMul(TensorView out, TensorView x, const Weight& w) override;
+  absl::Status RmsNorm(TensorView out, TensorView x, TensorView weight, float epsilon) override;
+  absl::Status AddRmsNorm(TensorView out, TensorView residual, TensorView delta, TensorView weight,
+                          float epsilon) override;
+  absl::Status SwiGlu(TensorView out, TensorView gate_up) override;
+  absl::Status GatherRows(TensorView out, TensorView x, std::span<const int32_t> rows) override;
+  absl::Status PrepareQkv(TensorView qkv, const QkvParams& params,
+                          std::span<const int32_t> positions) override;
+  absl::Status KvWrite(const KvStep& step, int32_t layer, TensorView qkv) override {
+    return kv_.Write(step, layer, qkv);
+  }
+  absl::Status Attention(const KvStep& step, int32_t layer, const AttentionShape& shape,
+                         TensorView out, TensorView qkv) override {
+    return kv_.Attend(step, layer, shape, out, qkv);
+  }
+
+ private:
+  absl::StatusOr<float*> AllocateFloats(int64_t rows, int64_t cols);
+
+  /// body(row) for every row, over the pool when there is enough to do.
+  template <typename Body>
+  void ForRows(int64_t rows, int64_t cols, Body body) {
+    const int64_t rows_per_chunk =
+        std::max<int64_t>(1, kChunkElements / std::max<int64_t>(1, cols));
+    const int64_t chunks = (rows + rows_per_chunk - 1) / rows_per_chunk;
+    pool_.ParallelFor(static_cast<int>(chunks), [&](int chunk, int /*thread*/) {
+      const int64_t last = std::min(rows, (chunk + 1) * rows_per_chunk);
+      for (int64_t row = chunk * rows_per_chunk; row < last; ++row) body(row);
+    });
+  }
+
+  const std::string name_;
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  MatMulRunner matmul_;
+  KvArena kv_;
+  std::vector<AlignedBuffer> buffers_;  // what Upload and AllocateActivation gave out
+};
+
+// ---- Start-up ---------------------------------------------------------------------------------
+
+absl::StatusOr<float*> CpuBackend::AllocateFloats(int64_t rows, int64_t cols) {
+  constexpr int64_t kMaxElements = int64_t{1} << 40;
+  if (rows < 1 || cols < 1 || rows > kMaxElements / cols) {
+    return absl::InvalidArgumentError(absl::StrCat("activation of ", rows, " x ", cols));
+  }
+  ASYMSERVE_ASSIGN_OR_RETURN(
+      AlignedBuffer buffer,
+      AlignedBuffer::Allocate(rows * cols * static_cast<int64_t>(sizeof(float))));
+  buffers_.push_back(std::move(buffer));
+  return buffers_.back().As<float>();
+}
+
+absl::StatusOr<TensorView> CpuBackend::Upload(std::span<const float> values, int64_t rows) {
+  const auto count = static_cast<int64_t>(values.size());
+  if (rows < 1 || count % rows != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(count, " values do not make ", rows, " equal rows"));
+  }
+  ASYMSERVE_ASSIGN_OR_RETURN(float* data, AllocateFloats(rows, count / rows));
+  std::copy(values.begin(), values.end(), data);
+  return rows == 1 ? MakeVector(data, count) : MakeMatrix(data, rows, count / rows);
+}
+
+absl::StatusOr<TensorView> CpuBackend::AllocateActivation(int64_t rows, int64_t cols) {
+  ASYMSERVE_ASSIGN_OR_RETURN(float* data, AllocateFloats(rows, cols));
+  return MakeMatrix(data, rows, cols);
+}
+
+absl::Status CpuBackend::Reserve(int64_t max_tokens, int64_t max_cols) {
+  if (max_tokens < 1 || max_tokens > kMaxReserve || max_cols < 1 || max_cols > kMaxReserve) {
+    return absl::InvalidArgumentError(absl::StrCat("steps of ", max_tokens, " tokens and ",
+                                                   max_cols, " inputs; both must be in [1, ",
+                                                   kMaxReserve, "]"));
+  }
+  ASYMSERVE_RETURN_IF_ERROR(matmul_.Reserve(max_tokens, max_cols));
+  return kv_.Reserve(max_tokens);
+}
+
+// ---- Operations -------------------------------------------------------------------------------
+
+absl::Status CpuBackend::Embed(TensorView out, const Weight& table,
+                               std::span<const int32_t> tokens) {
+  const auto* packed = dynamic_cast<const PackedWeight*>(&table);
+  if (packed == nullptr) return absl::InternalError("Embed: the table is another backend's");
+  if (!HasShape(out, static_cast<int64_t>(tokens.size()), table.cols())) {
+    return absl::InternalError(absl::StrCat("Embed: ", ShapeOf(out), " does not fit ",
+                                            tokens.size(), " tokens of a table [", table.rows(),
+                                            ", ", table.cols(), "]"));
+  }
+  int32_t outside = 0;
+  if (!Contains(tokens, table.rows(), outside)) {
+    return absl::InternalError(
+        absl::StrCat("Embed: token ", outside, " of a table with ", table.rows(), " rows"));
+  }
+  ForRows(out.rows(), 4 * table.cols(), [&](int64_t row) {
+    packed->Dequantize(tokens[static_cast<size_t>(row)], out.Row<float>(row));
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::MatMul(TensorView out, TensorView x, const Weight& w) {
+  const auto* packed = dynamic_cast<const PackedWeight*>(&w);
+  if (packed == nullptr) return absl::InternalError("MatMul: the weight is another backend's");
+  if (!HasShape(x, x.rows(), w.cols()) || !HasShape(out, x.rows(), w.rows())) {
+    return absl::InternalError(absl::StrCat("MatMul: ", ShapeOf(out), " = ", ShapeOf(x),
+                                            " times weight [", w.rows(), ", ", w.cols(), "]"));
+  }
+  if (x.rows() > matmul_.max_rows() || w.cols() > matmul_.max_inputs()) {
+    return absl::InternalError(absl::StrCat("MatMul: ", ShapeOf(x), " exceeds what is reserved, [",
+                                            matmul_.max_rows(), ", ", matmul_.max_inputs(), "]"));
+  }
+  matmul_.Run(out.As<float>(), x.As<const float>(), x.rows(), *packed);
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::RmsNorm(TensorView out, TensorView x, TensorView weight, float epsilon) {
+  const int64_t cols = x.row_elements();
+  if (!HasShape(out, x.rows(), cols)) return ShapeError("RmsNorm", out, x);
+  if (!IsVector(weight, cols)) return ShapeError("RmsNorm", weight, x);
+  ForRows(x.rows(), cols, [&](int64_t row) {
+    kernels_.rms_norm(out.Row<float>(row), x.Row<const float>(row), weight.As<const float>(), cols,
+                      epsilon);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::AddRmsNorm(TensorView out, TensorView residual, TensorView delta,
+                                    TensorView weight, float epsilon) {
+  const int64_t cols = residual.row_elements();
+  if (!HasShape(out, residual.rows(), cols)) return ShapeError("AddRmsNorm", out, residual);
+  if (!HasShape(delta, residual.rows(), cols)) return ShapeError("AddRmsNorm", delta, residual);
+  if (!IsVector(weight, cols)) return ShapeError("AddRmsNorm", weight, residual);
+  ForRows(residual.rows(), 2 * cols, [&](int64_t row) {
+    kernels_.add(residual.Row<float>(row), delta.Row<const float>(row), cols);
+    kernels_.rms_norm(out.Row<float>(row), residual.Row<const float>(row), weight.As<const float>(),
+                      cols, epsilon);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::SwiGlu(TensorView out, TensorView gate_up) {
+  const int64_t cols = out.row_elements();
+  if (!HasShape(gate_up, out.rows(), 2 * cols)) return ShapeError("SwiGlu", gate_up, out);
+  ForRows(out.rows(), 4 * cols, [&](int64_t row) {
+    const auto* gate = gate_up.Row<const float>(row);
+    kernels_.swiglu(out.Row<float>(row), gate, gate + cols, cols);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::GatherRows(TensorView out, TensorView x, std::span<const int32_t> rows) {
+  const int64_t cols = x.row_elements();
+  if (!HasShape(out, static_cast<int64_t>(rows.size()), cols)) {
+    return ShapeError("GatherRows", out, x);
+  }
+  int32_t outside = 0;
+  if (!Contains(rows, x.rows(), outside)) {
+    return absl::InternalError(absl::StrCat("GatherRows: row ", outside, " of ", ShapeOf(x)));
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(out.Row<float>(static_cast<int64_t>(i)), x.Row<const float>(rows[i]),
+                static_cast<size_t>(cols) * sizeof(float));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::PrepareQkv(TensorView qkv, const QkvParams& params,
+                                    std::span<const int32_t> positions) {
+  const AttentionShape& shape = params.shape;
+  const int64_t size = shape.head_size;
+  const int64_t cols = (int64_t{shape.heads} + 2 * int64_t{shape.kv_heads}) * size;
+  const auto fits = [](TensorView view, int64_t n) {
+    return view.data == nullptr || IsVector(view, n);
+  };
+  if (!HasShape(qkv, static_cast<int64_t>(positions.size()), cols) || size % 2 != 0) {
+    return absl::InternalError(absl::StrCat("PrepareQkv: ", ShapeOf(qkv), " does not fit ",
+                                            positions.size(), " tokens of ", shape.heads, " + 2 * ",
+                                            shape.kv_heads, " heads of ", size));
+  }
+  if (!fits(params.bias, cols)) return ShapeError("PrepareQkv bias", params.bias, qkv);
+  if (!fits(params.q_norm, size)) return ShapeError("PrepareQkv q_norm", params.q_norm, qkv);
+  if (!fits(params.k_norm, size)) return ShapeError("PrepareQkv k_norm", params.k_norm, qkv);
+  const TensorView& rope = params.rope;
+  if (rope.data != nullptr) {
+    if (!HasShape(rope, rope.rows(), size)) return ShapeError("PrepareQkv rope", rope, qkv);
+    int32_t outside = 0;
+    if (!Contains(positions, rope.rows(), outside)) {
+      return absl::InternalError(absl::StrCat("PrepareQkv: position ", outside,
+                                              " of a rope table with ", rope.rows(), " rows"));
+    }
+  }
+  ForRows(qkv.rows(), 2 * cols, [&](int64_t t) {
+    QkvRow row = {};
+    row.qkv = qkv.Row<float>(t);
+    row.heads = shape.heads;
+    row.kv_heads = shape.kv_heads;
+    row.head_size = shape.head_size;
+    row.bias = params.bias.As<const float>();
+    row.q_norm = params.q_norm.As<const float>();
+    row.k_norm = params.k_norm.As<const float>();
+    row.norm_epsilon = params.norm_epsilon;
+    if (rope.data != nullptr) {
+      row.rope = rope.Row<const float>(positions[static_cast<size_t>(t)]);
+    }
+    row.interleaved = params.rope_style == RopeStyle::kInterleaved;
+    kernels_.prepare_qkv(row);
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuOptions& options) {
+  if (options.threads < 1 || options.threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads = ", options.threads, "; must be in [1, ", kMaxThreads, "]"));
+  }
+  if (!IsaSupported(options.isa)) {
+    return absl::FailedPreconditionError(absl::StrCat("instruction set ",
+                                                      std::string(IsaName(options.isa)),
+                                                      " is not available on this machine"));
+  }
+  const Isa isa = options.isa == Isa::kAuto ? SupportedIsas().back() : options.isa;
+  return std::make_unique<CpuBackend>(*FindKernels(isa), isa, options.threads);
+}
+
+}  // namespace asymserve

@@ -1,0 +1,169 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/backend/cpu/kernels.h"
+
+namespace asymserve {
+
+/// Everything that is neither a product nor attention. Sums go by sixteen lanes, element i in lane
+/// i % 16, then through V::ReduceAdd's tree: one order for every instruction set.
+template <typename V>
+struct Elementwise {
+  using F32 = typename V::F32;
+  using I32 = typename V::I32;
+
+  /// e^x to about 1 ulp: x = n ln 2 + r, polynomial in r (Cephes, expf.c), times 2^n in two steps
+  /// so that results round correctly into the subnormals. NaN gives NaN, -inf gives 0.
+  [[gnu::always_inline]] static F32 Exp(F32 x) {
+    x = V::Smaller(V::Set(89.0f), V::Larger(V::Set(-104.0f), x));
+    const F32 shifter = V::Set(12582912.0f);  // 1.5 * 2^23: the sum's low bits are the integer
+    const F32 shifted = V::Fma(x, V::Set(1.44269504f), shifter);
+    const F32 n = V::Sub(shifted, shifter);
+    F32 r = V::Fma(n, V::Set(-0.693359375f), x);
+    r = V::Fma(n, V::Set(2.12194440e-4f), r);
+    F32 p = V::Set(1.9875691500e-4f);
+    p = V::Fma(p, r, V::Set(1.3981999507e-3f));
+    p = V::Fma(p, r, V::Set(8.3334519073e-3f));
+    p = V::Fma(p, r, V::Set(4.1665795894e-2f));
+    p = V::Fma(p, r, V::Set(1.6666665459e-1f));
+    p = V::Fma(p, r, V::Set(5.0000001201e-1f));
+    p = V::Fma(p, V::Mul(r, r), r);
+    p = V::Add(p, V::Set(1.0f));
+    const I32 exponent = V::SubInt(V::Bits(shifted), V::SetInt(0x4B400000));
+    const I32 half = V::template ShiftRightInt<1>(exponent);
+    return V::Mul(V::Mul(p, PowerOfTwo(half)), PowerOfTwo(V::SubInt(exponent, half)));
+  }
+
+  [[gnu::always_inline]] static F32 PowerOfTwo(I32 n) {
+    return V::FromBits(V::template ShiftLeftInt<23>(V::AddInt(n, V::SetInt(127))));
+  }
+
+  static void ExpAll(float* out, const float* x, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+      const int lanes = Lanes(n - i);
+      V::StoreFirst(out + i, Exp(V::LoadFirst(x + i, lanes)), lanes);
+    }
+  }
+
+  static int Lanes(int64_t left) { return left < 16 ? static_cast<int>(left) : 16; }
+
+  /// 1 / rms(x).
+  static float InverseRms(const float* x, int64_t n, float epsilon) {
+    F32 squares = V::Zero();
+    for (int64_t i = 0; i < n; i += 16) {
+      const F32 value = V::LoadFirst(x + i, Lanes(n - i));
+      squares = V::Fma(value, value, squares);
+    }
+    const float mean = V::ReduceAdd(squares) / static_cast<float>(n);
+    return 1.0f / __builtin_sqrtf(mean + epsilon);
+  }
+
+  static void RmsNorm(float* out, const float* x, const float* weight, int64_t n, float epsilon) {
+    const F32 inverse = V::Set(InverseRms(x, n, epsilon));
+    for (int64_t i = 0; i < n; i += 16) {
+      const int lanes = Lanes(n - i);
+      const F32 scaled = V::Mul(V::LoadFirst(x + i, lanes), inverse);
+      V::StoreFirst(out + i, V::Mul(scaled, V::LoadFirst(weight + i, lanes)), lanes);
+    }
+  }
+
+  static void Add(float* sum, const float* x, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) sum[i] += x[i];
+  }
+
+  static void SwiGlu(float* out, const float* gate, const float* up, int64_t n) {
+    const F32 one = V::Set(1.0f);
+    for (int64_t i = 0; i < n; i += 16) {
+      const int lanes = Lanes(n - i);
+      const F32 g = V::LoadFirst(gate + i, lanes);
+      const F32 silu = V::Div(g, V::Add(one, Exp(V::Sub(V::Zero(), g))));
+      V::StoreFirst(out + i, V::Mul(silu, V::LoadFirst(up + i, lanes)), lanes);
+    }
+  }
+
+  static void ToHalf(uint16_t* out, const float* x, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+      const int lanes = Lanes(n - i);
+      uint16_t half[16];
+      V::StoreHalf(half, V::LoadFirst(x + i, lanes));
+      for (int lane = 0; lane < lanes; ++lane) {
+        const uint16_t value = half[lane];
+        out[i + lane] = (value & 0x7FFF) == 0x7C00 ? uint16_t{0x7E00} : value;
+      }
+    }
+  }
+
+  /// (first, second) turned by the angle whose cosine and sine are given.
+  static void Rotate(float& first, float& second, float cosine, float sine) {
+    const float x = first;
+    const float y = second;
+    first = __builtin_fmaf(x, cosine, -(y * sine));
+    second = __builtin_fmaf(y, cosine, x * sine);
+  }
+
+  static void RotateHead(float* head, const float* rope, int32_t size, bool interleaved) {
+    const int32_t pairs = size / 2;
+    if (interleaved) {
+      for (int32_t i = 0; i < pairs; ++i) {
+        Rotate(head[2 * i], head[2 * i + 1], rope[i], rope[pairs + i]);
+      }
+    } else {
+      for (int32_t i = 0; i < pairs; ++i)
+        Rotate(head[i], head[pairs + i], rope[i], rope[pairs + i]);
+    }
+  }
+
+  static void PrepareQkv(const QkvRow& row) {
+    const int32_t size = row.head_size;
+    if (row.bias != nullptr) {
+      Add(row.qkv, row.bias, int64_t{row.heads + 2 * row.kv_heads} * size);
+    }
+    for (int32_t head = 0; head < row.heads + row.kv_heads; ++head) {
+      float* values = row.qkv + int64_t{head} * size;
+      const float* norm = head < row.heads ? row.q_norm : row.k_norm;
+      if (norm != nullptr) RmsNorm(values, values, norm, size, row.norm_epsilon);
+      if (row.rope != nullptr) RotateHead(values, row.rope, size, row.interleaved);
+    }
+  }
+
+  /// Row `row` of a row tile: per block of 32, scale = amax / 127 and q = round(x / scale), to
+  /// nearest even. Blocks below 1e-30 count as zero; a block with a NaN or an infinity gets scale
+  /// NaN.
+  static void Quantize(ActivationBlock* tile, int64_t row, const float* x, int64_t blocks) {
+    const I32 magnitude = V::SetInt(0x7FFFFFFF);
+    for (int64_t b = 0; b < blocks; ++b, x += kQuantBlock) {
+      ActivationBlock& block = tile[b];
+      const F32 low = V::Load(x);
+      const F32 high = V::Load(x + 16);
+      const int32_t largest = V::ReduceLargestInt(
+          V::LargerInt(V::AndInt(V::Bits(low), magnitude), V::AndInt(V::Bits(high), magnitude)));
+      float amax;
+      __builtin_memcpy(&amax, &largest, sizeof(amax));
+      float scale = 0;
+      float inverse = 0;
+      if (largest >= 0x7F800000) {
+        scale = __builtin_nanf("");
+      } else if (amax >= 1e-30f) {
+        scale = amax / 127.0f;
+        inverse = 127.0f / amax;
+      }
+      I32 q[2] = {V::SetInt(0), V::SetInt(0)};
+      if (inverse > 0) {
+        q[0] = V::ToInt(V::Mul(low, V::Set(inverse)));
+        q[1] = V::ToInt(V::Mul(high, V::Set(inverse)));
+      }
+      V::StoreInt8(block.q[row], q[0]);
+      V::StoreInt8(block.q[row] + 16, q[1]);
+      const int32_t sums[2] = {V::ReduceAddInt(q[0]), V::ReduceAddInt(q[1])};
+      block.scale[row] = scale;
+      block.scaled_sum[row] = scale * static_cast<float>(sums[0] + sums[1]);
+      block.negative_sum[row] = -(sums[0] + sums[1]);
+      block.negative_half[0][row] = -sums[0];
+      block.negative_half[1][row] = -sums[1];
+    }
+  }
+};
+
+}  // namespace asymserve

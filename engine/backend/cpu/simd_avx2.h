@@ -1,0 +1,218 @@
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace asymserve {
+
+/// PortableSimd's functions for AVX2, FMA and F16C: sixteen lanes are two registers.
+struct Avx2Simd {
+  struct F32 {
+    __m256 low, high;
+  };
+  struct I32 {
+    __m256i low, high;
+  };
+  using U8 = I32;
+
+  static constexpr int kQuantRows = 4;
+  static constexpr int kFloatRows = 2;
+  static constexpr int kFloatPanels = 2;
+  static constexpr int kScoreRows = 1;
+  static constexpr int kValueRows = 1;
+  static constexpr int kExpandRows = 8;
+
+  // ---- Floats ---------------------------------------------------------------------------------
+
+  /// All ones in the first `n` of eight lanes.
+  static __m256i First(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static F32 Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static F32 Set(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+  static F32 Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static F32 LoadFirst(const float* p, int n) {
+    return {_mm256_maskload_ps(p, First(n)), _mm256_maskload_ps(p + 8, First(n - 8))};
+  }
+  static void Store(float* p, F32 a) {
+    _mm256_storeu_ps(p, a.low);
+    _mm256_storeu_ps(p + 8, a.high);
+  }
+  static void StoreFirst(float* p, F32 a, int n) {
+    _mm256_maskstore_ps(p, First(n), a.low);
+    _mm256_maskstore_ps(p + 8, First(n - 8), a.high);
+  }
+  static F32 Add(F32 a, F32 b) {
+    return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+  }
+  static F32 Sub(F32 a, F32 b) {
+    return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+  }
+  static F32 Mul(F32 a, F32 b) {
+    return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+  }
+  static F32 Div(F32 a, F32 b) {
+    return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
+  }
+  static F32 Fma(F32 a, F32 b, F32 c) {
+    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+  }
+  static F32 Larger(F32 a, F32 b) {
+    return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+  }
+  static F32 Smaller(F32 a, F32 b) {
+    return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)};
+  }
+  static F32 KeepFirst(F32 a, int n, F32 other) {
+    return {_mm256_blendv_ps(other.low, a.low, _mm256_castsi256_ps(First(n))),
+            _mm256_blendv_ps(other.high, a.high, _mm256_castsi256_ps(First(n - 8)))};
+  }
+  static float ReduceAdd(F32 a) {
+    const __m256 eight = _mm256_add_ps(a.low, a.high);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  }
+  static float ReduceLargest(F32 a) {
+    const __m256 eight = _mm256_max_ps(a.low, a.high);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  }
+
+  // ---- 16-bit floats --------------------------------------------------------------------------
+
+  static __m128i Load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+  static F32 LoadHalf(const uint16_t* p) {
+    return {_mm256_cvtph_ps(Load128(p)), _mm256_cvtph_ps(Load128(p + 8))};
+  }
+  static F32 LoadHalfFirst(const uint16_t* p, int n) {
+    alignas(32) uint16_t lanes[16] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return LoadHalf(lanes);
+  }
+  static __m256 EightBrains(const uint16_t* p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(Load128(p)), 16));
+  }
+  static F32 LoadBrain(const uint16_t* p) { return {EightBrains(p), EightBrains(p + 8)}; }
+  static void StoreHalf(uint16_t* p, F32 a) {
+    const __m128i low = _mm256_cvtps_ph(a.low, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m128i high = _mm256_cvtps_ph(a.high, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), low);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), high);
+  }
+
+  // ---- Integers -------------------------------------------------------------------------------
+
+  static I32 SetInt(int32_t value) { return {_mm256_set1_epi32(value), _mm256_set1_epi32(value)}; }
+  static I32 AddInt(I32 a, I32 b) {
+    return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+  }
+  static I32 SubInt(I32 a, I32 b) {
+    return {_mm256_sub_epi32(a.low, b.low), _mm256_sub_epi32(a.high, b.high)};
+  }
+  static I32 AndInt(I32 a, I32 b) {
+    return {_mm256_and_si256(a.low, b.low), _mm256_and_si256(a.high, b.high)};
+  }
+  static I32 LargerInt(I32 a, I32 b) {
+    return {_mm256_max_epi32(a.low, b.low), _mm256_max_epi32(a.high, b.high)};
+  }
+  template <int kShift>
+  static I32 ShiftLeftInt(I32 a) {
+    return {_mm256_slli_epi32(a.low, kShift), _mm256_slli_epi32(a.high, kShift)};
+  }
+  template <int kShift>
+  static I32 ShiftRightInt(I32 a) {
+    return {_mm256_srai_epi32(a.low, kShift), _mm256_srai_epi32(a.high, kShift)};
+  }
+  static int32_t ReduceAddInt(I32 a) {
+    const __m256i eight = _mm256_add_epi32(a.low, a.high);
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1)));
+  }
+  static int32_t ReduceLargestInt(I32 a) {
+    const __m256i eight = _mm256_max_epi32(a.low, a.high);
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+    return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xB1)));
+  }
+  static I32 ToInt(F32 a) { return {_mm256_cvtps_epi32(a.low), _mm256_cvtps_epi32(a.high)}; }
+  static F32 ToFloat(I32 a) { return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)}; }
+  static I32 Bits(F32 a) { return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)}; }
+  static F32 FromBits(I32 a) { return {_mm256_castsi256_ps(a.low), _mm256_castsi256_ps(a.high)}; }
+  static F32 LoadUint8(const uint8_t* p) {
+    const __m128i bytes = Load128(p);
+    return ToFloat({_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))});
+  }
+  static F32 LoadInt8(const int8_t* p) {
+    const __m128i bytes = Load128(p);
+    return ToFloat({_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))});
+  }
+  static void StoreInt8(int8_t* p, I32 a) {
+    alignas(32) int32_t lanes[16];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), a.low);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes + 8), a.high);
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(lanes[i]);
+  }
+
+  // ---- Codes ----------------------------------------------------------------------------------
+
+  static U8 LoadCodes(const uint8_t* p) {
+    const auto* words = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(words), _mm256_loadu_si256(words + 1)};
+  }
+  static void StoreCodes(uint8_t* p, U8 a) {
+    auto* words = reinterpret_cast<__m256i*>(p);
+    _mm256_storeu_si256(words, a.low);
+    _mm256_storeu_si256(words + 1, a.high);
+  }
+  template <int kShift, uint8_t kMask>
+  static __m256i HalfField(__m256i a) {
+    const __m256i mask = _mm256_set1_epi8(static_cast<char>(kMask));
+    if constexpr (kShift > 0) a = _mm256_srli_epi16(a, kShift);
+    if constexpr (kShift < 0) a = _mm256_slli_epi16(a, -kShift);
+    return _mm256_and_si256(a, mask);
+  }
+  template <int kShift, uint8_t kMask>
+  static U8 Field(U8 a) {
+    return {HalfField<kShift, kMask>(a.low), HalfField<kShift, kMask>(a.high)};
+  }
+  static U8 Or(U8 a, U8 b) {
+    return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
+  }
+  /// Pairs of byte products are summed in 16 bits: as many tiles as cannot overflow
+  /// (2 * 127 * (2^kBits - 1) each), then widened. 8-bit codes go as their low seven bits and their
+  /// top bit apart: 2 * 127 * 128 < 2^15.
+  template <int kBits, int kFirst, int kCount>
+  static I32 Dot(const U8 (&tiles)[8], const int8_t* x, I32 start) {
+    constexpr int kFit = kBits <= 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
+    constexpr int kRun = kFit < kCount ? kFit : kCount;
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int run = kFirst; run < kFirst + kCount; run += kRun) {
+      I32 pairs = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+      for (int j = run; j < run + kRun; ++j) {
+        int32_t word;
+        __builtin_memcpy(&word, x + 4 * j, sizeof(word));
+        const __m256i four = _mm256_set1_epi32(word);
+        U8 codes = tiles[j];
+        if constexpr (kBits == 8) {
+          const U8 top = Field<0, 0x80>(codes);
+          codes = Field<0, 0x7F>(codes);
+          start.low = _mm256_add_epi32(
+              start.low, _mm256_madd_epi16(_mm256_maddubs_epi16(top.low, four), ones));
+          start.high = _mm256_add_epi32(
+              start.high, _mm256_madd_epi16(_mm256_maddubs_epi16(top.high, four), ones));
+        }
+        pairs.low = _mm256_add_epi16(pairs.low, _mm256_maddubs_epi16(codes.low, four));
+        pairs.high = _mm256_add_epi16(pairs.high, _mm256_maddubs_epi16(codes.high, four));
+      }
+      start.low = _mm256_add_epi32(start.low, _mm256_madd_epi16(pairs.low, ones));
+      start.high = _mm256_add_epi32(start.high, _mm256_madd_epi16(pairs.high, ones));
+    }
+    return start;
+  }
+};
+
+}  // namespace asymserve

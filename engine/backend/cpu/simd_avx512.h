@@ -1,0 +1,125 @@
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace asymserve {
+
+/// PortableSimd's functions for AVX-512 F, BW, DQ, VL, VNNI.
+struct Avx512Simd {
+  using F32 = __m512;
+  using I32 = __m512i;
+  using U8 = __m512i;
+
+  static constexpr int kQuantRows = 16;
+  static constexpr int kFloatRows = 4;
+  static constexpr int kFloatPanels = 4;
+  static constexpr int kScoreRows = 6;
+  static constexpr int kValueRows = 4;
+  static constexpr int kExpandRows = 3200;
+
+  // ---- Floats ---------------------------------------------------------------------------------
+
+  static __mmask16 First(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+  static F32 Zero() { return _mm512_setzero_ps(); }
+  static F32 Set(float value) { return _mm512_set1_ps(value); }
+  static F32 Load(const float* p) { return _mm512_loadu_ps(p); }
+  static F32 LoadFirst(const float* p, int n) { return _mm512_maskz_loadu_ps(First(n), p); }
+  static void Store(float* p, F32 a) { _mm512_storeu_ps(p, a); }
+  static void StoreFirst(float* p, F32 a, int n) { _mm512_mask_storeu_ps(p, First(n), a); }
+  static F32 Add(F32 a, F32 b) { return _mm512_add_ps(a, b); }
+  static F32 Sub(F32 a, F32 b) { return _mm512_sub_ps(a, b); }
+  static F32 Mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
+  static F32 Div(F32 a, F32 b) { return _mm512_div_ps(a, b); }
+  static F32 Fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
+  static F32 Larger(F32 a, F32 b) { return _mm512_max_ps(a, b); }
+  static F32 Smaller(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+  static F32 KeepFirst(F32 a, int n, F32 other) { return _mm512_mask_mov_ps(other, First(n), a); }
+  static float ReduceAdd(F32 a) {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  }
+  static float ReduceLargest(F32 a) {
+    const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  }
+
+  // ---- 16-bit floats --------------------------------------------------------------------------
+
+  static F32 LoadHalf(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static F32 LoadHalfFirst(const uint16_t* p, int n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p));
+  }
+  static F32 LoadBrain(const uint16_t* p) {
+    const __m256i brain = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(brain), 16));
+  }
+  static void StoreHalf(uint16_t* p, F32 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+
+  // ---- Integers -------------------------------------------------------------------------------
+
+  static I32 SetInt(int32_t value) { return _mm512_set1_epi32(value); }
+  static I32 AddInt(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
+  static I32 SubInt(I32 a, I32 b) { return _mm512_sub_epi32(a, b); }
+  static I32 AndInt(I32 a, I32 b) { return _mm512_and_si512(a, b); }
+  static I32 LargerInt(I32 a, I32 b) { return _mm512_max_epi32(a, b); }
+  template <int kShift>
+  static I32 ShiftLeftInt(I32 a) {
+    return _mm512_slli_epi32(a, kShift);
+  }
+  template <int kShift>
+  static I32 ShiftRightInt(I32 a) {
+    return _mm512_srai_epi32(a, kShift);
+  }
+  static int32_t ReduceAddInt(I32 a) { return _mm512_reduce_add_epi32(a); }
+  static int32_t ReduceLargestInt(I32 a) { return _mm512_reduce_max_epi32(a); }
+  static I32 ToInt(F32 a) { return _mm512_cvtps_epi32(a); }
+  static F32 ToFloat(I32 a) { return _mm512_cvtepi32_ps(a); }
+  static I32 Bits(F32 a) { return _mm512_castps_si512(a); }
+  static F32 FromBits(I32 a) { return _mm512_castsi512_ps(a); }
+  static F32 LoadUint8(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+  }
+  static F32 LoadInt8(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+  }
+  static void StoreInt8(int8_t* p, I32 a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
+  }
+
+  // ---- Codes ----------------------------------------------------------------------------------
+
+  static U8 LoadCodes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static void StoreCodes(uint8_t* p, U8 a) { _mm512_storeu_si512(p, a); }
+  template <int kShift, uint8_t kMask>
+  static U8 Field(U8 a) {
+    const U8 mask = _mm512_set1_epi8(static_cast<char>(kMask));
+    if constexpr (kShift > 0) a = _mm512_srli_epi16(a, kShift);
+    if constexpr (kShift < 0) a = _mm512_slli_epi16(a, -kShift);
+    return _mm512_and_si512(a, mask);
+  }
+  static U8 Or(U8 a, U8 b) { return _mm512_or_si512(a, b); }
+  template <int kBits, int kFirst, int kCount>
+  static I32 Dot(const U8 (&tiles)[8], const int8_t* x, I32 start) {
+    for (int j = kFirst; j < kFirst + kCount; ++j) {
+      int32_t four;
+      __builtin_memcpy(&four, x + 4 * j, sizeof(four));
+      start = _mm512_dpbusd_epi32(start, tiles[j], _mm512_set1_epi32(four));
+    }
+    return start;
+  }
+};
+
+}  // namespace asymserve

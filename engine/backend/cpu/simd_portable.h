@@ -1,0 +1,231 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "engine/base/float16.h"
+
+namespace asymserve {
+
+/// Sixteen lanes in plain C++. The reference for the other instruction sets: each function of
+/// theirs returns the same bits.
+struct PortableSimd {
+  struct F32 {
+    float lane[16];
+  };
+  struct I32 {
+    int32_t lane[16];
+  };
+  struct U8 {
+    uint8_t byte[64];
+  };
+
+  // Rows that the kernels keep in registers at once.
+  static constexpr int kQuantRows = 4;
+  static constexpr int kFloatRows = 4;
+  static constexpr int kFloatPanels = 1;
+  static constexpr int kScoreRows = 1;
+  static constexpr int kValueRows = 1;
+  static constexpr int kExpandRows = 4;
+
+  // ---- Floats ---------------------------------------------------------------------------------
+
+  template <typename Function>
+  static F32 Map(Function function) {
+    F32 result;
+    for (int i = 0; i < 16; ++i) result.lane[i] = function(i);
+    return result;
+  }
+  static F32 Zero() { return Set(0.0f); }
+  static F32 Set(float value) {
+    return Map([&](int) { return value; });
+  }
+  static F32 Load(const float* p) {
+    F32 result;
+    std::memcpy(result.lane, p, sizeof(result.lane));
+    return result;
+  }
+  /// The first `n` lanes, zero in the others; n in [0, 16].
+  static F32 LoadFirst(const float* p, int n) {
+    return Map([&](int i) { return i < n ? p[i] : 0.0f; });
+  }
+  static void Store(float* p, F32 a) { std::memcpy(p, a.lane, sizeof(a.lane)); }
+  static void StoreFirst(float* p, F32 a, int n) {
+    for (int i = 0; i < n; ++i) p[i] = a.lane[i];
+  }
+  static F32 Add(F32 a, F32 b) {
+    return Map([&](int i) { return a.lane[i] + b.lane[i]; });
+  }
+  static F32 Sub(F32 a, F32 b) {
+    return Map([&](int i) { return a.lane[i] - b.lane[i]; });
+  }
+  static F32 Mul(F32 a, F32 b) {
+    return Map([&](int i) { return a.lane[i] * b.lane[i]; });
+  }
+  static F32 Div(F32 a, F32 b) {
+    return Map([&](int i) { return a.lane[i] / b.lane[i]; });
+  }
+  /// a * b + c, rounded once.
+  static F32 Fma(F32 a, F32 b, F32 c) {
+    return Map([&](int i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
+  }
+  /// a > b ? a : b, so b where either is NaN.
+  static F32 Larger(F32 a, F32 b) {
+    return Map([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  /// a < b ? a : b, so b where either is NaN.
+  static F32 Smaller(F32 a, F32 b) {
+    return Map([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static F32 KeepFirst(F32 a, int n, F32 other) {
+    return Map([&](int i) { return i < n ? a.lane[i] : other.lane[i]; });
+  }
+  /// Lanes i and i + 8, then i and i + 4, i and i + 2, i and i + 1.
+  static float ReduceAdd(F32 a) {
+    for (int width = 8; width > 0; width /= 2) {
+      for (int i = 0; i < width; ++i) a.lane[i] = a.lane[i] + a.lane[i + width];
+    }
+    return a.lane[0];
+  }
+  /// No lane may be NaN.
+  static float ReduceLargest(F32 a) {
+    for (int width = 8; width > 0; width /= 2) {
+      for (int i = 0; i < width; ++i) {
+        a.lane[i] = a.lane[i] > a.lane[i + width] ? a.lane[i] : a.lane[i + width];
+      }
+    }
+    return a.lane[0];
+  }
+
+  // ---- 16-bit floats --------------------------------------------------------------------------
+
+  static F32 LoadHalf(const uint16_t* p) {
+    return Map([&](int i) { return HalfToFloat(p[i]); });
+  }
+  static F32 LoadHalfFirst(const uint16_t* p, int n) {
+    return Map([&](int i) { return i < n ? HalfToFloat(p[i]) : 0.0f; });
+  }
+  static F32 LoadBrain(const uint16_t* p) {
+    return Map([&](int i) { return BrainToFloat(p[i]); });
+  }
+  /// Rounds to nearest even; values too large become infinite.
+  static void StoreHalf(uint16_t* p, F32 a) {
+    for (int i = 0; i < 16; ++i) p[i] = FloatToHalf(a.lane[i]);
+  }
+
+  // ---- Integers -------------------------------------------------------------------------------
+
+  template <typename Function>
+  static I32 MapInt(Function function) {
+    I32 result;
+    for (int i = 0; i < 16; ++i) result.lane[i] = function(i);
+    return result;
+  }
+  static I32 SetInt(int32_t value) {
+    return MapInt([&](int) { return value; });
+  }
+  static I32 AddInt(I32 a, I32 b) {
+    return MapInt([&](int i) {
+      return static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) +
+                                  static_cast<uint32_t>(b.lane[i]));
+    });
+  }
+  static I32 SubInt(I32 a, I32 b) {
+    return MapInt([&](int i) {
+      return static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) -
+                                  static_cast<uint32_t>(b.lane[i]));
+    });
+  }
+  static I32 AndInt(I32 a, I32 b) {
+    return MapInt([&](int i) { return a.lane[i] & b.lane[i]; });
+  }
+  static I32 LargerInt(I32 a, I32 b) {
+    return MapInt([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  template <int kShift>
+  static I32 ShiftLeftInt(I32 a) {
+    return MapInt(
+        [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) << kShift); });
+  }
+  /// Copies the sign.
+  template <int kShift>
+  static I32 ShiftRightInt(I32 a) {
+    return MapInt([&](int i) { return a.lane[i] >> kShift; });
+  }
+  static int32_t ReduceAddInt(I32 a) {
+    int32_t sum = 0;
+    for (const int32_t value : a.lane) sum += value;
+    return sum;
+  }
+  static int32_t ReduceLargestInt(I32 a) {
+    int32_t largest = a.lane[0];
+    for (const int32_t value : a.lane) largest = value > largest ? value : largest;
+    return largest;
+  }
+  /// Rounds to nearest even; |a| < 2^22.
+  static I32 ToInt(F32 a) { return SubInt(Bits(Add(a, Set(12582912.0f))), SetInt(0x4B400000)); }
+  static F32 ToFloat(I32 a) {
+    return Map([&](int i) { return static_cast<float>(a.lane[i]); });
+  }
+  static I32 Bits(F32 a) {
+    I32 result;
+    std::memcpy(result.lane, a.lane, sizeof(result.lane));
+    return result;
+  }
+  static F32 FromBits(I32 a) {
+    F32 result;
+    std::memcpy(result.lane, a.lane, sizeof(result.lane));
+    return result;
+  }
+  static F32 LoadUint8(const uint8_t* p) {
+    return Map([&](int i) { return static_cast<float>(p[i]); });
+  }
+  static F32 LoadInt8(const int8_t* p) {
+    return Map([&](int i) { return static_cast<float>(p[i]); });
+  }
+  /// The low bytes.
+  static void StoreInt8(int8_t* p, I32 a) {
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.lane[i]);
+  }
+
+  // ---- Codes: 64 unsigned bytes ---------------------------------------------------------------
+
+  static U8 LoadCodes(const uint8_t* p) {
+    U8 result;
+    std::memcpy(result.byte, p, sizeof(result.byte));
+    return result;
+  }
+  static void StoreCodes(uint8_t* p, const U8& a) { std::memcpy(p, a.byte, sizeof(a.byte)); }
+  /// (a >> kShift) & kMask in each byte; a negative shift is to the left. kMask keeps none of the
+  /// bits that a shift of wider words would bring in from the neighbour.
+  template <int kShift, uint8_t kMask>
+  static U8 Field(const U8& a) {
+    U8 result;
+    for (int i = 0; i < 64; ++i) {
+      const int shifted = kShift >= 0 ? a.byte[i] >> (kShift >= 0 ? kShift : 0)
+                                      : a.byte[i] << (kShift >= 0 ? 0 : -kShift);
+      result.byte[i] = static_cast<uint8_t>(shifted & kMask);
+    }
+    return result;
+  }
+  static U8 Or(const U8& a, const U8& b) {
+    U8 result;
+    for (int i = 0; i < 64; ++i) result.byte[i] = a.byte[i] | b.byte[i];
+    return result;
+  }
+  /// Lane n: start + sum over tiles j in [kFirst, kFirst + kCount) and i < 4 of
+  /// tiles[j][4 n + i] * x[4 j + i], exact. Codes have at most kBits bits, |x| <= 127.
+  template <int kBits, int kFirst, int kCount>
+  static I32 Dot(const U8 (&tiles)[8], const int8_t* x, I32 start) {
+    for (int j = kFirst; j < kFirst + kCount; ++j) {
+      for (int n = 0; n < 16; ++n) {
+        for (int i = 0; i < 4; ++i) {
+          start.lane[n] += tiles[j].byte[4 * n + i] * x[4 * j + i];
+        }
+      }
+    }
+    return start;
+  }
+};
+
+}  // namespace asymserve

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/model/sampling.h"
+
+namespace asymserve {
+
+/// What a sequence has seen, for the penalties. Kept up to date only if `UsesHistory`.
+struct TokenHistory {
+  std::unordered_map<int32_t, int32_t> output_counts;  // generated tokens
+  std::vector<int32_t> seen;                           // prompt and output, each once, any order
+};
+
+/// True if the parameters look at earlier tokens.
+bool UsesHistory(const SamplingParams& params);
+
+struct SampleRequest {
+  std::span<const float> logits;  // [V]
+  const SamplingParams* params = nullptr;
+  const TokenHistory* history = nullptr;  // may be null unless UsesHistory
+  std::span<const int32_t> banned;        // ids that must not be drawn (min_tokens)
+  uint64_t position = 0;                  // index of the token in the output: the Philox counter
+  int32_t logprobs = -1;                  // -1 none, 0 the chosen token, k > 0: also the top k
+};
+
+struct SampledToken {
+  int32_t id = 0;
+  float logprob = 0;
+  std::vector<TokenLogProb> top;  // most likely first, ties to the lower id
+};
+
+/// Draws tokens on the host. A draw is a pure function of its request: no state is kept but
+/// scratch. One thread per object.
+class Sampler {
+ public:
+  explicit Sampler(int32_t vocabulary);
+
+  /// Internal error if a logit is NaN or all are -infinity or banned: that sequence must end.
+  absl::StatusOr<SampledToken> Sample(const SampleRequest& request);
+
+ private:
+  struct Candidate {
+    double weight;  // unnormalized probability
+    int32_t id;
+  };
+  void Adjust(const SampleRequest& request);
+  int32_t DrawFromAll(const SampleRequest& request, float top, float inverse_temperature);
+  int32_t DrawFiltered(const SampleRequest& request, float top, float inverse_temperature);
+  void KeepTypical(double typical_p);
+
+  std::vector<float> logits_;          // adjusted copy
+  std::vector<float> weights_;         // exp of the scaled logits
+  std::vector<Candidate> candidates_;  // most likely first
+};
+
+}  // namespace asymserve

@@ -1,0 +1,295 @@
+#include "engine/runtime/engine_loop.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "engine/base/check.h"
+#include "engine/base/status.h"
+
+namespace asymserve {
+namespace {
+
+double Seconds(TimeUs from, TimeUs to) {
+  return static_cast<double>(to - from) * 1e-6;
+}
+
+TimeUs ToTimeUs(std::chrono::steady_clock::time_point time) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(time.time_since_epoch()).count();
+}
+
+TimeUs Now() {
+  return ToTimeUs(std::chrono::steady_clock::now());
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options,
+                       Delivery& delivery, EngineMetrics& metrics, std::atomic<int32_t>& waiting)
+    : model_(model),
+      tokenizer_(tokenizer),
+      scheduler_(options),
+      sampler_(model.vocabulary()),
+      delivery_(delivery),
+      metrics_(metrics),
+      waiting_(waiting) {
+  for (int32_t id = 0; id < tokenizer.vocabulary(); ++id) {
+    if (tokenizer.IsEnd(id)) end_tokens_.push_back(id);
+  }
+  PublishGauges();
+}
+
+void EngineLoop::Add(std::shared_ptr<const ActiveRequest> request, TimeUs now) {
+  for (int32_t i = 0; i < request->request.n; ++i) {
+    SequenceSpec spec;
+    spec.id = MakeSequenceId(request->id, i);
+    spec.prompt_tokens = static_cast<int32_t>(request->request.prompt.size());
+    spec.max_new_tokens = request->max_new_tokens;
+    spec.priority = request->request.priority;
+    spec.arrival = request->submitted;
+    if (request->request.deadline) spec.deadline = ToTimeUs(*request->request.deadline);
+    sequences_.emplace(spec.id, std::make_unique<Generation>(spec.id, request, i, tokenizer_));
+    const absl::Status added = scheduler_.Add(spec);
+    if (!added.ok()) End(spec.id, FinishReason::kError, added, now);
+  }
+  delivery_.Push(outgoing_);
+  PublishGauges();
+}
+
+void EngineLoop::Cancel(RequestId id, TimeUs called_at, TimeUs now) {
+  bool found = false;
+  for (int32_t i = 0; i < (1 << kSequenceBits); ++i) {
+    const SequenceId sequence = MakeSequenceId(id, i);
+    if (!sequences_.contains(sequence)) continue;
+    scheduler_.Cancel(sequence);
+    End(sequence, FinishReason::kCancelled, absl::OkStatus(), now);
+    found = true;
+  }
+  if (!found) return;
+  metrics_.cancel_to_free_seconds.Observe(Seconds(called_at, now));
+  delivery_.Push(outgoing_);
+  PublishGauges();
+}
+
+absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
+  const StepPlan plan = scheduler_.Plan(now);
+  for (const SequenceId id : plan.expired) End(id, FinishReason::kDeadline, absl::OkStatus(), now);
+  if (plan.empty()) {
+    scheduler_.Commit(plan, {});
+    delivery_.Push(outgoing_);
+    PublishGauges();
+    return false;
+  }
+  BuildBatch(plan, now);
+  const Batch batch{tokens_, {positions_, token_offset_, pages_, page_offset_}, logit_rows_};
+  const absl::StatusOr<TensorView> logits = model_.Forward(batch);
+  if (!logits.ok()) return Annotate(logits.status(), "the model's step failed");
+
+  const TimeUs end = Now();
+  std::vector<Outcome> outcomes;
+  outcomes.reserve(logit_rows_.size());
+  for (const StepItem& item : plan.items) {
+    if (!item.sample) continue;
+    Generation& generation = *sequences_.at(item.sequence);
+    const float* row = logits->Row<float>(static_cast<int64_t>(outcomes.size()));
+    Advance(generation, {row, static_cast<size_t>(model_.vocabulary())}, end);
+    outcomes.push_back({item.sequence, generation.finish != FinishReason::kNone});
+  }
+  for (const SequenceId id : scheduler_.Commit(plan, outcomes)) {
+    const auto sequence = sequences_.find(id);
+    ASYMSERVE_CHECK(sequence != sequences_.end() &&
+                    sequence->second->finish != FinishReason::kNone);
+    sequences_.erase(sequence);
+  }
+  const bool prefill = std::any_of(plan.items.begin(), plan.items.end(), [](const StepItem& item) {
+    return item.role == StepItem::Role::kPrefill;
+  });
+  (prefill ? metrics_.step_prefill_seconds : metrics_.step_decode_seconds)
+      .Observe(Seconds(now, Now()));
+  metrics_.steps.Add();
+  metrics_.last_step_us.Set(end);
+  delivery_.Push(outgoing_);
+  PublishGauges();
+  return true;
+}
+
+void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
+  tokens_.clear();
+  positions_.clear();
+  logit_rows_.clear();
+  pages_.clear();
+  token_offset_.assign(1, 0);
+  page_offset_.assign(1, 0);
+  for (const StepItem& item : plan.items) {
+    Generation& generation = *sequences_.at(item.sequence);
+    if (generation.first_step == 0) LeaveQueue(generation, now);
+    for (int32_t i = item.begin; i < item.begin + item.count; ++i) {
+      tokens_.push_back(generation.tokens[static_cast<size_t>(i)]);
+      positions_.push_back(i);
+    }
+    pages_.insert(pages_.end(), item.pages.begin(), item.pages.end());
+    token_offset_.push_back(static_cast<int32_t>(tokens_.size()));
+    page_offset_.push_back(static_cast<int32_t>(pages_.size()));
+    if (item.sample) logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
+  }
+}
+
+void EngineLoop::LeaveQueue(Generation& generation, TimeUs now) {
+  generation.first_step = now;
+  waiting_.fetch_sub(1, std::memory_order_relaxed);
+  metrics_.queue_seconds.Observe(Seconds(generation.request->submitted, now));
+  metrics_.prompt_tokens.Add(generation.request->request.prompt.size());
+}
+
+void EngineLoop::Advance(Generation& generation, std::span<const float> logits, TimeUs now) {
+  const GenerateRequest& request = generation.request->request;
+  banned_.clear();
+  if (generation.generated() < request.stop.min_tokens) {
+    if (!request.stop.ignore_eos) banned_ = end_tokens_;
+    banned_.insert(banned_.end(), request.stop.token_ids.begin(), request.stop.token_ids.end());
+  }
+  SampleRequest draw;
+  draw.logits = logits;
+  draw.params = &generation.sampling;
+  draw.history = &generation.history;
+  draw.banned = banned_;
+  draw.position = static_cast<uint64_t>(generation.generated());
+  draw.logprobs = request.logprobs;
+
+  Delta delta;
+  delta.index = generation.index;
+  absl::StatusOr<SampledToken> token = sampler_.Sample(draw);
+  if (token.ok()) {
+    Accept(generation, *token, delta);
+    if (generation.first_token == 0) {
+      generation.first_token = now;
+      metrics_.time_to_first_token.Observe(Seconds(generation.request->submitted, now));
+    } else {
+      metrics_.inter_token.Observe(Seconds(generation.last_token, now));
+    }
+    generation.last_token = now;
+    metrics_.generated_tokens.Add();
+  } else {
+    generation.finish = FinishReason::kError;
+    generation.error = token.status();
+  }
+  if (generation.finish != FinishReason::kNone) {
+    if (generation.finish != FinishReason::kStopString) generation.text.Finish(delta.text);
+    FillFinal(generation, delta, now);
+    CountFinish(generation, now);
+  }
+  outgoing_.push_back({generation.request, std::move(delta)});
+}
+
+void EngineLoop::Accept(Generation& generation, const SampledToken& token, Delta& delta) {
+  const GenerateRequest& request = generation.request->request;
+  const StopParams& stop = request.stop;
+  generation.tokens.push_back(token.id);
+  if (UsesHistory(generation.sampling)) {
+    // `seen` lists each id once: the prompt's are in it, the output's come on their first
+    // occurrence.
+    std::vector<int32_t>& seen = generation.history.seen;
+    if (++generation.history.output_counts[token.id] == 1 &&
+        std::find(seen.begin(), seen.end(), token.id) == seen.end()) {
+      seen.push_back(token.id);
+    }
+  }
+  delta.tokens.push_back({token.id, token.logprob, token.top});
+
+  const bool is_end = tokenizer_.IsEnd(token.id) && !stop.ignore_eos;
+  const bool is_stop_token =
+      std::find(stop.token_ids.begin(), stop.token_ids.end(), token.id) != stop.token_ids.end();
+  if (is_end || is_stop_token) {
+    generation.finish = is_stop_token ? FinishReason::kStopToken : FinishReason::kEos;
+    generation.stop_token = token.id;
+    return;  // its text is not output
+  }
+  if (const std::optional<int> match = generation.text.Append(token.id, delta.text)) {
+    generation.finish = FinishReason::kStopString;
+    generation.stop_index = *match;
+  } else if (generation.generated() >= generation.request->max_new_tokens) {
+    generation.finish = FinishReason::kLength;
+  }
+}
+
+void EngineLoop::FillFinal(const Generation& generation, Delta& delta, TimeUs now) const {
+  const TimeUs submitted = generation.request->submitted;
+  delta.finish = generation.finish;
+  delta.stop_index = generation.stop_index;
+  delta.stop_token = generation.stop_token;
+  delta.prompt_tokens = static_cast<int32_t>(generation.request->request.prompt.size());
+  delta.generated_tokens = generation.generated();
+  delta.error = generation.error;
+  delta.timings.total = Seconds(submitted, now);
+  const TimeUs first_step = generation.first_step != 0 ? generation.first_step : now;
+  delta.timings.queue = Seconds(submitted, first_step);
+  if (generation.first_token != 0) {
+    delta.timings.first_token = Seconds(submitted, generation.first_token);
+    delta.timings.prefill = Seconds(first_step, generation.first_token);
+  }
+}
+
+void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& error, TimeUs now) {
+  const auto found = sequences_.find(id);
+  ASYMSERVE_CHECK(found != sequences_.end());
+  Generation& generation = *found->second;
+  if (generation.first_step == 0) waiting_.fetch_sub(1, std::memory_order_relaxed);
+  generation.finish = reason;
+  generation.error = error;
+  Delta delta;
+  delta.index = generation.index;
+  generation.text.Finish(delta.text);
+  FillFinal(generation, delta, now);
+  CountFinish(generation, now);
+  outgoing_.push_back({generation.request, std::move(delta)});
+  sequences_.erase(found);
+}
+
+void EngineLoop::EndAll(FinishReason reason, const absl::Status& error, TimeUs now) {
+  while (!sequences_.empty()) {
+    const SequenceId id = sequences_.begin()->first;
+    scheduler_.Cancel(id);
+    End(id, reason, error, now);
+  }
+  delivery_.Push(outgoing_);
+  PublishGauges();
+}
+
+void EngineLoop::CountFinish(const Generation& generation, TimeUs now) {
+  switch (generation.finish) {
+    case FinishReason::kEos:
+      metrics_.finished_eos.Add();
+      break;
+    case FinishReason::kStopString:
+    case FinishReason::kStopToken:
+      metrics_.finished_stop.Add();
+      break;
+    case FinishReason::kLength:
+      metrics_.finished_length.Add();
+      break;
+    case FinishReason::kCancelled:
+      metrics_.finished_cancelled.Add();
+      break;
+    case FinishReason::kDeadline:
+      metrics_.finished_deadline.Add();
+      break;
+    case FinishReason::kError:
+      metrics_.finished_error.Add();
+      break;
+    case FinishReason::kNone:
+      ASYMSERVE_CHECK(false);
+  }
+  metrics_.end_to_end.Observe(Seconds(generation.request->submitted, now));
+}
+
+void EngineLoop::PublishGauges() {
+  const SchedulerStats stats = scheduler_.stats();
+  metrics_.waiting.Set(stats.waiting);
+  metrics_.running.Set(stats.running);
+  metrics_.pages_total.Set(stats.pages_total);
+  metrics_.pages_used.Set(stats.pages_used);
+  metrics_.preemptions.Add(stats.preemptions - metrics_.preemptions.value());
+  metrics_.recomputed_tokens.Add(stats.recomputed_tokens - metrics_.recomputed_tokens.value());
+}
+
+}  // namespace asymserve

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/model/model.h"
+#include "engine/model/sampler.h"
+#include "engine/runtime/delivery.h"
+#include "engine/runtime/engine_metrics.h"
+#include "engine/runtime/generation.h"
+#include "engine/sched/scheduler.h"
+
+namespace asymserve {
+
+/// What the engine thread does, without the thread: plan, run the model, sample, commit, hand over
+/// the output. Time is an argument.
+class EngineLoop {
+ public:
+  /// `waiting` counts sequences that were accepted and have not run yet; the loop lowers it.
+  EngineLoop(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options,
+             Delivery& delivery, EngineMetrics& metrics, std::atomic<int32_t>& waiting);
+
+  void Add(std::shared_ptr<const ActiveRequest> request, TimeUs now);
+  void Cancel(RequestId id, TimeUs called_at, TimeUs now);
+  /// Runs one step. False if there was nothing to run. A model error is returned after every
+  /// sequence ended with it; the loop is then empty.
+  absl::StatusOr<bool> Step(TimeUs now);
+  /// Ends every sequence with `reason` (and `error`, for kError).
+  void EndAll(FinishReason reason, const absl::Status& error, TimeUs now);
+
+  TimeUs next_deadline() const { return scheduler_.next_deadline(); }
+  bool idle() const { return sequences_.empty(); }
+
+ private:
+  void BuildBatch(const StepPlan& plan, TimeUs now);
+  /// Takes the next token of a sequence; queues its delta.
+  void Advance(Generation& generation, std::span<const float> logits, TimeUs now);
+  void Accept(Generation& generation, const SampledToken& token, Delta& delta);
+  void FillFinal(const Generation& generation, Delta& delta, TimeUs now) const;
+  /// Queues the final delta of a sequence that ended outside a step, and forgets it.
+  void End(SequenceId id, FinishReason reason, const absl::Status& error, TimeUs now);
+  void CountFinish(const Generation& generation, TimeUs now);
+  void LeaveQueue(Generation& generation, TimeUs now);
+  void PublishGauges();
+
+  Model& model_;
+  const Tokenizer& tokenizer_;
+  Scheduler scheduler_;
+  Sampler sampler_;
+  Delivery& delivery_;
+  EngineMetrics& metrics_;
+  std::atomic<int32_t>& waiting_;
+  std::unordered_map<SequenceId, std::unique_ptr<Generation>> sequences_;
+  std::vector<Outgoing> outgoing_;
+  std::vector<int32_t> end_tokens_;
+
+  // The batch's arrays, reused from step to step.
+  std::vector<int32_t> tokens_, positions_, token_offset_, page_offset_, logit_rows_;
+  std::vector<PageId> pages_;
+  std::vector<int32_t> banned_;
+};
+
+}  // namespace asymserve

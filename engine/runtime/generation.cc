@@ -1,0 +1,36 @@
+#include "engine/runtime/generation.h"
+
+#include <unordered_set>
+#include <utility>
+
+namespace asymserve {
+namespace {
+
+OutputTextOptions TextOptions(const GenerateRequest& request) {
+  OutputTextOptions options;
+  options.stop_strings = request.stop.strings;
+  options.include_stop = request.stop.include_stop_string;
+  options.skip_special = request.skip_special_tokens;
+  options.min_tokens = request.stop.min_tokens;
+  return options;
+}
+
+}  // namespace
+
+Generation::Generation(SequenceId sequence_id, std::shared_ptr<const ActiveRequest> owner,
+                       int32_t i, const Tokenizer& tokenizer)
+    : id(sequence_id),
+      request(std::move(owner)),
+      index(i),
+      tokens(request->request.prompt),
+      sampling(request->request.sampling),
+      text(tokenizer, TextOptions(request->request)) {
+  sampling.seed += static_cast<uint64_t>(i);
+  tokens.reserve(tokens.size() + static_cast<size_t>(request->max_new_tokens));
+  if (UsesHistory(sampling)) {
+    std::unordered_set<int32_t> distinct(tokens.begin(), tokens.end());
+    history.seen.assign(distinct.begin(), distinct.end());
+  }
+}
+
+}  // namespace asymserve

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/kv/ids.h"
+#include "engine/model/sampler.h"
+#include "engine/runtime/request.h"
+#include "engine/sched/scheduler.h"
+#include "engine/text/output_text.h"
+
+namespace asymserve {
+
+/// An accepted request. Fixed after Submit, so both threads may read it.
+struct ActiveRequest {
+  RequestId id{};
+  GenerateRequest request;
+  std::shared_ptr<OutputSink> sink;
+  TimeUs submitted = 0;
+  int32_t max_new_tokens = 0;  // resolved from stop.max_tokens
+};
+
+/// One of a request's n sequences. Engine thread only.
+struct Generation {
+  Generation(SequenceId sequence_id, std::shared_ptr<const ActiveRequest> owner, int32_t i,
+             const Tokenizer& tokenizer);
+
+  int32_t generated() const {
+    return static_cast<int32_t>(tokens.size() - request->request.prompt.size());
+  }
+
+  SequenceId id;
+  std::shared_ptr<const ActiveRequest> request;
+  int32_t index;
+  std::vector<int32_t> tokens;  // prompt, then output
+  SamplingParams sampling;      // with the seed of this sequence
+  TokenHistory history;
+  OutputText text;
+  // What ended it; kNone while it goes on.
+  FinishReason finish = FinishReason::kNone;
+  int32_t stop_index = -1;
+  int32_t stop_token = -1;
+  absl::Status error;
+  // Clock readings, 0 until they happen.
+  TimeUs first_step = 0, first_token = 0, last_token = 0;
+};
+
+constexpr int32_t kSequenceBits = 4;  // n <= 16
+constexpr SequenceId MakeSequenceId(RequestId request, int32_t index) {
+  return static_cast<SequenceId>((static_cast<uint64_t>(request) << kSequenceBits) |
+                                 static_cast<uint64_t>(index));
+}
+
+}  // namespace asymserve

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstdint>
+
+namespace asymserve {
+
+/// Bytes this process may still use: the smaller of the kernel's MemAvailable and what the cgroup's
+/// limit (v2 memory.max or v1) leaves. 0 if neither can be read.
+int64_t AvailableHostMemoryBytes();
+
+/// Cores this process may use: its affinity, lowered by the cgroup's CPU quota, at least 1.
+int32_t AvailableCores();
+
+}  // namespace asymserve

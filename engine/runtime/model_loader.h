@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/model/llama.h"
+#include "engine/runtime/engine.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+
+namespace asymserve {
+
+struct LoadOptions {
+  std::string path;                // GGUF file or Hugging Face folder
+  int64_t kv_memory_bytes = 0;     // 0: a quarter of the memory available now
+  int32_t max_context_tokens = 0;  // 0: the model's
+  int32_t max_running = 64;
+  int32_t max_waiting = 256;
+  int32_t step_tokens = 512;
+};
+
+/// Everything that serving needs of a model file, bound to a backend that outlives it.
+struct LoadedModel {
+  ModelConfig config;
+  std::string weight_type;  // "Q4_1"
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;  // null: see chat_template_error
+  absl::Status chat_template_error;             // why Chat is refused for this model
+  std::unique_ptr<LlamaModel> model;
+  EngineOptions engine_options;  // sized for the KV memory
+  int64_t weight_bytes = 0;
+  int64_t kv_bytes = 0;
+  std::vector<std::pair<std::string, double>> phase_seconds;  // start-up phases, in order
+};
+
+/// Opens, checks and packs the model, and allocates its KV pages. The tokenizer is built beside the
+/// packing. Errors name the file and the tensor, key or option.
+absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& options);
+
+}  // namespace asymserve

@@ -1,0 +1,147 @@
+#include "engine/sched/scheduler.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+#include "engine/base/check.h"
+
+// Sequences coming and going. How a step is planned is in scheduler_plan.cc.
+
+namespace asymserve {
+
+Scheduler::Scheduler(const SchedulerOptions& options)
+    : options_(options), pool_(options.total_pages) {
+  ASYMSERVE_CHECK(options.total_pages >= 1);
+  ASYMSERVE_CHECK(options.page_tokens >= 1);
+  ASYMSERVE_CHECK(options.chunk_tokens >= 1);
+  ASYMSERVE_CHECK(options.max_context_tokens >= 1);
+  ASYMSERVE_CHECK(options.max_running >= 1);
+  ASYMSERVE_CHECK(options.max_waiting >= 1);
+  ASYMSERVE_CHECK(options.step_tokens >= options.max_running);
+  ASYMSERVE_CHECK(options.watermark_pages >= 0);
+}
+
+Scheduler::~Scheduler() = default;
+
+absl::Status Scheduler::Add(const SequenceSpec& spec) {
+  if (spec.prompt_tokens < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("prompt_tokens: must be at least 1, got ", spec.prompt_tokens));
+  }
+  if (spec.max_new_tokens < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_new_tokens: must be at least 1, got ", spec.max_new_tokens));
+  }
+  const int64_t context = int64_t{spec.prompt_tokens} + spec.max_new_tokens;
+  if (context > options_.max_context_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_new_tokens: ", spec.prompt_tokens, " prompt and ", spec.max_new_tokens,
+        " new tokens are ", context, ", the context holds ", options_.max_context_tokens));
+  }
+  const int32_t pages = PagesFor(context - 1, options_.page_tokens);
+  if (pages > options_.total_pages) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_new_tokens: ", spec.prompt_tokens, " prompt and ", spec.max_new_tokens,
+                     " new tokens need ", pages, " pages, the pool has ", options_.total_pages));
+  }
+  if (sequences_.contains(spec.id)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("id: sequence ", static_cast<uint64_t>(spec.id), " is already known"));
+  }
+  if (never_ran_ >= options_.max_waiting) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", never_ran_, " sequences wait"));
+  }
+  auto sequence = std::make_unique<Sequence>(spec, ++added_);
+  waiting_.insert(sequence.get());
+  ++never_ran_;
+  if (spec.deadline != kNoDeadline) deadlines_.emplace(spec.deadline, spec.id);
+  sequences_.emplace(spec.id, std::move(sequence));
+  return absl::OkStatus();
+}
+
+void Scheduler::Cancel(SequenceId id) {
+  const auto found = sequences_.find(id);
+  if (found == sequences_.end() || found->second->state == Sequence::State::kRetired) return;
+  Leave(*found->second);
+}
+
+void Scheduler::Leave(Sequence& sequence) {
+  if (sequence.state == Sequence::State::kWaiting) {
+    waiting_.erase(&sequence);
+    if (sequence.never_ran()) --never_ran_;
+  } else {
+    const auto position =
+        std::lower_bound(running_.begin(), running_.end(), sequence.age,
+                         [](const Sequence* running, uint64_t age) { return running->age < age; });
+    ASYMSERVE_CHECK(position != running_.end() && *position == &sequence);
+    running_.erase(position);
+  }
+  deadlines_.erase({sequence.spec.deadline, sequence.spec.id});
+  if (sequence.outstanding()) {
+    sequence.state = Sequence::State::kRetired;
+    ++retired_;
+  } else {
+    Forget(sequence);
+  }
+}
+
+void Scheduler::Forget(Sequence& sequence) {
+  pool_.Release(sequence.pages);
+  sequences_.erase(SequenceId{sequence.spec.id});
+}
+
+std::vector<SequenceId> Scheduler::Commit(const StepPlan& plan, std::span<const Outcome> outcomes) {
+  std::vector<SequenceId> left;
+  if (plan.empty()) {
+    ASYMSERVE_CHECK(outcomes.empty());
+    return left;
+  }
+  ASYMSERVE_CHECK(!outstanding_.empty() && outstanding_.front().number == plan.number);
+  const OutstandingPlan committed = std::move(outstanding_.front());
+  outstanding_.pop_front();
+
+  size_t next_outcome = 0;
+  for (const OutstandingItem& item : committed.items) {
+    Sequence& sequence = *item.sequence;
+    --sequence.outstanding_plans;
+    bool ends = false;
+    if (item.sample) {
+      ASYMSERVE_CHECK(next_outcome < outcomes.size());
+      const Outcome& outcome = outcomes[next_outcome++];
+      ASYMSERVE_CHECK(outcome.sequence == sequence.spec.id);
+      ++sequence.committed;
+      ends = outcome.finished || sequence.committed == sequence.spec.max_new_tokens;
+    }
+    if (sequence.state == Sequence::State::kRetired) {
+      if (sequence.outstanding()) continue;
+      --retired_;
+      Forget(sequence);
+    } else if (ends) {
+      left.push_back(sequence.spec.id);
+      Leave(sequence);
+    }
+  }
+  ASYMSERVE_CHECK(next_outcome == outcomes.size());
+  return left;
+}
+
+SchedulerStats Scheduler::stats() const {
+  return {.waiting = static_cast<int32_t>(waiting_.size()),
+          .running = static_cast<int32_t>(running_.size()),
+          .pages_total = pool_.total(),
+          .pages_used = pool_.used(),
+          .preemptions = preemptions_,
+          .recomputed_tokens = recomputed_tokens_};
+}
+
+bool Scheduler::idle() const {
+  return sequences_.empty() && outstanding_.empty();
+}
+
+TimeUs Scheduler::next_deadline() const {
+  return deadlines_.empty() ? kNoDeadline : deadlines_.begin()->first;
+}
+
+}  // namespace asymserve

@@ -1,0 +1,204 @@
+#include <algorithm>
+
+#include "engine/base/check.h"
+#include "engine/sched/scheduler.h"
+
+// How one step is planned. Running sequences come first, oldest to youngest: one token for each
+// that decodes, and what the budget leaves for those that catch up (prefill, or replay after a
+// preemption). Then the queue, head first; nobody overtakes the head, so nobody starves behind
+// smaller requests. A sequence gets the pages for everything it must catch up on when it is
+// admitted; afterwards it grows page by page.
+
+namespace asymserve {
+
+struct Scheduler::Draft {
+  struct Entry {
+    StepItem item;
+    Sequence* sequence;
+  };
+  TimeUs now = 0;
+  StepPlan plan;
+  std::vector<Entry> decode, prefill;
+  int32_t decode_left = 0;  // running sequences still to visit that may decode one token
+  /// Left out of this plan, so that the next one may preempt it.
+  const Sequence* held_back = nullptr;
+  /// Running sequences at this index and after are in the outstanding plan: no victims.
+  size_t victims_end = 0;
+  bool out_of_pages = false;
+
+  int32_t CatchUpBudget(int32_t step_tokens) const {
+    return step_tokens - plan.tokens - decode_left;
+  }
+};
+
+StepPlan Scheduler::Plan(TimeUs now) {
+  ASYMSERVE_CHECK(outstanding_.size() <= 1);
+  Draft draft;
+  draft.now = now;
+  draft.plan.number = ++planned_;
+  Expire(now, draft.plan);
+  PlanRunning(draft);
+  // Pages that a preemption just freed are for the running sequences, not for newcomers; taking the
+  // victim back in the plan that preempted it would lead nowhere.
+  if (!draft.out_of_pages) Admit(draft);
+  RecordItems(draft);
+  return std::move(draft.plan);
+}
+
+void Scheduler::RecordItems(Draft& draft) {
+  if (draft.decode.empty() && draft.prefill.empty()) return;
+  // A sequence that came back may be older than ones that were running.
+  std::sort(draft.prefill.begin(), draft.prefill.end(),
+            [](const auto& a, const auto& b) { return a.sequence->age < b.sequence->age; });
+  OutstandingPlan outstanding{.number = draft.plan.number, .items = {}};
+  const size_t count = draft.decode.size() + draft.prefill.size();
+  outstanding.items.reserve(count);
+  draft.plan.items.reserve(count);
+  for (const auto* entries : {&draft.decode, &draft.prefill}) {
+    for (const Draft::Entry& entry : *entries) {
+      draft.plan.items.push_back(entry.item);
+      outstanding.items.push_back({entry.sequence, entry.item.sample});
+    }
+  }
+  outstanding_.push_back(std::move(outstanding));
+}
+
+void Scheduler::Expire(TimeUs now, StepPlan& plan) {
+  for (auto next = deadlines_.begin(); next != deadlines_.end() && next->first <= now;) {
+    Sequence& sequence = *sequences_.at((next++)->second);  // before Leave erases its entry
+    if (sequence.outstanding()) continue;
+    plan.expired.push_back(sequence.spec.id);
+    Leave(sequence);
+  }
+}
+
+void Scheduler::PlanRunning(Draft& draft) {
+  for (const Sequence* sequence : running_) draft.decode_left += sequence->decode_ready() ? 1 : 0;
+  draft.victims_end = running_.size();
+  for (size_t index = 0; index < running_.size(); ++index) {
+    Sequence& sequence = *running_[index];
+    const bool decodes = sequence.decode_ready();
+    if (decodes) --draft.decode_left;
+    if (sequence.fully_planned() || &sequence == draft.held_back ||
+        sequence.spec.deadline <= draft.now) {
+      continue;
+    }
+    if (decodes) {
+      PlanDecode(index, draft);
+    } else {
+      PlanCatchUp(sequence, draft);
+    }
+  }
+}
+
+void Scheduler::PlanDecode(size_t index, Draft& draft) {
+  Sequence& sequence = *running_[index];
+  if (sequence.needs_page(options_.page_tokens)) {
+    if (pool_.free() == 0 && !MakeRoom(index, draft)) return;
+    ASYMSERVE_CHECK(pool_.Allocate(1, sequence.pages));
+  }
+  Emit(sequence, 1, StepItem::Role::kDecode, /*sample=*/true, draft);
+}
+
+void Scheduler::PlanCatchUp(Sequence& sequence, Draft& draft) {
+  const int32_t budget = draft.CatchUpBudget(options_.step_tokens);
+  if (budget == 0) return;
+  const bool prefill = sequence.computed < sequence.spec.prompt_tokens;
+  const int32_t grain = prefill ? options_.chunk_tokens : options_.page_tokens;
+  const int32_t end = prefill ? sequence.spec.prompt_tokens : sequence.known() - 1;
+  const int32_t count =
+      std::min({budget, end - sequence.computed, grain - sequence.computed % grain});
+  const bool sample =
+      prefill && sequence.sampled == 0 && sequence.computed + count == sequence.spec.prompt_tokens;
+  Emit(sequence, count, prefill ? StepItem::Role::kPrefill : StepItem::Role::kDecode, sample,
+       draft);
+}
+
+/// Frees pages for the running sequence at `index` by preempting the youngest that no outstanding
+/// plan holds. False: it must wait, or was itself the youngest and is preempted.
+bool Scheduler::MakeRoom(size_t index, Draft& draft) {
+  draft.out_of_pages = true;
+  while (draft.victims_end > index + 1) {
+    const size_t victim = --draft.victims_end;
+    if (running_[victim]->outstanding()) continue;
+    Preempt(victim, draft);
+    return true;
+  }
+  const bool youngest = index + 1 == running_.size();
+  if (!youngest) {
+    if (draft.held_back == nullptr) draft.held_back = running_.back();
+  } else if (index == 0) {
+    ASYMSERVE_CHECK(retired_ > 0);  // alone it fits, Add saw to that
+  } else if (!running_[index]->outstanding()) {
+    Preempt(index, draft);
+  }
+  return false;
+}
+
+void Scheduler::Preempt(size_t index, Draft& draft) {
+  Sequence& sequence = *running_[index];
+  pool_.Release(sequence.pages);
+  sequence.computed_before = std::max(sequence.computed_before, sequence.computed);
+  sequence.computed = 0;
+  sequence.state = Sequence::State::kWaiting;
+  running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
+  waiting_.insert(&sequence);
+  draft.plan.preempted.push_back(sequence.spec.id);
+  ++preemptions_;
+}
+
+void Scheduler::Admit(Draft& draft) {
+  int32_t growth = PageGrowth();
+  while (!waiting_.empty() && draft.CatchUpBudget(options_.step_tokens) > 0) {
+    if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;
+    Sequence& sequence = **waiting_.begin();
+    const int32_t pages = PagesFor(sequence.tokens_at_admission(), options_.page_tokens);
+    // Room for every running sequence's next token, or one of them would preempt it right away.
+    const int32_t headroom = running_.empty() ? 0 : std::max(options_.watermark_pages, growth);
+    if (int64_t{pages} + headroom > pool_.free()) return;
+
+    waiting_.erase(waiting_.begin());
+    ASYMSERVE_CHECK(pool_.Allocate(pages, sequence.pages));
+    if (sequence.never_ran()) {
+      --never_ran_;
+      sequence.age = ++admitted_;
+    }
+    sequence.state = Sequence::State::kRunning;
+    running_.insert(std::upper_bound(running_.begin(), running_.end(), sequence.age,
+                                     [](uint64_t age, const Sequence* s) { return age < s->age; }),
+                    &sequence);
+    PlanCatchUp(sequence, draft);
+    growth += sequence.needs_page(options_.page_tokens) ? 1 : 0;
+  }
+}
+
+/// Pages that the running sequences will ask for in the next plan.
+int32_t Scheduler::PageGrowth() const {
+  return static_cast<int32_t>(std::count_if(
+      running_.begin(), running_.end(),
+      [this](const Sequence* sequence) { return sequence->needs_page(options_.page_tokens); }));
+}
+
+void Scheduler::Emit(Sequence& sequence, int32_t count, StepItem::Role role, bool sample,
+                     Draft& draft) {
+  const int32_t begin = sequence.computed;
+  const int32_t end = begin + count;
+  const auto page_count = static_cast<size_t>(PagesFor(end, options_.page_tokens));
+  ASYMSERVE_CHECK(count > 0 && page_count <= sequence.pages.size());
+  const StepItem item = {.sequence = sequence.spec.id,
+                         .begin = begin,
+                         .count = count,
+                         .role = role,
+                         .sample = sample,
+                         .pages = std::span(sequence.pages).first(page_count)};
+  const bool prefill = role == StepItem::Role::kPrefill;
+  (prefill ? draft.prefill : draft.decode).push_back({item, &sequence});
+  draft.plan.tokens += count;
+  recomputed_tokens_ +=
+      static_cast<uint64_t>(std::max(0, std::min(end, sequence.computed_before) - begin));
+  sequence.computed = end;
+  sequence.sampled += sample ? 1 : 0;
+  ++sequence.outstanding_plans;
+}
+
+}  // namespace asymserve

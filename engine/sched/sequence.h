@@ -1,0 +1,86 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+#include "engine/kv/ids.h"
+
+// The scheduler's record of one sequence, and the token arithmetic that needs nothing else.
+//
+// A prompt of P tokens and up to N generated ones form one string of tokens 0 .. P + N - 1. A token
+// is computed when a step runs it and stores its K and V; the logits of the newest token sample the
+// next one, so the last generated token is never computed and at most P + N - 1 are stored.
+// `computed` and `sampled` count outstanding plans in, as if they had run.
+
+namespace asymserve {
+
+/// Microseconds on any monotonic clock; only differences count.
+using TimeUs = int64_t;
+inline constexpr TimeUs kNoDeadline = INT64_MAX;
+
+struct SequenceSpec {
+  SequenceId id{};
+  int32_t prompt_tokens = 0;      // >= 1
+  int32_t max_new_tokens = 0;     // >= 1; the sequence ends by itself when it reached them
+  int32_t priority = 0;           // higher is admitted first; affects admission only
+  TimeUs arrival = 0;             // earlier is admitted first
+  TimeUs deadline = kNoDeadline;  // expires while waiting, and while running
+};
+
+struct Sequence {
+  enum class State : uint8_t {
+    kWaiting,  // in the queue, holds no pages
+    kRunning,  // holds pages, takes part in plans
+    kRetired,  // has left; an outstanding plan still uses its pages
+  };
+
+  Sequence(const SequenceSpec& the_spec, uint64_t number) : spec(the_spec), add_number(number) {}
+
+  SequenceSpec spec;
+  State state = State::kWaiting;
+  uint64_t add_number;            // order of Add
+  uint64_t age = 0;               // order of first admission, from 1; 0: never ran
+  int32_t computed = 0;           // tokens planned in this life
+  int32_t sampled = 0;            // generated tokens planned, over all lives
+  int32_t committed = 0;          // generated tokens whose plan was committed
+  int32_t computed_before = 0;    // the most tokens an earlier life computed
+  int32_t outstanding_plans = 0;  // that hold an item of this sequence
+  std::vector<PageId> pages;
+
+  bool never_ran() const { return age == 0; }
+  bool outstanding() const { return outstanding_plans > 0; }
+  /// Tokens that exist: the prompt and what was sampled.
+  int32_t known() const { return spec.prompt_tokens + sampled; }
+  int32_t max_stored() const { return spec.prompt_tokens + spec.max_new_tokens - 1; }
+  /// Every token it may generate is planned; only commits are to come.
+  bool fully_planned() const { return sampled == spec.max_new_tokens; }
+  /// The next step computes its newest token and samples another.
+  bool decode_ready() const { return sampled > 0 && computed == known() - 1 && !fully_planned(); }
+  /// Tokens whose pages an admission takes: all that exist and one more, so that it is not the
+  /// first decode step that finds no page.
+  int32_t tokens_at_admission() const { return std::min(known() + 1, max_stored()); }
+  /// Whether its next token lies outside its pages.
+  bool needs_page(int32_t page_tokens) const {
+    return !fully_planned() && computed >= static_cast<int64_t>(pages.size()) * page_tokens;
+  }
+};
+
+/// Pages that hold `tokens` tokens.
+constexpr int32_t PagesFor(int64_t tokens, int32_t page_tokens) {
+  return static_cast<int32_t>((tokens + page_tokens - 1) / page_tokens);
+}
+
+/// Queue order: higher priority, then preempted before never run, then first come.
+struct BeforeInQueue {
+  bool operator()(const Sequence* a, const Sequence* b) const { return Key(*a) < Key(*b); }
+
+ private:
+  static std::tuple<int64_t, bool, uint64_t, TimeUs, uint64_t> Key(const Sequence& s) {
+    return {-int64_t{s.spec.priority}, s.never_ran(), s.age, s.never_ran() ? s.spec.arrival : 0,
+            s.add_number};
+  }
+};
+
+}  // namespace asymserve

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "absl/status/status.h"
+#include "grpcpp/grpcpp.h"
+
+#include "engine/kv/ids.h"
+#include "engine/runtime/request.h"
+#include "server/server_metrics.h"
+
+namespace asymserve {
+
+std::string_view FinishReasonName(FinishReason reason);
+
+/// The bookkeeping of one call: counted while open, and at its end one log line and one count by
+/// method and code. Not thread-safe; its owner's lock guards it. Never sees text.
+class CallRecord {
+ public:
+  /// `metrics` outlives the record.
+  CallRecord(Method method, const grpc::ServerContextBase& context, ServerMetrics& metrics);
+  CallRecord(const CallRecord&) = delete;
+  CallRecord& operator=(const CallRecord&) = delete;
+  ~CallRecord();
+
+  void SetRequest(RequestId id) { request_ = static_cast<uint64_t>(id); }
+  /// Adds one sequence's end to what the line will say.
+  void AddFinal(const Delta& delta);
+  /// Counts and logs. Called once, before the status goes to the client.
+  void End(const grpc::Status& status);
+
+ private:
+  const Method method_;
+  ServerMetrics& metrics_;
+  const std::string peer_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  uint64_t request_ = 0;
+  FinishReason finish_ = FinishReason::kNone;  // of the first sequence that ended
+  int32_t prompt_tokens_ = 0, cached_tokens_ = 0, generated_tokens_ = 0;
+  Timings timings_;  // of the sequence that ended last
+  bool ended_ = false;
+};
+
+}  // namespace asymserve

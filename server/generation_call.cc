@@ -1,0 +1,111 @@
+#include "server/generation_call.h"
+
+#include "server/rpc_status.h"
+
+namespace asymserve {
+namespace {
+
+// A client's deadline runs out a little before the server's copy of it: the timeout travels rounded
+// up (gRPC over HTTP/2, grpc-timeout), and the network takes its time. A cancellation this close is
+// the deadline.
+constexpr std::chrono::milliseconds kDeadlineSlack(100);
+
+std::chrono::steady_clock::time_point ToSteady(std::chrono::system_clock::time_point time) {
+  return std::chrono::steady_clock::now() +
+         std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+             time - std::chrono::system_clock::now());
+}
+
+}  // namespace
+
+GenerationCall::GenerationCall(Method method, grpc::CallbackServerContext& context, Engine& engine,
+                               ServerMetrics& metrics)
+    : deadline_(context.deadline()),
+      engine_(engine),
+      metrics_(metrics),
+      record_(method, context, metrics) {}
+
+void GenerationCall::Start(GenerateRequest request) {
+  const int32_t sequences = request.n;
+  {
+    std::lock_guard lock(mutex_);
+    sequences_left_ = sequences;  // deltas may come before Submit returns
+  }
+  // An unset deadline is the clock's largest value, which the subtraction in ToSteady cannot take.
+  if (deadline_ - std::chrono::system_clock::now() < std::chrono::hours(24 * 365)) {
+    request.deadline = ToSteady(deadline_);
+  }
+  const absl::StatusOr<RequestId> id = engine_.Submit(std::move(request), shared_from_this());
+  std::unique_lock lock(mutex_);
+  if (!id.ok()) {
+    sequences_left_ = 0;
+    CountRejection(id.status());
+    Fail(absl::IsResourceExhausted(id.status())
+             ? OverloadStatus(std::string(id.status().message()), engine_.RetryAfter())
+             : ToGrpcStatus(id.status()));
+    Pump();
+    return;
+  }
+  request_ = *id;
+  record_.SetRequest(*id);
+  const bool cancelled = cancelled_;
+  lock.unlock();
+  if (cancelled) engine_.Cancel(*id);
+}
+
+bool GenerationCall::Deliver(Delta delta) {
+  std::lock_guard lock(mutex_);
+  if (delta.finish != FinishReason::kNone) AddFinal(delta);
+  const bool wanted = !failed_ && Take(delta);
+  Pump();
+  return wanted;
+}
+
+void GenerationCall::AddFinal(const Delta& delta) {
+  record_.AddFinal(delta);
+  --sequences_left_;
+  if (failed_) return;
+  // The status tells what happened; sequences that go on are still delivered.
+  if (delta.finish == FinishReason::kError) {
+    status_ = ToGrpcStatus(delta.error);
+  } else if (delta.finish == FinishReason::kDeadline) {
+    status_ = {grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline passed during generation"};
+  } else if (delta.finish == FinishReason::kCancelled) {
+    status_ = {grpc::StatusCode::CANCELLED, "the request was cancelled"};
+  }
+}
+
+void GenerationCall::CountRejection(const absl::Status& status) {
+  Rejection reason = Rejection::kInvalid;
+  if (absl::IsResourceExhausted(status)) reason = Rejection::kQueueFull;
+  if (absl::IsUnavailable(status)) {
+    reason = engine_.health().ok() ? Rejection::kDraining : Rejection::kFailed;
+  }
+  metrics_.rejections[static_cast<size_t>(reason)].Add();
+}
+
+void GenerationCall::HandleCancel() {
+  std::unique_lock lock(mutex_);
+  cancelled_ = true;
+  const bool late = deadline_ - std::chrono::system_clock::now() < kDeadlineSlack;
+  Fail(late ? grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline passed")
+            : grpc::Status(grpc::StatusCode::CANCELLED, "the client cancelled"));
+  const bool running = request_.has_value() && !complete();
+  const RequestId request = request_.value_or(RequestId{});
+  Pump();
+  lock.unlock();
+  if (running) engine_.Cancel(request);
+}
+
+void GenerationCall::Fail(const grpc::Status& status) {
+  if (failed_) return;
+  failed_ = true;
+  status_ = status;
+}
+
+grpc::Status GenerationCall::End() {
+  record_.End(status_);
+  return status_;
+}
+
+}  // namespace asymserve

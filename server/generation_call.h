@@ -1,0 +1,66 @@
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "grpcpp/grpcpp.h"
+
+#include "engine/runtime/engine.h"
+#include "server/call_record.h"
+#include "server/convert.h"
+
+namespace asymserve {
+
+/// One Generate, GenerateUnary or Chat call: the sink of a request's deltas, and what becomes of
+/// the call. It ends when every sequence had its final delta, whatever happened to the client, so
+/// that its record is complete. The derived class is also a gRPC reactor; gRPC and the engine share
+/// its ownership. Reactions and Deliver never block.
+class GenerationCall : public OutputSink, public std::enable_shared_from_this<GenerationCall> {
+ public:
+  /// Hands the request to the engine, or ends the call with the reason it was refused. Once.
+  void Start(GenerateRequest request);
+
+  bool Deliver(Delta delta) final;
+
+ protected:
+  /// `engine` and `metrics` outlive the call; `context` lives until OnDone.
+  GenerationCall(Method method, grpc::CallbackServerContext& context, Engine& engine,
+                 ServerMetrics& metrics);
+
+  /// For OnCancel: the client cancelled, went away, or its deadline passed.
+  void HandleCancel();
+  /// Ends the call early, if nothing did so before. Lock held. The caller makes the engine cancel.
+  void Fail(const grpc::Status& status);
+
+  // The derived class's part. Lock held.
+  /// Takes a delta on its way to the client. False: the client is too slow, Fail was called.
+  virtual bool Take(const Delta& delta) = 0;
+  /// Moves what can be moved, and finishes the call once it is complete.
+  virtual void Pump() = 0;
+  /// Counts and logs the call; its status. Once, right before Finish.
+  grpc::Status End();
+
+  bool complete() const { return sequences_left_ == 0; }
+  bool failed() const { return failed_; }
+
+  std::mutex mutex_;
+
+ private:
+  void AddFinal(const Delta& delta);
+  void CountRejection(const absl::Status& status);
+
+  const std::chrono::system_clock::time_point deadline_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Engine& engine_;
+  ServerMetrics& metrics_;
+  // Guarded by mutex_.
+  CallRecord record_;
+  grpc::Status status_;
+  bool failed_ = false;     // nothing more goes to the client but the status
+  bool cancelled_ = false;  // HandleCancel ran
+  int32_t sequences_left_ = 1;
+  std::optional<RequestId> request_;  // once Submit returned
+};
+
+}  // namespace asymserve

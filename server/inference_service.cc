@@ -1,0 +1,183 @@
+#include "server/inference_service.h"
+
+#include "engine/base/status.h"
+#include "server/message_encoder.h"
+#include "server/request_decoder.h"
+#include "server/rpc_status.h"
+#include "server/unary_generation.h"
+
+namespace asymserve {
+namespace {
+
+/// A stream that was refused before it became a GenerationCall.
+class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
+ public:
+  explicit RefusedStream(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+/// Counts, logs and answers a call that ends at once.
+grpc::ServerUnaryReactor* FinishUnary(Method method, grpc::CallbackServerContext& context,
+                                      ServerMetrics& metrics, const grpc::Status& status) {
+  CallRecord(method, context, metrics).End(status);
+  grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
+  reactor->Finish(status);
+  return reactor;
+}
+
+template <typename Proto>
+absl::StatusOr<DecodedRequest> Decode(const grpc::ByteBuffer& bytes, const ServedModel& model) {
+  Proto proto;
+  ASYMSERVE_RETURN_IF_ERROR(DecodeRequest(bytes, proto));
+  return FromProto(proto, model);
+}
+
+absl::Status TokenizeText(const ServedModel& model, const v1::TokenizeRequest& request,
+                          v1::TokenizeResponse& response) {
+  EncodeOptions options;
+  if (request.has_add_special_tokens()) options.add_special = request.add_special_tokens();
+  options.parse_special = request.parse_special_tokens();
+  const absl::StatusOr<std::vector<int32_t>> ids = model.tokenizer->Encode(request.text(), options);
+  if (!ids.ok()) return Annotate(ids.status(), "text");
+  response.mutable_token_ids()->Add(ids->begin(), ids->end());
+  return absl::OkStatus();
+}
+
+absl::Status DetokenizeIds(const ServedModel& model, const v1::DetokenizeRequest& request,
+                           v1::DetokenizeResponse& response) {
+  for (int i = 0; i < request.token_ids_size(); ++i) {
+    const int32_t id = request.token_ids(i);
+    if (id >= 0 && id < model.tokenizer->vocabulary()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("token_ids[", i, "]: ", id, " is not in [0, ",
+                                                   model.tokenizer->vocabulary(), ")"));
+  }
+  const std::vector<int32_t> ids(request.token_ids().begin(), request.token_ids().end());
+  const bool skip = !request.has_skip_special_tokens() || request.skip_special_tokens();
+  response.set_text(Decode(*model.tokenizer, ids, skip));
+  return absl::OkStatus();
+}
+
+absl::Status DescribeModel(const ServedModel& model, const v1::GetModelInfoRequest& /*request*/,
+                           v1::GetModelInfoResponse& response) {
+  FillModelInfo(model, response);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void InferenceService::StartDrain() {
+  draining_.store(true, std::memory_order_release);
+  const ServedModel* model = model_.load(std::memory_order_acquire);
+  if (model != nullptr) model->engine->StartDrain();
+}
+
+absl::StatusOr<const ServedModel*> InferenceService::Served() const {
+  if (draining_.load(std::memory_order_acquire)) {
+    return absl::UnavailableError("the server is draining; send the request to another one");
+  }
+  const ServedModel* model = model_.load(std::memory_order_acquire);
+  if (model == nullptr) return absl::UnavailableError("the model is still loading");
+  return model;
+}
+
+grpc::Status InferenceService::Admit(const ServedModel*& model) {
+  const absl::StatusOr<const ServedModel*> served = Served();
+  if (!served.ok()) return Refused(served.status());
+  model = *served;
+  if (model->engine->HasRoom(1)) return grpc::Status::OK;
+  metrics_.rejections[static_cast<size_t>(Rejection::kQueueFull)].Add();
+  return OverloadStatus("the queue is full", model->engine->RetryAfter());
+}
+
+grpc::Status InferenceService::Refused(const absl::Status& status) {
+  Rejection reason = Rejection::kInvalid;
+  if (absl::IsUnavailable(status)) {
+    reason = draining_.load(std::memory_order_acquire) ? Rejection::kDraining : Rejection::kLoading;
+  }
+  metrics_.rejections[static_cast<size_t>(reason)].Add();
+  return ToGrpcStatus(status);
+}
+
+template <typename Proto>
+InferenceService::Stream* InferenceService::StartStream(Method method, Context& context,
+                                                        const grpc::ByteBuffer& request) {
+  const auto refuse = [&](const grpc::Status& status) {
+    CallRecord(method, context, metrics_).End(status);
+    return new RefusedStream(status);
+  };
+  const ServedModel* model = nullptr;
+  const grpc::Status admitted = Admit(model);
+  if (!admitted.ok()) return refuse(admitted);
+  absl::StatusOr<DecodedRequest> decoded = Decode<Proto>(request, *model);
+  if (!decoded.ok()) return refuse(Refused(decoded.status()));
+  const std::shared_ptr<TokenStream> stream = TokenStream::Create(
+      method, context, *model, metrics_, std::move(decoded->format), decoded->request.n, options_);
+  stream->Start(std::move(decoded->request));
+  return stream.get();
+}
+
+InferenceService::Stream* InferenceService::Generate(Context* context,
+                                                     const grpc::ByteBuffer* request) {
+  return StartStream<v1::GenerateRequest>(Method::kGenerate, *context, *request);
+}
+
+InferenceService::Stream* InferenceService::Chat(Context* context,
+                                                 const grpc::ByteBuffer* request) {
+  return StartStream<v1::ChatRequest>(Method::kChat, *context, *request);
+}
+
+grpc::ServerUnaryReactor* InferenceService::GenerateUnary(Context* context,
+                                                          const grpc::ByteBuffer* request,
+                                                          grpc::ByteBuffer* response) {
+  const ServedModel* model = nullptr;
+  const grpc::Status admitted = Admit(model);
+  if (!admitted.ok()) return FinishUnary(Method::kGenerateUnary, *context, metrics_, admitted);
+  absl::StatusOr<DecodedRequest> decoded = Decode<v1::GenerateRequest>(*request, *model);
+  if (!decoded.ok()) {
+    return FinishUnary(Method::kGenerateUnary, *context, metrics_, Refused(decoded.status()));
+  }
+  const std::shared_ptr<UnaryGeneration> call = UnaryGeneration::Create(
+      *context, *model, metrics_, std::move(decoded->format), decoded->request.n, *response);
+  call->Start(std::move(decoded->request));
+  return call.get();
+}
+
+template <typename Request, typename Response, typename Handler>
+grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& context,
+                                                   const grpc::ByteBuffer& request,
+                                                   grpc::ByteBuffer& response,
+                                                   const Handler& handler) {
+  const absl::Status status = [&]() -> absl::Status {
+    ASYMSERVE_ASSIGN_OR_RETURN(const ServedModel* model, Served());
+    Request decoded;
+    ASYMSERVE_RETURN_IF_ERROR(DecodeRequest(request, decoded));
+    Response message;
+    ASYMSERVE_RETURN_IF_ERROR(handler(*model, decoded, message));
+    EncodeMessage(message, response);
+    return absl::OkStatus();
+  }();
+  return FinishUnary(method, context, metrics_, status.ok() ? grpc::Status::OK : Refused(status));
+}
+
+grpc::ServerUnaryReactor* InferenceService::Tokenize(Context* context,
+                                                     const grpc::ByteBuffer* request,
+                                                     grpc::ByteBuffer* response) {
+  return Answer<v1::TokenizeRequest, v1::TokenizeResponse>(Method::kTokenize, *context, *request,
+                                                           *response, TokenizeText);
+}
+
+grpc::ServerUnaryReactor* InferenceService::Detokenize(Context* context,
+                                                       const grpc::ByteBuffer* request,
+                                                       grpc::ByteBuffer* response) {
+  return Answer<v1::DetokenizeRequest, v1::DetokenizeResponse>(Method::kDetokenize, *context,
+                                                               *request, *response, DetokenizeIds);
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetModelInfo(Context* context,
+                                                         const grpc::ByteBuffer* request,
+                                                         grpc::ByteBuffer* response) {
+  return Answer<v1::GetModelInfoRequest, v1::GetModelInfoResponse>(
+      Method::kGetModelInfo, *context, *request, *response, DescribeModel);
+}
+
+}  // namespace asymserve

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+
+#include "asymserve/v1/inference.grpc.pb.h"
+
+#include "server/served_model.h"
+#include "server/server_metrics.h"
+#include "server/token_stream.h"
+
+namespace asymserve {
+
+/// Requests arrive as bytes, so that overload is refused before anything is parsed and so that
+/// malformed bytes are answered with the name of the field (request_decoder.h).
+using RawInferenceService = v1::Inference::WithRawCallbackMethod_Generate<
+    v1::Inference::WithRawCallbackMethod_GenerateUnary<
+        v1::Inference::WithRawCallbackMethod_Chat<v1::Inference::WithRawCallbackMethod_Tokenize<
+            v1::Inference::WithRawCallbackMethod_Detokenize<
+                v1::Inference::WithRawCallbackMethod_GetModelInfo<v1::Inference::Service>>>>>>;
+
+/// asymserve.v1.Inference. Any thread.
+class InferenceService final : public RawInferenceService {
+ public:
+  /// `metrics` outlives the service. Until StartServing every call is UNAVAILABLE.
+  InferenceService(ServerMetrics& metrics, const TokenStreamOptions& options)
+      : metrics_(metrics), options_(options) {}
+
+  /// `model` outlives the gRPC server.
+  void StartServing(const ServedModel& model) { model_.store(&model, std::memory_order_release); }
+  /// New calls are UNAVAILABLE from now on; the engine is told to refuse as well.
+  void StartDrain();
+
+  /// Calls that have not ended.
+  int64_t open_calls() const { return metrics_.open_calls.value(); }
+
+  using Context = grpc::CallbackServerContext;
+  using Stream = grpc::ServerWriteReactor<grpc::ByteBuffer>;
+  Stream* Generate(Context* context, const grpc::ByteBuffer* request) override;
+  Stream* Chat(Context* context, const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* GenerateUnary(Context* context, const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* Tokenize(Context* context, const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* Detokenize(Context* context, const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* GetModelInfo(Context* context, const grpc::ByteBuffer* request,
+                                         grpc::ByteBuffer* response) override;
+
+ private:
+  /// The model, or why nothing is served now.
+  absl::StatusOr<const ServedModel*> Served() const;
+  /// As Served, and OverloadStatus when not one more sequence has room. Counts rejections.
+  grpc::Status Admit(const ServedModel*& model);
+  template <typename Proto>
+  Stream* StartStream(Method method, Context& context, const grpc::ByteBuffer& request);
+  /// Runs `handler(model, request, response)` now; for methods without generation.
+  template <typename Request, typename Response, typename Handler>
+  grpc::ServerUnaryReactor* Answer(Method method, Context& context, const grpc::ByteBuffer& request,
+                                   grpc::ByteBuffer& response, const Handler& handler);
+  grpc::Status Refused(const absl::Status& status);
+
+  ServerMetrics& metrics_;
+  const TokenStreamOptions options_;
+  std::atomic<const ServedModel*> model_{nullptr};
+  std::atomic<bool> draining_{false};
+};
+
+}  // namespace asymserve

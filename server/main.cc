@@ -1,0 +1,133 @@
+// asymserve: the server and its offline commands. Exit statuses are listed in server/serve.h.
+
+#include <iostream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+
+#include "config/config.h"
+#include "engine/backend/cpu/cpu_backend.h"
+#include "engine/base/log.h"
+#include "engine/base/status.h"
+#include "engine/runtime/host_memory.h"
+#include "server/serve.h"
+#include "server/tokenize_command.h"
+#include "server/version.h"
+
+namespace asymserve {
+namespace {
+
+struct CommonOptions {
+  std::string config_path;
+  std::vector<std::string> overrides;
+  std::string model_path;
+};
+
+void AddCommonOptions(CLI::App& command, CommonOptions& options) {
+  command.add_option("--config", options.config_path, "YAML file; config/asymserve.yaml lists all")
+      ->type_name("FILE");
+  command.add_option("--set", options.overrides, "override one option, as engine.threads=2")
+      ->type_name("KEY=VALUE")
+      ->take_all();
+  command.add_option("--model", options.model_path, "short for --set model.path=FILE")
+      ->type_name("FILE");
+}
+
+absl::StatusOr<Config> ReadConfig(const CommonOptions& options) {
+  ASYMSERVE_ASSIGN_OR_RETURN(Config config, LoadConfig(options.config_path));
+  for (const std::string& assignment : options.overrides) {
+    ASYMSERVE_RETURN_IF_ERROR(ApplyOverride(config, assignment));
+  }
+  if (!options.model_path.empty()) config.model.path = options.model_path;
+  ASYMSERVE_RETURN_IF_ERROR(ValidateConfig(config));
+  if (config.model.path.empty()) {
+    return absl::InvalidArgumentError("model.path: is required (--model FILE)");
+  }
+  return config;
+}
+
+ExitStatus UsageError(const absl::Status& status) {
+  std::cerr << "asymserve: " << std::string(status.message()) << '\n';
+  return kExitUsage;
+}
+
+LogLevel ToLogLevel(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warn") return LogLevel::kWarn;
+  if (name == "error") return LogLevel::kError;
+  if (name == "off") return LogLevel::kOff;
+  return LogLevel::kInfo;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const EngineSection& options) {
+  CpuOptions cpu;
+  cpu.threads = options.threads > 0 ? options.threads : AvailableCores();
+  if (options.isa == "portable") cpu.isa = Isa::kPortable;
+  if (options.isa == "avx2") cpu.isa = Isa::kAvx2;
+  if (options.isa == "avx512") cpu.isa = Isa::kAvx512;
+  return MakeCpuBackend(cpu);
+}
+
+ExitStatus RunServe(const CommonOptions& options) {
+  const absl::StatusOr<Config> config = ReadConfig(options);
+  if (!config.ok()) return UsageError(config.status());
+  InitLog(ToLogLevel(config->log.level),
+          config->log.format == "json" ? LogFormat::kJson : LogFormat::kText);
+  return Serve(*config, MakeBackend);
+}
+
+ExitStatus RunTokenizeCommand(const CommonOptions& common, TokenizeOptions options,
+                              bool text_given) {
+  const absl::StatusOr<Config> config = ReadConfig(common);
+  if (!config.ok()) return UsageError(config.status());
+  options.model_path = config->model.path;
+  if (!text_given) {
+    options.text.assign(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+  }
+  const absl::Status status = RunTokenize(options, std::cout);
+  if (status.ok()) return kExitOk;
+  std::cerr << "asymserve: " << std::string(status.message()) << '\n';
+  return kExitFailure;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("AsymServe: a gRPC inference server for large language models");
+  app.require_subcommand(1);
+  CommonOptions common;
+  CLI::App* serve = app.add_subcommand("serve", "serve a model until SIGTERM or SIGINT");
+  AddCommonOptions(*serve, common);
+
+  CLI::App* tokenize = app.add_subcommand("tokenize", "print the token ids of a text");
+  AddCommonOptions(*tokenize, common);
+  TokenizeOptions options;
+  bool no_special = false;
+  CLI::Option* text = tokenize->add_option("text", options.text, "the text; default: stdin");
+  tokenize->add_flag("--no-special", no_special, "do not add the begin-of-text token");
+  tokenize->add_flag("--parse-special", options.parse_special, "read control tokens in the text");
+  tokenize->add_flag("--pieces", options.pieces, "one id and its piece a line");
+
+  CLI::App* version = app.add_subcommand("version", "print the version");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  if (version->parsed()) {
+    std::cout << "asymserve " << kVersion << '\n';
+    return kExitOk;
+  }
+  if (tokenize->parsed()) {
+    options.add_special = !no_special;
+    return RunTokenizeCommand(common, options, text->count() > 0);
+  }
+  return RunServe(common);
+}
+
+}  // namespace
+}  // namespace asymserve
+
+int main(int argc, char** argv) {
+  return asymserve::Main(argc, argv);
+}

@@ -1,0 +1,155 @@
+#include "server/metrics_exporter.h"
+
+#include <chrono>
+
+#include "absl/strings/str_cat.h"
+
+#include "server/metric_families.h"
+#include "server/version.h"
+
+namespace asymserve {
+namespace {
+
+using prometheus::MetricType;
+
+double Value(const Counter& counter) {
+  return static_cast<double>(counter.value());
+}
+
+double Value(const Gauge& gauge) {
+  return static_cast<double>(gauge.value());
+}
+
+/// All reasons and methods from the start, so that a rate() needs no first event; of the codes only
+/// those that occurred, and OK.
+void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
+  families.Gauge("asymserve_build_info", "Constant 1; the version is a label.", 1,
+                 {{"version", std::string(kVersion)}});
+  families.Open("asymserve_requests_total", "Calls that ended, by method and gRPC status code.",
+                MetricType::Counter);
+  for (size_t method = 0; method < kMethodNames.size(); ++method) {
+    for (size_t code = 0; code < kCodeNames.size(); ++code) {
+      const double value = Value(metrics.requests[method][code]);
+      if (value == 0 && code != 0) continue;
+      families.Sample(
+          {{"method", std::string(kMethodNames[method])}, {"code", std::string(kCodeNames[code])}},
+          value);
+    }
+  }
+  families.Open("asymserve_rejections_total", "Calls refused before the engine took them.",
+                MetricType::Counter);
+  for (size_t reason = 0; reason < kRejectionNames.size(); ++reason) {
+    families.Sample({{"reason", std::string(kRejectionNames[reason])}},
+                    Value(metrics.rejections[reason]));
+  }
+  families.Counter("asymserve_slow_readers_total",
+                   "Streams ended because the client did not keep up.",
+                   Value(metrics.slow_readers));
+  families.Gauge("asymserve_open_calls", "Calls that have not ended.", Value(metrics.open_calls));
+}
+
+void AddTokens(const EngineMetrics& metrics, MetricFamilies& families) {
+  families.Counter("asymserve_prompt_tokens_total", "Prompt tokens computed.",
+                   Value(metrics.prompt_tokens));
+  families.Counter("asymserve_generated_tokens_total", "Tokens generated.",
+                   Value(metrics.generated_tokens));
+  families.Counter("asymserve_recomputed_tokens_total", "Tokens computed again after a preemption.",
+                   Value(metrics.recomputed_tokens));
+  families.Counter("asymserve_preemptions_total", "Sequences that lost their KV pages to another.",
+                   Value(metrics.preemptions));
+  families.Counter("asymserve_steps_total", "Steps of the engine.", Value(metrics.steps));
+  families.Open("asymserve_sequences_finished_total", "Sequences that ended, by finish reason.",
+                MetricType::Counter);
+  const std::pair<const char*, const Counter*> reasons[] = {
+      {"eos", &metrics.finished_eos},           {"stop", &metrics.finished_stop},
+      {"length", &metrics.finished_length},     {"cancelled", &metrics.finished_cancelled},
+      {"deadline", &metrics.finished_deadline}, {"error", &metrics.finished_error},
+  };
+  for (const auto& [reason, counter] : reasons) {
+    families.Sample({{"reason", reason}}, Value(*counter));
+  }
+}
+
+void AddLatencies(const EngineMetrics& metrics, MetricFamilies& families) {
+  families.Histogram("asymserve_queue_seconds", "From acceptance to a sequence's first step.",
+                     metrics.queue_seconds);
+  families.Histogram("asymserve_time_to_first_token_seconds",
+                     "From acceptance to a sequence's first token.", metrics.time_to_first_token);
+  families.Histogram("asymserve_inter_token_seconds", "Between two tokens of a sequence.",
+                     metrics.inter_token);
+  families.Histogram("asymserve_end_to_end_seconds", "From acceptance to a sequence's end.",
+                     metrics.end_to_end);
+  families.Open("asymserve_step_seconds",
+                "Engine steps: prefill has prompt tokens in it, decode has none.",
+                MetricType::Histogram);
+  families.Sample({{"phase", "prefill"}}, metrics.step_prefill_seconds);
+  families.Sample({{"phase", "decode"}}, metrics.step_decode_seconds);
+  families.Histogram("asymserve_cancel_to_free_seconds",
+                     "From a cancellation to the release of the pages.",
+                     metrics.cancel_to_free_seconds);
+}
+
+void AddState(const EngineMetrics& metrics, MetricFamilies& families) {
+  const double total = Value(metrics.pages_total);
+  const double used = Value(metrics.pages_used);
+  families.Gauge("asymserve_sequences_waiting", "Sequences in the queue.", Value(metrics.waiting));
+  families.Gauge("asymserve_sequences_running", "Sequences in the batch.", Value(metrics.running));
+  families.Open("asymserve_kv_pages", "KV pages by state.", MetricType::Gauge);
+  families.Sample({{"state", "used"}}, used);
+  families.Sample({{"state", "free"}}, total - used);
+  const double now_us =
+      std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
+          .count();
+  const double last_us = Value(metrics.last_step_us);
+  families.Gauge("asymserve_seconds_since_last_step",
+                 "Since the engine's newest step; -1 before the first.",
+                 last_us == 0 ? -1 : (now_us - last_us) * 1e-6);
+}
+
+/// Names that the Gateway API inference extension and llm-d look for.
+void AddAliases(const ServedModel& model, MetricFamilies& families) {
+  const EngineMetrics& metrics = model.engine->metrics();
+  const double total = Value(metrics.pages_total);
+  const Labels labels = {{"model_name", model.name}};
+  families.Gauge("vllm:num_requests_waiting", "Alias of asymserve_sequences_waiting.",
+                 Value(metrics.waiting), labels);
+  families.Gauge("vllm:num_requests_running", "Alias of asymserve_sequences_running.",
+                 Value(metrics.running), labels);
+  families.Gauge("vllm:kv_cache_usage_perc", "Used share of the KV pages, 0 to 1.",
+                 total == 0 ? 0 : Value(metrics.pages_used) / total, labels);
+  families.Gauge("vllm:cache_config_info", "Constant 1; page size in tokens and pages as labels.",
+                 1,
+                 {{"block_size", absl::StrCat(model.page_tokens)},
+                  {"num_gpu_blocks", absl::StrCat(metrics.pages_total.value())}});
+}
+
+}  // namespace
+
+void MetricsExporter::StartServing(const ServedModel& model, PhaseSeconds phases) {
+  std::lock_guard lock(mutex_);
+  model_ = &model;
+  phases_ = std::move(phases);
+}
+
+void MetricsExporter::StopServing() {
+  std::lock_guard lock(mutex_);
+  model_ = nullptr;
+}
+
+std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
+  MetricFamilies families;
+  AddServer(metrics_, families);
+  std::lock_guard lock(mutex_);  // the engine lives while this is held
+  if (model_ != nullptr) {
+    const EngineMetrics& metrics = model_->engine->metrics();
+    AddTokens(metrics, families);
+    AddLatencies(metrics, families);
+    AddState(metrics, families);
+    AddAliases(*model_, families);
+    families.Open("asymserve_startup_seconds", "Start-up by phase.", MetricType::Gauge);
+    for (const auto& [phase, seconds] : phases_) families.Sample({{"phase", phase}}, seconds);
+  }
+  return families.Take();
+}
+
+}  // namespace asymserve

@@ -1,0 +1,146 @@
+#include "server/serve.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/stubs/logging.h"
+
+#include "engine/base/log.h"
+#include "engine/base/status.h"
+#include "server/drain.h"
+#include "server/metrics_endpoint.h"
+#include "server/metrics_exporter.h"
+#include "server/signal_watcher.h"
+#include "server/version.h"
+
+namespace asymserve {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kHealthPoll(100);
+
+/// What answers the network, from before the model is loaded.
+struct FrontEnd {
+  explicit FrontEnd(const Config& config)
+      : service(metrics, {.max_unread_deltas = config.server.stream_queue_messages}),
+        exporter(std::make_shared<MetricsExporter>(metrics)) {}
+
+  ServerMetrics metrics;
+  InferenceService service;
+  std::shared_ptr<MetricsExporter> exporter;
+  std::unique_ptr<MetricsEndpoint> endpoint;  // null: none wanted
+  std::unique_ptr<GrpcServer> server;
+};
+
+absl::Status Start(const Config& config, FrontEnd& front) {
+  ASYMSERVE_ASSIGN_OR_RETURN(front.server, GrpcServer::Start(config.server, front.service));
+  Log(LogLevel::kInfo, "listening", {{"address", front.server->address()}});
+  if (config.metrics.address.empty()) return absl::OkStatus();
+  ASYMSERVE_ASSIGN_OR_RETURN(front.endpoint,
+                             MetricsEndpoint::Start(config.metrics.address, front.exporter));
+  Log(LogLevel::kInfo, "metrics", {{"address", front.endpoint->address()}});
+  return absl::OkStatus();
+}
+
+LoadOptions ToLoadOptions(const Config& config) {
+  LoadOptions options;
+  options.path = config.model.path;
+  options.kv_memory_bytes = config.engine.kv_memory_bytes;
+  options.max_context_tokens = config.engine.context_tokens;
+  options.max_running = config.engine.max_running;
+  options.max_waiting = config.engine.max_waiting;
+  options.step_tokens = config.engine.step_tokens;
+  return options;
+}
+
+std::string ModelName(const Config& config, const LoadedModel& loaded) {
+  if (!config.model.name.empty()) return config.model.name;
+  if (!loaded.config.name.empty()) return loaded.config.name;
+  return loaded.config.architecture;
+}
+
+ServedModel Describe(const Config& config, const LoadedModel& loaded, Engine& engine) {
+  ServedModel served;
+  served.engine = &engine;
+  served.tokenizer = loaded.tokenizer.get();
+  served.chat_template = loaded.chat_template.get();
+  served.chat_template_error = loaded.chat_template_error;
+  served.limits.vocabulary = std::min(loaded.config.vocabulary, loaded.tokenizer->vocabulary());
+  served.limits.max_context_tokens = loaded.engine_options.max_context_tokens;
+  served.name = ModelName(config, loaded);
+  served.architecture = loaded.config.architecture;
+  served.weight_type = loaded.weight_type;
+  served.layers = loaded.config.layers;
+  served.weight_bytes = loaded.weight_bytes;
+  served.kv_cache_tokens = int64_t{loaded.engine_options.pages} * loaded.engine_options.page_tokens;
+  served.max_running = loaded.engine_options.max_running;
+  served.page_tokens = loaded.engine_options.page_tokens;
+  return served;
+}
+
+/// Serves until a signal; OK once drained. An error is the engine's.
+absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEnd& front,
+                        SignalWatcher& signals) {
+  front.service.StartServing(served);
+  front.server->SetReady(true);
+  Log(LogLevel::kInfo, "serving",
+      {{"address", front.server->address()},
+       {"model", served.name},
+       {"weights", served.weight_type},
+       {"kv_cache_tokens", served.kv_cache_tokens}});
+  while (!signals.WaitFor(kHealthPoll)) {
+    const absl::Status health = served.engine->health();
+    if (health.ok()) continue;
+    front.server->SetReady(false);
+    front.server->Stop(std::chrono::seconds(1));
+    return health;
+  }
+  Drain(*front.server, front.service, *served.engine,
+        std::chrono::milliseconds(static_cast<int64_t>(config.server.drain_seconds * 1e3)));
+  return absl::OkStatus();
+}
+
+absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backend, FrontEnd& front,
+                          SignalWatcher& signals, Clock::time_point start) {
+  ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend(config.engine));
+  ASYMSERVE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(*backend, ToLoadOptions(config)));
+  Engine engine(*loaded.model, *loaded.tokenizer, loaded.engine_options);
+  const ServedModel served = Describe(config, loaded, engine);
+  PhaseSeconds phases = loaded.phase_seconds;
+  phases.emplace_back("total", std::chrono::duration<double>(Clock::now() - start).count());
+  for (const auto& [phase, seconds] : phases) {
+    Log(LogLevel::kInfo, "startup", {{"phase", phase}, {"seconds", seconds}});
+  }
+  front.exporter->StartServing(served, std::move(phases));
+  const absl::Status status = ServeModel(config, served, front, signals);
+  front.exporter->StopServing();
+  return status;
+}
+
+absl::Status Run(const Config& config, const BackendFactory& make_backend) {
+  const Clock::time_point start = Clock::now();
+  // libprotobuf would write about every malformed request; the client is told instead.
+  google::protobuf::SetLogHandler(nullptr);
+  ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<SignalWatcher> signals, SignalWatcher::Create());
+  FrontEnd front(config);
+  ASYMSERVE_RETURN_IF_ERROR(Start(config, front));
+  const absl::Status status = LoadAndServe(config, make_backend, front, *signals, start);
+  front.server->Stop(std::chrono::milliseconds(0));
+  return status;
+}
+
+}  // namespace
+
+ExitStatus Serve(const Config& config, const BackendFactory& make_backend) {
+  const absl::Status status = Run(config, make_backend);
+  if (status.ok()) {
+    Log(LogLevel::kInfo, "stopped");
+    return kExitOk;
+  }
+  Log(LogLevel::kError, "failed", {{"error", std::string(status.message())}});
+  return kExitFailure;
+}
+
+}  // namespace asymserve

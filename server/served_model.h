@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "engine/runtime/engine.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+
+namespace asymserve {
+
+/// What the services serve. Everything referred to outlives the gRPC server.
+struct ServedModel {
+  Engine* engine = nullptr;
+  const Tokenizer* tokenizer = nullptr;
+  const ChatTemplate* chat_template = nullptr;  // null: see chat_template_error
+  absl::Status chat_template_error;
+  RequestLimits limits;
+
+  // For GetModelInfo and metrics.
+  std::string name;
+  std::string architecture;
+  int32_t layers = 0;
+  std::string weight_type;  // "Q4_1"
+  int64_t weight_bytes = 0;
+  int64_t kv_cache_tokens = 0;
+  int32_t max_running = 0;
+  int32_t page_tokens = 0;
+};
+
+}  // namespace asymserve

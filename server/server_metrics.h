@@ -1,0 +1,58 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "engine/base/metrics.h"
+
+namespace asymserve {
+
+enum class Method : uint8_t {
+  kGenerate,
+  kGenerateUnary,
+  kChat,
+  kTokenize,
+  kDetokenize,
+  kGetModelInfo,
+};
+inline constexpr std::array<std::string_view, 6> kMethodNames = {
+    "Generate", "GenerateUnary", "Chat", "Tokenize", "Detokenize", "GetModelInfo"};
+
+/// Why a call was refused before the engine took it.
+enum class Rejection : uint8_t { kQueueFull, kDraining, kLoading, kFailed, kInvalid };
+inline constexpr std::array<std::string_view, 5> kRejectionNames = {"queue_full", "draining",
+                                                                    "loading", "failed", "invalid"};
+
+/// gRPC status codes 0 .. 16 by their names.
+inline constexpr std::array<std::string_view, 17> kCodeNames = {
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+};
+
+/// What the server counts besides EngineMetrics. Any thread.
+struct ServerMetrics {
+  // Calls that ended, [method][code]; counted before the client can see the status.
+  std::array<std::array<Counter, kCodeNames.size()>, kMethodNames.size()> requests;
+  std::array<Counter, kRejectionNames.size()> rejections;
+  Counter slow_readers;  // streams ended because the client did not keep up
+  Gauge open_calls;      // accepted by gRPC and not yet gone
+};
+
+}  // namespace asymserve

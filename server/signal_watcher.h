@@ -1,0 +1,40 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "absl/status/statusor.h"
+
+namespace asymserve {
+
+/// Turns SIGTERM and SIGINT into a request to stop. The second one ends the process at once with
+/// exit status 128 + its number. Nothing runs inside a signal handler: the signals are blocked and
+/// read from a descriptor by a thread of this object.
+class SignalWatcher {
+ public:
+  /// Blocks both signals in the calling thread, and in those it starts later: call it first.
+  static absl::StatusOr<std::unique_ptr<SignalWatcher>> Create();
+  SignalWatcher(const SignalWatcher&) = delete;
+  SignalWatcher& operator=(const SignalWatcher&) = delete;
+  ~SignalWatcher();
+
+  /// True once a signal came; waits for it up to `timeout`. Any thread.
+  bool WaitFor(std::chrono::milliseconds timeout);
+
+ private:
+  SignalWatcher(int signal_fd, int wake_fd);
+  void Watch();
+
+  const int signal_fd_;
+  const int wake_fd_;  // an eventfd that ends the thread
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool requested_ = false;  // guarded by mutex_
+  std::thread thread_;
+};
+
+}  // namespace asymserve

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <deque>
+#include <vector>
+
+#include "grpcpp/alarm.h"
+
+#include "server/generation_call.h"
+
+namespace asymserve {
+
+struct TokenStreamOptions {
+  int32_t max_unread_deltas = 256;                // a client behind by more is cut off
+  std::chrono::milliseconds cut_off_grace{5000};  // for its status to reach such a client
+};
+
+/// The server-streaming side of a GenerationCall. Invariants: at most one write in flight, exactly
+/// one Finish, nothing after Finish. While a write is in flight new deltas of a sequence join into
+/// one message; when more than max_unread_deltas have, the call ends with RESOURCE_EXHAUSTED.
+class TokenStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public GenerationCall {
+ public:
+  /// gRPC's reference is dropped in OnDone; the engine's with the last delta.
+  static std::shared_ptr<TokenStream> Create(Method method, grpc::CallbackServerContext& context,
+                                             const ServedModel& model, ServerMetrics& metrics,
+                                             OutputFormat format, int32_t sequences,
+                                             const TokenStreamOptions& options);
+
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  struct Pending {
+    v1::GenerateResponse message;  // joined deltas, not yet written
+    int32_t deltas = 0;
+  };
+
+  TokenStream(Method method, grpc::CallbackServerContext& context, const ServedModel& model,
+              ServerMetrics& metrics, OutputFormat format, int32_t sequences,
+              const TokenStreamOptions& options);
+  bool Take(const Delta& delta) override;
+  void Pump() override;
+  void WriteOldest();
+  void CutOff();
+
+  const OutputFormat format_;
+  const TokenStreamOptions options_;
+  const Tokenizer& tokenizer_;
+  ServerMetrics& metrics_;
+  std::shared_ptr<GenerationCall> self_;
+  // Guarded by mutex_.
+  grpc::CallbackServerContext* context_;  // null after OnDone
+  std::vector<Pending> pending_;          // [sequence]
+  std::deque<int32_t> order_;             // sequences with something pending, oldest first
+  int32_t unread_deltas_ = 0;             // in pending_
+  grpc::ByteBuffer in_flight_;
+  bool writing_ = false;
+  bool finished_ = false;
+  grpc::Alarm cut_off_alarm_;
+};
+
+}  // namespace asymserve

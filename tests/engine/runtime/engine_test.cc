@@ -1,0 +1,472 @@
+#include "engine/runtime/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "tests/engine/runtime/scripted_model.h"
+
+namespace asymserve::testing {
+namespace {
+
+using ::testing::ElementsAreArray;
+using ::testing::HasSubstr;
+
+class RecordingSink final : public OutputSink {
+ public:
+  explicit RecordingSink(int sequences = 1) : sequences_(static_cast<size_t>(sequences)) {}
+
+  bool Deliver(Delta delta) override {
+    std::lock_guard lock(mutex_);
+    One& one = sequences_[static_cast<size_t>(delta.index)];
+    EXPECT_EQ(one.finals, 0) << "a delta behind the final one";
+    one.text += delta.text;
+    for (const TokenInfo& token : delta.tokens) one.tokens.push_back(token.id);
+    if (delta.finish != FinishReason::kNone) {
+      ++one.finals;
+      one.last = std::move(delta);
+    }
+    changed_.notify_all();
+    return !refuse_;
+  }
+
+  void WaitForTokens(size_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock,
+                  [&] { return sequences_[0].tokens.size() >= count || sequences_[0].finals; });
+  }
+  Delta WaitForFinal(int index = 0) {
+    std::unique_lock lock(mutex_);
+    One& one = sequences_[static_cast<size_t>(index)];
+    changed_.wait(lock, [&] { return one.finals > 0; });
+    return one.last;
+  }
+  std::vector<int32_t> tokens(int index = 0) {
+    std::lock_guard lock(mutex_);
+    return sequences_[static_cast<size_t>(index)].tokens;
+  }
+  std::string text(int index = 0) {
+    std::lock_guard lock(mutex_);
+    return sequences_[static_cast<size_t>(index)].text;
+  }
+  void Refuse() {
+    std::lock_guard lock(mutex_);
+    refuse_ = true;
+  }
+
+ private:
+  struct One {
+    std::string text;
+    std::vector<int32_t> tokens;
+    int finals = 0;
+    Delta last;
+  };
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<One> sequences_;
+  bool refuse_ = false;
+};
+
+/// Holds the engine thread before each step until the test lets it go.
+class Gate {
+ public:
+  void Pass() {
+    std::unique_lock lock(mutex_);
+    ++waiting_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_ || permits_ > 0; });
+    --waiting_;
+    if (!open_) --permits_;
+  }
+  void WaitUntilHeld() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return waiting_ > 0; });
+  }
+  void Open() {
+    std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int waiting_ = 0, permits_ = 0;
+  bool open_ = false;
+};
+
+class EngineTest : public ::testing::Test {
+ protected:
+  static EngineOptions SmallOptions() {
+    EngineOptions options;
+    options.pages = 256;
+    options.page_tokens = kPageTokens;
+    options.chunk_tokens = 8;
+    options.max_running = 16;
+    options.max_waiting = 64;
+    options.step_tokens = 24;
+    return options;
+  }
+  void Start(const EngineOptions& options = SmallOptions()) {
+    engine_ = std::make_unique<Engine>(model_, tokenizer_, options);
+  }
+  static GenerateRequest Greedy(std::vector<int32_t> prompt, int32_t max_tokens) {
+    GenerateRequest request;
+    request.prompt = std::move(prompt);
+    request.sampling.temperature = 0;
+    request.stop.max_tokens = max_tokens;
+    return request;
+  }
+  std::shared_ptr<RecordingSink> Submit(GenerateRequest request) {
+    auto sink = std::make_shared<RecordingSink>(request.n);
+    const auto id = engine_->Submit(std::move(request), sink);
+    EXPECT_TRUE(id.ok()) << id.status();
+    return sink;
+  }
+  void ExpectNoPagesUsed() {
+    EXPECT_TRUE(engine_->WaitIdle(std::chrono::seconds(20)));
+    EXPECT_EQ(engine_->metrics().pages_used.value(), 0);
+    EXPECT_EQ(engine_->metrics().running.value(), 0);
+    EXPECT_EQ(engine_->metrics().waiting.value(), 0);
+    EXPECT_TRUE(engine_->HasRoom(SmallOptions().max_waiting)) << "waiting room leaked";
+  }
+
+  ScriptedModel model_;
+  LetterTokenizer tokenizer_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(EngineTest, StreamsTheModelsTokensInOrderAndFinishesByLength) {
+  Start();
+  const auto sink = Submit(Greedy({1, 2, 3}, 20));
+  const Delta last = sink->WaitForFinal();
+  EXPECT_EQ(last.finish, FinishReason::kLength);
+  EXPECT_EQ(last.prompt_tokens, 3);
+  EXPECT_EQ(last.generated_tokens, 20);
+  const std::vector<int32_t> expected = ScriptedModel::Expected({1, 2, 3}, 20);
+  EXPECT_THAT(sink->tokens(), ElementsAreArray(expected));
+  EXPECT_EQ(sink->text(), Decode(tokenizer_, expected, true));
+  EXPECT_GE(last.timings.total, last.timings.first_token);
+  ExpectNoPagesUsed();
+}
+
+TEST_F(EngineTest, ConcurrentRequestsShareBatchesAndGetTheTextTheyGetAlone) {
+  Gate gate;
+  model_.before_step = [&] { gate.Pass(); };
+  Start();
+  std::mt19937 random(3);
+  std::vector<std::pair<std::vector<int32_t>, std::shared_ptr<RecordingSink>>> requests;
+  for (int i = 0; i < 40; ++i) {
+    std::vector<int32_t> prompt(1 + random() % 30);
+    for (int32_t& token : prompt) token = static_cast<int32_t>(random() % 62);
+    requests.emplace_back(prompt, Submit(Greedy(prompt, 1 + static_cast<int32_t>(random() % 30))));
+  }
+  gate.Open();
+  for (auto& [prompt, sink] : requests) {
+    const Delta last = sink->WaitForFinal();
+    EXPECT_THAT(sink->tokens(),
+                ElementsAreArray(ScriptedModel::Expected(prompt, last.generated_tokens)));
+  }
+  EXPECT_GT(model_.largest_batch, 8);
+  ExpectNoPagesUsed();
+}
+
+TEST_F(EngineTest, PreemptedSequencesGenerateTheSameTokens) {
+  EngineOptions options = SmallOptions();
+  options.pages = 14;  // three sequences of 20 tokens do not fit
+  options.watermark_pages = 0;
+  Start(options);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int32_t i = 0; i < 12; ++i) sinks.push_back(Submit(Greedy({i, i + 1, 7}, 33)));
+  for (int32_t i = 0; i < 12; ++i) {
+    EXPECT_EQ(sinks[static_cast<size_t>(i)]->WaitForFinal().finish, FinishReason::kLength);
+    EXPECT_THAT(sinks[static_cast<size_t>(i)]->tokens(),
+                ElementsAreArray(ScriptedModel::Expected({i, i + 1, 7}, 33)));
+  }
+  EXPECT_GT(engine_->metrics().preemptions.value(), 0u);
+  EXPECT_GT(engine_->metrics().recomputed_tokens.value(), 0u);
+  ExpectNoPagesUsed();
+}
+
+TEST_F(EngineTest, CancelEndsARunningRequestAndFreesItsPages) {
+  Start();
+  auto sink = std::make_shared<RecordingSink>();
+  const auto id = engine_->Submit(Greedy({1}, 1000), sink);
+  ASSERT_TRUE(id.ok());
+  sink->WaitForTokens(3);
+  engine_->Cancel(*id);
+  EXPECT_EQ(sink->WaitForFinal().finish, FinishReason::kCancelled);
+  ExpectNoPagesUsed();
+  EXPECT_EQ(engine_->metrics().cancel_to_free_seconds.count(), 1u);
+  EXPECT_EQ(engine_->metrics().finished_cancelled.value(), 1u);
+}
+
+TEST_F(EngineTest, CancelOfAnUnknownOrFinishedRequestDoesNothing) {
+  Start();
+  auto sink = std::make_shared<RecordingSink>();
+  const auto id = engine_->Submit(Greedy({1}, 2), sink);
+  ASSERT_TRUE(id.ok());
+  sink->WaitForFinal();
+  engine_->Cancel(*id);
+  engine_->Cancel(static_cast<RequestId>(12345));
+  EXPECT_EQ(Submit(Greedy({2}, 2))->WaitForFinal().finish, FinishReason::kLength);
+  EXPECT_EQ(engine_->metrics().finished_cancelled.value(), 0u);
+}
+
+TEST_F(EngineTest, AReaderThatIsGoneEndsItsOwnRequestOnly) {
+  Start();
+  const auto gone = Submit(Greedy({1}, 1000));
+  const auto stays = Submit(Greedy({2}, 50));
+  gone->WaitForTokens(1);
+  gone->Refuse();
+  EXPECT_EQ(gone->WaitForFinal().finish, FinishReason::kCancelled);
+  EXPECT_EQ(stays->WaitForFinal().finish, FinishReason::kLength);
+  ExpectNoPagesUsed();
+}
+
+TEST_F(EngineTest, ADeadlineEndsARunningRequest) {
+  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
+  Start();
+  GenerateRequest request = Greedy({1}, 1000);
+  request.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(30);
+  const auto sink = Submit(std::move(request));
+  EXPECT_EQ(sink->WaitForFinal().finish, FinishReason::kDeadline);
+  ExpectNoPagesUsed();
+}
+
+TEST_F(EngineTest, ADeadlineThatPassesInTheQueueEndsTheRequestWithoutRunningIt) {
+  EngineOptions options = SmallOptions();
+  options.max_running = 1;
+  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
+  Start(options);
+  const auto first = Submit(Greedy({1}, 200));
+  GenerateRequest request = Greedy({2}, 10);
+  request.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+  const auto second = Submit(std::move(request));
+  const Delta last = second->WaitForFinal();
+  EXPECT_EQ(last.finish, FinishReason::kDeadline);
+  EXPECT_EQ(last.generated_tokens, 0);
+  EXPECT_EQ(first->WaitForFinal().finish, FinishReason::kLength);
+}
+
+TEST_F(EngineTest, AnEndTokenEndsTheTextUnlessIgnored) {
+  model_.forced = [](int32_t position) { return position == 4 ? kEos : position % 26; };
+  Start();
+  const auto ends = Submit(Greedy({1, 2}, 30));
+  const Delta last = ends->WaitForFinal();
+  EXPECT_EQ(last.finish, FinishReason::kEos);
+  EXPECT_EQ(last.stop_token, kEos);
+  EXPECT_EQ(last.generated_tokens, 4);
+  EXPECT_EQ(ends->text(), "bcd");
+  GenerateRequest ignoring = Greedy({1, 2}, 6);
+  ignoring.stop.ignore_eos = true;
+  const auto goes_on = Submit(std::move(ignoring));
+  EXPECT_EQ(goes_on->WaitForFinal().finish, FinishReason::kLength);
+  EXPECT_EQ(goes_on->text(), "bcdfg");
+}
+
+TEST_F(EngineTest, MinTokensHoldsEndTokensBack) {
+  model_.forced = [](int32_t) { return kEos; };
+  Start();
+  GenerateRequest request = Greedy({1, 2}, 30);
+  request.stop.min_tokens = 5;
+  const Delta last = Submit(std::move(request))->WaitForFinal();
+  EXPECT_EQ(last.finish, FinishReason::kEos);
+  EXPECT_EQ(last.generated_tokens, 6);
+}
+
+TEST_F(EngineTest, AStopStringAcrossTokensEndsTheTextBeforeIt) {
+  model_.forced = [](int32_t position) { return position % 26; };
+  Start();
+  GenerateRequest request = Greedy({1}, 30);  // generates abcdefg...
+  request.stop.strings = {"xyz", "def"};
+  const auto sink = Submit(request);
+  const Delta last = sink->WaitForFinal();
+  EXPECT_EQ(last.finish, FinishReason::kStopString);
+  EXPECT_EQ(last.stop_index, 1);
+  EXPECT_EQ(sink->text(), "abc");
+  request.stop.include_stop_string = true;
+  const auto including = Submit(request);
+  including->WaitForFinal();
+  EXPECT_EQ(including->text(), "abcdef");
+}
+
+TEST_F(EngineTest, StopStringsAreIgnoredBeforeMinTokens) {
+  model_.forced = [](int32_t position) { return position % 3; };
+  Start();
+  GenerateRequest request = Greedy({1}, 30);  // abcabcabc...
+  request.stop.strings = {"c"};
+  request.stop.min_tokens = 5;
+  const auto sink = Submit(request);
+  EXPECT_EQ(sink->WaitForFinal().finish, FinishReason::kStopString);
+  EXPECT_EQ(sink->text(), "abcab");
+}
+
+TEST_F(EngineTest, AStopTokenEndsTheTextAndIsNamed) {
+  model_.forced = [](int32_t position) { return position % 26; };
+  Start();
+  GenerateRequest request = Greedy({1}, 30);
+  request.stop.token_ids = {9, 3};
+  const auto sink = Submit(request);
+  const Delta last = sink->WaitForFinal();
+  EXPECT_EQ(last.finish, FinishReason::kStopToken);
+  EXPECT_EQ(last.stop_token, 3);
+  EXPECT_EQ(sink->text(), "abc");
+}
+
+TEST_F(EngineTest, AnUnfinishedCharacterIsReplacedAtTheEnd) {
+  model_.forced = [](int32_t position) { return position == 2 ? 62 : 0; };
+  Start();
+  const auto sink = Submit(Greedy({1}, 3));
+  sink->WaitForFinal();
+  EXPECT_EQ(sink->text(), "aa\xEF\xBF\xBD");
+}
+
+TEST_F(EngineTest, SeveralSequencesOfOneRequestDifferBySeedAndRepeatWithIt) {
+  Start();
+  GenerateRequest request = Greedy({5}, 25);
+  request.sampling.temperature = 5;
+  request.n = 3;
+  request.has_seed = true;
+  request.sampling.seed = 42;
+  const auto first = Submit(request);
+  const auto second = Submit(request);
+  for (int i = 0; i < 3; ++i) {
+    first->WaitForFinal(i);
+    second->WaitForFinal(i);
+    EXPECT_EQ(first->tokens(i), second->tokens(i));
+  }
+  EXPECT_NE(first->tokens(0), first->tokens(1));
+  EXPECT_NE(first->tokens(1), first->tokens(2));
+  ExpectNoPagesUsed();
+}
+
+TEST_F(EngineTest, RefusesWhenTheQueueIsFullAndTouchesNothing) {
+  EngineOptions options = SmallOptions();
+  options.max_running = 1;
+  options.max_waiting = 2;
+  Gate gate;
+  model_.before_step = [&] { gate.Pass(); };
+  Start(options);
+  const auto running = Submit(Greedy({1}, 5));
+  gate.WaitUntilHeld();
+  Submit(Greedy({2}, 5));
+  EXPECT_TRUE(engine_->HasRoom(1));
+  Submit(Greedy({3}, 5));
+  EXPECT_FALSE(engine_->HasRoom(1));
+  const auto refused = engine_->Submit(Greedy({4}, 5), std::make_shared<RecordingSink>());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_GT(engine_->RetryAfter().count(), 0);
+  gate.Open();
+  EXPECT_TRUE(engine_->WaitIdle(std::chrono::seconds(20)));
+  EXPECT_EQ(engine_->metrics().finished_length.value(), 3u);
+}
+
+TEST_F(EngineTest, RefusesARequestThatCouldNeverHoldItsPages) {
+  EngineOptions options = SmallOptions();
+  options.pages = 8;
+  Start(options);
+  const auto refused = engine_->Submit(Greedy({1, 2}, 40), std::make_shared<RecordingSink>());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("need 11 pages of KV cache, the pool has 8"));
+  EXPECT_EQ(Submit(Greedy({1, 2}, 31))->WaitForFinal().finish, FinishReason::kLength);
+}
+
+TEST_F(EngineTest, WithoutMaxTokensTheContextIsTheLimit) {
+  EngineOptions options = SmallOptions();
+  options.max_context_tokens = 50;
+  Start(options);
+  const Delta last = Submit(Greedy({1, 2}, 0))->WaitForFinal();
+  EXPECT_EQ(last.finish, FinishReason::kLength);
+  EXPECT_EQ(last.generated_tokens, 48);
+}
+
+TEST_F(EngineTest, DrainRefusesNewWorkAndFinishesTheOld) {
+  Start();
+  const auto old = Submit(Greedy({1}, 200));
+  engine_->StartDrain();
+  const auto refused = engine_->Submit(Greedy({2}, 5), std::make_shared<RecordingSink>());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(engine_->WaitIdle(std::chrono::seconds(20)));
+  EXPECT_EQ(old->WaitForFinal().finish, FinishReason::kLength);
+}
+
+TEST_F(EngineTest, NaNLogitsFailTheirOwnRequestOnly) {
+  model_.nan_after_first_token = 9;
+  Start();
+  const auto poisoned = Submit(Greedy({9, 1}, 5));
+  const auto healthy = Submit(Greedy({8, 1}, 5));
+  const Delta last = poisoned->WaitForFinal();
+  EXPECT_EQ(last.finish, FinishReason::kError);
+  EXPECT_THAT(std::string(last.error.message()), HasSubstr("NaN"));
+  EXPECT_EQ(healthy->WaitForFinal().finish, FinishReason::kLength);
+  EXPECT_TRUE(engine_->health().ok());
+  ExpectNoPagesUsed();
+}
+
+TEST_F(EngineTest, AModelErrorIsTerminalAndEndsEveryRequest) {
+  Start();
+  const auto a = Submit(Greedy({1}, 1000));
+  const auto b = Submit(Greedy({2}, 1000));
+  a->WaitForTokens(2);
+  model_.fail = true;
+  for (const auto& sink : {a, b}) {
+    const Delta last = sink->WaitForFinal();
+    EXPECT_EQ(last.finish, FinishReason::kError);
+    EXPECT_EQ(last.error.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(last.error.message()), HasSubstr("fell off the bus"));
+  }
+  EXPECT_FALSE(engine_->health().ok());
+  const auto refused = engine_->Submit(Greedy({2}, 5), std::make_shared<RecordingSink>());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(EngineTest, DestructionDeliversAFinalDeltaToEverybody) {
+  Start();
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int32_t i = 0; i < 30; ++i) sinks.push_back(Submit(Greedy({i}, 900)));
+  engine_.reset();
+  for (const auto& sink : sinks) {
+    EXPECT_EQ(sink->WaitForFinal().finish, FinishReason::kCancelled);
+  }
+}
+
+TEST_F(EngineTest, RandomCancelsFromManyThreadsLoseNothing) {
+  EngineOptions options = SmallOptions();
+  options.pages = 40;
+  options.max_waiting = 1000;
+  Start(options);
+  std::vector<std::thread> clients;
+  std::atomic<int> finals{0};
+  for (uint32_t client = 0; client < 8; ++client) {
+    clients.emplace_back([&, client] {
+      std::mt19937 random(client);
+      for (int i = 0; i < 25; ++i) {
+        auto sink = std::make_shared<RecordingSink>();
+        const auto id = engine_->Submit(Greedy({static_cast<int32_t>(random() % 62), 3},
+                                               1 + static_cast<int32_t>(random() % 60)),
+                                        sink);
+        ASSERT_TRUE(id.ok()) << id.status();
+        if (random() % 2 == 0) sink->WaitForTokens(random() % 20);
+        if (random() % 2 == 0) engine_->Cancel(*id);
+        sink->WaitForFinal();
+        ++finals;
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(finals, 200);
+  EXPECT_TRUE(engine_->WaitIdle(std::chrono::seconds(20)));
+  EXPECT_EQ(engine_->metrics().pages_used.value(), 0);
+  const EngineMetrics& metrics = engine_->metrics();
+  EXPECT_EQ(metrics.finished_length.value() + metrics.finished_cancelled.value(), 200u);
+}
+
+}  // namespace
+}  // namespace asymserve::testing

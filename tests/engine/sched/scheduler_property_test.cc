@@ -1,0 +1,244 @@
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "engine/sched/scheduler.h"
+#include "tests/engine/sched/schedule_checker.h"
+
+namespace asymserve {
+namespace {
+
+bool Same(const StepPlan& a, const StepPlan& b) {
+  if (a.number != b.number || a.tokens != b.tokens || a.items.size() != b.items.size()) {
+    return false;
+  }
+  for (size_t i = 0; i < a.items.size(); ++i) {
+    const StepItem& x = a.items[i];
+    const StepItem& y = b.items[i];
+    if (x.sequence != y.sequence || x.begin != y.begin || x.count != y.count || x.role != y.role ||
+        x.sample != y.sample ||
+        !std::equal(x.pages.begin(), x.pages.end(), y.pages.begin(), y.pages.end())) {
+      return false;
+    }
+  }
+  return a.expired == b.expired && a.preempted == b.preempted;
+}
+
+/// One random life of a scheduler and its twin, each call checked.
+class RandomSchedule {
+ public:
+  explicit RandomSchedule(uint32_t seed) : random_(seed) {
+    constexpr int32_t kPageTokens[] = {1, 3, 7, 16};
+    options_.page_tokens = kPageTokens[Below(4)];
+    options_.total_pages = 2 + Below(40);
+    options_.chunk_tokens = 1 + Below(30);
+    options_.max_context_tokens = 1 + Below(200);
+    options_.max_running = 1 + Below(10);
+    options_.max_waiting = 1 + Below(12);
+    options_.step_tokens = options_.max_running + Below(40);
+    options_.watermark_pages = Below(4);
+    runs_ahead_ = Below(2) == 0;
+    has_deadlines_ = Below(2) == 0;
+    finish_percent_ = Below(3) * 5;
+    first_ = std::make_unique<Scheduler>(options_);
+    second_ = std::make_unique<Scheduler>(options_);
+    checker_ = std::make_unique<ScheduleChecker>(options_);
+  }
+
+  void Run(int calls) {
+    for (int call = 0; call < calls && !::testing::Test::HasFatalFailure(); ++call) {
+      const int32_t choice = Below(100);
+      if (choice < 30) {
+        Add();
+      } else if (choice < 34) {
+        Cancel();
+      } else if (checker_->outstanding() == (runs_ahead_ ? 2u : 1u) ||
+                 (checker_->outstanding() > 0 && choice < 67)) {
+        Commit();
+      } else {
+        Plan();
+      }
+      Check();
+    }
+  }
+
+  /// No more arrivals: everything ends, and every page is free again.
+  void Drain() {
+    int64_t left = 100'000;
+    while (!first_->idle() && left-- > 0 && !::testing::Test::HasFatalFailure()) {
+      const size_t depth = runs_ahead_ ? 2 : 1;
+      while (checker_->outstanding() < depth && checker_->live() > 0) {
+        const bool empty = Plan();
+        Check();
+        if (empty) break;
+      }
+      if (checker_->outstanding() > 0) Commit();
+      Check();
+    }
+    ASSERT_TRUE(first_->idle());
+    ASSERT_EQ(first_->stats().pages_used, 0);
+    ASSERT_EQ(first_->next_deadline(), kNoDeadline);
+    ASSERT_EQ(checker_->live(), 0u);
+  }
+
+  uint64_t preemptions() const { return first_->stats().preemptions; }
+  uint64_t refused() const { return refused_; }
+  uint64_t expired() const { return expired_; }
+
+ private:
+  int32_t Below(int32_t n) { return static_cast<int32_t>(random_() % static_cast<uint32_t>(n)); }
+
+  void Add() {
+    SequenceSpec spec;
+    spec.id = SequenceId{Below(20) == 0 ? 1 : ++next_id_};
+    spec.prompt_tokens = Below(60);  // 0 is refused
+    spec.max_new_tokens = Below(50);
+    spec.priority = Below(8) == 0 ? Below(3) - 1 : 0;
+    spec.arrival = now_ - Below(3);
+    if (has_deadlines_ && Below(4) == 0) spec.deadline = now_ + Below(60);
+    const SchedulerStats before = first_->stats();
+    const absl::Status status = first_->Add(spec);
+    ASSERT_EQ(status, second_->Add(spec));
+    if (status.ok()) {
+      checker_->OnAdd(spec);
+    } else {
+      ++refused_;
+      ASSERT_EQ(first_->stats().waiting, before.waiting);
+    }
+  }
+
+  void Cancel() {
+    const SequenceId id{1 + static_cast<uint64_t>(Below(static_cast<int32_t>(next_id_) + 2))};
+    first_->Cancel(id);
+    second_->Cancel(id);
+    checker_->OnCancel(id);
+  }
+
+  bool Plan() {
+    now_ += Below(4);
+    const StepPlan plan = first_->Plan(now_);
+    const StepPlan twin = second_->Plan(now_);
+    EXPECT_TRUE(Same(plan, twin)) << "equal calls gave different plans";
+    expired_ += plan.expired.size();
+    checker_->OnPlan(plan, now_, first_->stats());
+    return plan.empty();
+  }
+
+  void Commit() {
+    const StepPlan plan = checker_->TakeOldestPlan();
+    std::vector<Outcome> outcomes;
+    for (const StepItem& item : plan.items) {
+      if (item.sample) outcomes.push_back({item.sequence, Below(100) < finish_percent_});
+    }
+    const std::vector<SequenceId> left = first_->Commit(plan, outcomes);
+    ASSERT_EQ(left, second_->Commit(plan, outcomes));
+    checker_->OnCommit(plan, outcomes, left);
+  }
+
+  void Check() {
+    first_->CheckInvariants();
+    checker_->CheckStats(first_->stats());
+  }
+
+  std::mt19937 random_;
+  SchedulerOptions options_;
+  bool runs_ahead_ = false, has_deadlines_ = false;
+  int32_t finish_percent_ = 0;
+  std::unique_ptr<Scheduler> first_, second_;
+  std::unique_ptr<ScheduleChecker> checker_;
+  TimeUs now_ = 0;
+  uint64_t next_id_ = 0, refused_ = 0, expired_ = 0;
+};
+
+TEST(SchedulerPropertyTest, EveryRuleHoldsAfterEveryCallOfRandomSchedules) {
+  uint64_t preemptions = 0, refused = 0, expired = 0;
+  for (uint32_t seed = 1; seed <= 3000; ++seed) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    RandomSchedule schedule(seed);
+    schedule.Run(120);
+    ASSERT_FALSE(HasFatalFailure());
+    schedule.Drain();
+    ASSERT_FALSE(HasFatalFailure());
+    preemptions += schedule.preemptions();
+    refused += schedule.refused();
+    expired += schedule.expired();
+  }
+  // The schedules reach what they are meant to test.
+  EXPECT_GT(preemptions, 1000u);
+  EXPECT_GT(refused, 1000u);
+  EXPECT_GT(expired, 1000u);
+}
+
+/// Plans and commits until nothing is left or `limit` steps are over; the step that ended each
+/// sequence.
+std::map<SequenceId, int64_t> StepsToEnd(Scheduler& scheduler, bool runs_ahead, int64_t limit) {
+  std::map<SequenceId, int64_t> ended;
+  std::vector<StepPlan> outstanding;
+  for (int64_t step = 1; step <= limit && !scheduler.idle(); ++step) {
+    StepPlan plan = scheduler.Plan(0);
+    const bool ahead = runs_ahead && outstanding.empty() && !plan.empty();
+    if (!plan.empty()) outstanding.push_back(std::move(plan));
+    if (outstanding.empty() || ahead) continue;
+    std::vector<Outcome> outcomes;
+    for (const StepItem& item : outstanding.front().items) {
+      if (item.sample) outcomes.push_back({item.sequence, false});
+    }
+    for (const SequenceId id : scheduler.Commit(outstanding.front(), outcomes)) ended[id] = step;
+    outstanding.erase(outstanding.begin());
+  }
+  return ended;
+}
+
+// The oldest sequence of all computes at least one token in every step until it ends: its P prompt
+// tokens, N generated ones and, if it was preempted before it was the oldest, a replay of up to N.
+// So of sequences of equal priority the k-th ends within the sum of P + 2N steps over the first k.
+// With a plan ahead of the commits it may wait one step for each that it takes: for a page that an
+// outstanding plan holds, or for its own last commit.
+class StarvationTest : public ::testing::TestWithParam<bool> {};
+
+TEST_P(StarvationTest, TheKthSequenceEndsWithinTheStepsOfTheFirstK) {
+  const bool runs_ahead = GetParam();
+  uint64_t preemptions = 0;
+  for (uint32_t seed = 1; seed <= 300; ++seed) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    std::mt19937 random(seed);
+    SchedulerOptions options;
+    options.page_tokens = 1 + static_cast<int32_t>(random() % 6);
+    options.total_pages = 60 / options.page_tokens + 1;
+    options.chunk_tokens = 16;
+    options.max_context_tokens = 60;
+    options.max_running = 1 + static_cast<int32_t>(random() % 8);
+    options.max_waiting = 40;
+    options.step_tokens = options.max_running + static_cast<int32_t>(random() % 8);
+    Scheduler scheduler(options);
+    std::map<SequenceId, int64_t> bounds;
+    int64_t bound = 0;
+    for (uint64_t id = 1; id <= 40; ++id) {
+      SequenceSpec spec;
+      spec.id = SequenceId{id};
+      spec.prompt_tokens = 1 + static_cast<int32_t>(random() % 25);
+      spec.max_new_tokens = 1 + static_cast<int32_t>(random() % 30);
+      ASSERT_TRUE(scheduler.Add(spec).ok());
+      bound += (runs_ahead ? 2 : 1) * (spec.prompt_tokens + 2 * spec.max_new_tokens);
+      bounds[spec.id] = bound;
+    }
+    const auto ended = StepsToEnd(scheduler, runs_ahead, bound);
+    EXPECT_EQ(ended.size(), 40u);
+    for (const auto& [id, step] : ended) EXPECT_LE(step, bounds.at(id));
+    EXPECT_TRUE(scheduler.idle());
+    EXPECT_EQ(scheduler.stats().pages_used, 0);
+    preemptions += scheduler.stats().preemptions;
+  }
+  EXPECT_GT(preemptions, 100u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Depth, StarvationTest, ::testing::Bool(), [](const auto& param_info) {
+  return param_info.param ? "OnePlanAhead" : "InLockStep";
+});
+
+}  // namespace
+}  // namespace asymserve

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <vector>
+
+#include "engine/model/model.h"
+#include "tests/support/toy_tokenizer.h"
+
+namespace asymserve::testing {
+
+/// Behind a letter comes the next of the alphabet, behind z comes a; behind any other byte comes a.
+/// With the toy tokenizer, whose first 256 tokens are the bytes. Steps can be held back.
+class AlphabetModel final : public Model {
+ public:
+  static constexpr int32_t kVocabulary = kToyLeastVocabulary;
+
+  int32_t vocabulary() const override { return kVocabulary; }
+  int32_t context_length() const override { return 4096; }
+
+  absl::StatusOr<TensorView> Forward(const Batch& batch) override {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !held_; });
+    if (broken_) return absl::InternalError("the device is gone");
+    logits_.assign(batch.logit_rows.size() * kVocabulary, 0.0f);
+    for (size_t row = 0; row < batch.logit_rows.size(); ++row) {
+      const int32_t token = batch.tokens[static_cast<size_t>(batch.logit_rows[row])];
+      logits_[row * kVocabulary + static_cast<size_t>(Next(token))] = 20;
+    }
+    return MakeMatrix(logits_.data(), static_cast<int64_t>(batch.logit_rows.size()), kVocabulary);
+  }
+
+  static int32_t Next(int32_t token) { return token >= 'a' && token < 'z' ? token + 1 : 'a'; }
+
+  /// Steps wait from now on until Release.
+  void Hold() { Set(held_, true); }
+  void Release() { Set(held_, false); }
+  /// Every further step fails.
+  void Break() { Set(broken_, true); }
+
+ private:
+  void Set(bool& flag, bool value) {
+    {
+      std::lock_guard lock(mutex_);
+      flag = value;
+    }
+    changed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool held_ = false, broken_ = false;
+  std::vector<float> logits_;
+};
+
+}  // namespace asymserve::testing

@@ -1,0 +1,151 @@
+#include "server/token_stream.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "grpc/health/v1/health.grpc.pb.h"
+
+#include "tests/server/service_fixture.h"
+
+namespace asymserve::testing {
+namespace {
+
+using grpc::StatusCode;
+
+class TokenStreamTest : public ServiceFixture {
+ protected:
+  /// A request whose stream is far larger than any flow-control window.
+  static v1::GenerateRequest Flood() {
+    v1::GenerateRequest request = Request("a", 4000);
+    request.set_logprobs(20);
+    request.set_n(4);
+    return request;
+  }
+};
+
+TEST_F(TokenStreamTest, ASlowReaderAloneIsCutOffWithResourceExhausted) {
+  stream_options_.max_unread_deltas = 64;
+  Start();
+  grpc::ClientContext context;
+  const auto slow = stub_->Generate(&context, Flood());
+  ASSERT_TRUE(Eventually([&] { return metrics_.slow_readers.value() == 1; }));
+  std::string text;
+  EXPECT_TRUE(Generate(Request("a", 50), text).ok());  // others are not disturbed
+  EXPECT_EQ(text.size(), 50u);
+  ASSERT_TRUE(Eventually([&] { return engine_metrics().pages_used.value() == 0; }));
+  v1::GenerateResponse message;
+  while (slow->Read(&message)) {
+  }
+  const grpc::Status status = slow->Finish();
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), ::testing::HasSubstr("64"));
+  EXPECT_EQ(Ended(Method::kGenerate, StatusCode::RESOURCE_EXHAUSTED), 1u);
+}
+
+TEST_F(TokenStreamTest, AReaderThatNeverReadsIsDroppedAfterTheGrace) {
+  stream_options_.max_unread_deltas = 64;
+  stream_options_.cut_off_grace = std::chrono::milliseconds(50);
+  Start();
+  grpc::ClientContext context;
+  const auto stuck = stub_->Generate(&context, Flood());
+  EXPECT_TRUE(Eventually(
+      [&] { return metrics_.slow_readers.value() == 1 && metrics_.open_calls.value() == 0; }));
+  context.TryCancel();
+  (void)stuck->Finish();
+}
+
+TEST_F(TokenStreamTest, ALaggingReaderGetsTheSameTextInFewerMessages) {
+  stream_options_.max_unread_deltas = 1'000'000;
+  Start();
+  v1::GenerateRequest request = Request("z", 3000);
+  request.set_logprobs(20);
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, request);
+  ASSERT_TRUE(Eventually([&] { return engine_metrics().finished_length.value() == 1; }));
+  v1::GenerateResponse message;
+  std::string text;
+  int messages = 0;
+  int tokens = 0;
+  while (reader->Read(&message)) {
+    text += message.text();
+    tokens += message.tokens_size();
+    ++messages;
+  }
+  ASSERT_TRUE(reader->Finish().ok());
+  std::string expected;
+  for (int i = 0; i < 3000; ++i) expected += static_cast<char>('a' + i % 26);
+  EXPECT_EQ(text, expected);
+  EXPECT_EQ(tokens, 3000);
+  EXPECT_LT(messages, 3000);
+}
+
+TEST_F(TokenStreamTest, EverySequenceOfARequestGetsItsOwnTextAndFinal) {
+  Start();
+  v1::GenerateRequest request = Request("c", 40);
+  request.set_n(5);
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, request);
+  std::vector<std::string> texts(5);
+  std::vector<int> finals(5, 0);
+  v1::GenerateResponse message;
+  while (reader->Read(&message)) {
+    ASSERT_LT(message.index(), 5);
+    texts[static_cast<size_t>(message.index())] += message.text();
+    finals[static_cast<size_t>(message.index())] += message.has_final() ? 1 : 0;
+  }
+  ASSERT_TRUE(reader->Finish().ok());
+  EXPECT_THAT(texts, ::testing::Each(::testing::SizeIs(40)));
+  EXPECT_THAT(finals, ::testing::Each(1));
+}
+
+using DrainTest = ServiceFixture;
+
+TEST_F(DrainTest, RefusesNewWorkFinishesOldWorkAndTurnsNotServing) {
+  Start();
+  model_.Hold();
+  std::string text;
+  auto running = std::async([&] { return Generate(Request("a", 8), text); });
+  ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
+  auto drained = std::async(
+      [&] { return Drain(*server_, *service_, *engine_, std::chrono::seconds(60)); });
+  const auto health = grpc::health::v1::Health::NewStub(channel_);
+  const auto status_of = [&](const std::string& service) {
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckRequest request;
+    request.set_service(service);
+    grpc::health::v1::HealthCheckResponse response;
+    EXPECT_TRUE(health->Check(&context, request, &response).ok());
+    return response.status();
+  };
+  EXPECT_TRUE(Eventually([&] {
+    return status_of("asymserve.v1.Inference") ==
+           grpc::health::v1::HealthCheckResponse::NOT_SERVING;
+  }));
+  EXPECT_EQ(status_of(""), grpc::health::v1::HealthCheckResponse::SERVING);
+  std::string refused;
+  ASSERT_TRUE(Eventually([&] { return Rejected(Rejection::kDraining) > 0 ||
+      Generate(Request("a", 1), refused).error_code() == StatusCode::UNAVAILABLE; }));
+  model_.Release();
+  EXPECT_TRUE(running.get().ok());
+  EXPECT_EQ(text, "bcdefghi");
+  EXPECT_TRUE(drained.get());
+}
+
+TEST_F(DrainTest, CancelsWhatTheBudgetDoesNotCover) {
+  Start();
+  model_.Hold();
+  std::string text;
+  auto running = std::async([&] { return Generate(Request("a", 4000), text); });
+  ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
+  auto drained = std::async(
+      [&] { return Drain(*server_, *service_, *engine_, std::chrono::milliseconds(20)); });
+  EXPECT_NE(running.get().error_code(), StatusCode::OK);
+  model_.Release();
+  EXPECT_FALSE(drained.get());
+  EXPECT_TRUE(Eventually([&] { return metrics_.open_calls.value() == 0; }));
+}
+
+}  // namespace
+}  // namespace asymserve::testing

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "engine/base/tensor.h"
+
+namespace asymserve::testing {
+
+/// The reference reading of one row of `elements` weights (a multiple of the type's block) at
+/// `row`, unaligned: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K. Every product is rounded
+/// to fp32 by itself, in the order of the block's definition in dequantize.cc.
+std::vector<float> DequantizeRow(DType dtype, const std::byte* row, int64_t elements);
+
+}  // namespace asymserve::testing
