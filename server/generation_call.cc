@@ -5,11 +5,6 @@
 namespace asymserve {
 namespace {
 
-// A client's deadline runs out a little before the server's copy of it: the timeout travels rounded
-// up (gRPC over HTTP/2, grpc-timeout), and the network takes its time. A cancellation this close is
-// the deadline.
-constexpr std::chrono::milliseconds kDeadlineSlack(100);
-
 std::chrono::steady_clock::time_point ToSteady(std::chrono::system_clock::time_point time) {
   return std::chrono::steady_clock::now() +
          std::chrono::duration_cast<std::chrono::steady_clock::duration>(
@@ -18,12 +13,21 @@ std::chrono::steady_clock::time_point ToSteady(std::chrono::system_clock::time_p
 
 }  // namespace
 
-GenerationCall::GenerationCall(Method method, grpc::CallbackServerContext& context, Engine& engine,
+GenerationCall::GenerationCall(std::unique_ptr<CallRecord> record,
+                               const grpc::CallbackServerContext& context, Engine& engine,
                                ServerMetrics& metrics)
     : deadline_(context.deadline()),
       engine_(engine),
       metrics_(metrics),
-      record_(method, context, metrics) {}
+      record_(std::move(record)) {}
+
+bool GenerationCall::DeadlinePassed() const {
+  if (!has_deadline()) return false;
+  // The client's clock runs out before the server's copy of it: the timeout travels rounded up, to
+  // two or three digits (gRPC over HTTP/2, grpc-timeout), and the network takes its time.
+  const auto slack = std::chrono::milliseconds(50) + (deadline_ - start_) / 50;
+  return deadline_ - std::chrono::system_clock::now() < slack;
+}
 
 void GenerationCall::Start(GenerateRequest request) {
   const int32_t sequences = request.n;
@@ -31,10 +35,7 @@ void GenerationCall::Start(GenerateRequest request) {
     std::lock_guard lock(mutex_);
     sequences_left_ = sequences;  // deltas may come before Submit returns
   }
-  // An unset deadline is the clock's largest value, which the subtraction in ToSteady cannot take.
-  if (deadline_ - std::chrono::system_clock::now() < std::chrono::hours(24 * 365)) {
-    request.deadline = ToSteady(deadline_);
-  }
+  if (has_deadline()) request.deadline = ToSteady(deadline_);
   const absl::StatusOr<RequestId> id = engine_.Submit(std::move(request), shared_from_this());
   std::unique_lock lock(mutex_);
   if (!id.ok()) {
@@ -47,7 +48,7 @@ void GenerationCall::Start(GenerateRequest request) {
     return;
   }
   request_ = *id;
-  record_.SetRequest(*id);
+  record_->SetRequest(*id);
   const bool cancelled = cancelled_;
   lock.unlock();
   if (cancelled) engine_.Cancel(*id);
@@ -62,7 +63,7 @@ bool GenerationCall::Deliver(Delta delta) {
 }
 
 void GenerationCall::AddFinal(const Delta& delta) {
-  record_.AddFinal(delta);
+  record_->AddFinal(delta);
   --sequences_left_;
   if (failed_) return;
   // The status tells what happened; sequences that go on are still delivered.
@@ -87,9 +88,8 @@ void GenerationCall::CountRejection(const absl::Status& status) {
 void GenerationCall::HandleCancel() {
   std::unique_lock lock(mutex_);
   cancelled_ = true;
-  const bool late = deadline_ - std::chrono::system_clock::now() < kDeadlineSlack;
-  Fail(late ? grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline passed")
-            : grpc::Status(grpc::StatusCode::CANCELLED, "the client cancelled"));
+  Fail(DeadlinePassed() ? grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline passed")
+                        : grpc::Status(grpc::StatusCode::CANCELLED, "the client cancelled"));
   const bool running = request_.has_value() && !complete();
   const RequestId request = request_.value_or(RequestId{});
   Pump();
@@ -104,7 +104,7 @@ void GenerationCall::Fail(const grpc::Status& status) {
 }
 
 grpc::Status GenerationCall::End() {
-  record_.End(status_);
+  record_->End(status_);
   return status_;
 }
 

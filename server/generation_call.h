@@ -24,9 +24,9 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
   bool Deliver(Delta delta) final;
 
  protected:
-  /// `engine` and `metrics` outlive the call; `context` lives until OnDone.
-  GenerationCall(Method method, grpc::CallbackServerContext& context, Engine& engine,
-                 ServerMetrics& metrics);
+  /// `engine` and `metrics` outlive the call.
+  GenerationCall(std::unique_ptr<CallRecord> record, const grpc::CallbackServerContext& context,
+                 Engine& engine, ServerMetrics& metrics);
 
   /// For OnCancel: the client cancelled, went away, or its deadline passed.
   void HandleCancel();
@@ -50,12 +50,16 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
   void AddFinal(const Delta& delta);
   void CountRejection(const absl::Status& status);
 
-  const std::chrono::system_clock::time_point deadline_;
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  bool has_deadline() const { return deadline_ < std::chrono::system_clock::time_point::max(); }
+  /// Whether a cancellation now is the client's deadline.
+  bool DeadlinePassed() const;
+
+  const std::chrono::system_clock::time_point start_ = std::chrono::system_clock::now();
+  const std::chrono::system_clock::time_point deadline_;  // the clock's last value: none
   Engine& engine_;
   ServerMetrics& metrics_;
   // Guarded by mutex_.
-  CallRecord record_;
+  const std::unique_ptr<CallRecord> record_;
   grpc::Status status_;
   bool failed_ = false;     // nothing more goes to the client but the status
   bool cancelled_ = false;  // HandleCancel ran

@@ -17,9 +17,9 @@ class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 };
 
 /// Counts, logs and answers a call that ends at once.
-grpc::ServerUnaryReactor* FinishUnary(Method method, grpc::CallbackServerContext& context,
-                                      ServerMetrics& metrics, const grpc::Status& status) {
-  CallRecord(method, context, metrics).End(status);
+grpc::ServerUnaryReactor* FinishUnary(CallRecord& record, grpc::CallbackServerContext& context,
+                                      const grpc::Status& status) {
+  record.End(status);
   grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
   reactor->Finish(status);
   return reactor;
@@ -101,8 +101,9 @@ grpc::Status InferenceService::Refused(const absl::Status& status) {
 template <typename Proto>
 InferenceService::Stream* InferenceService::StartStream(Method method, Context& context,
                                                         const grpc::ByteBuffer& request) {
+  auto record = std::make_unique<CallRecord>(method, context, metrics_);
   const auto refuse = [&](const grpc::Status& status) {
-    CallRecord(method, context, metrics_).End(status);
+    record->End(status);
     return new RefusedStream(status);
   };
   const ServedModel* model = nullptr;
@@ -110,8 +111,9 @@ InferenceService::Stream* InferenceService::StartStream(Method method, Context& 
   if (!admitted.ok()) return refuse(admitted);
   absl::StatusOr<DecodedRequest> decoded = Decode<Proto>(request, *model);
   if (!decoded.ok()) return refuse(Refused(decoded.status()));
-  const std::shared_ptr<TokenStream> stream = TokenStream::Create(
-      method, context, *model, metrics_, std::move(decoded->format), decoded->request.n, options_);
+  const std::shared_ptr<TokenStream> stream =
+      TokenStream::Create(std::move(record), context, *model, metrics_, std::move(decoded->format),
+                          decoded->request.n, options_);
   stream->Start(std::move(decoded->request));
   return stream.get();
 }
@@ -129,15 +131,15 @@ InferenceService::Stream* InferenceService::Chat(Context* context,
 grpc::ServerUnaryReactor* InferenceService::GenerateUnary(Context* context,
                                                           const grpc::ByteBuffer* request,
                                                           grpc::ByteBuffer* response) {
+  auto record = std::make_unique<CallRecord>(Method::kGenerateUnary, *context, metrics_);
   const ServedModel* model = nullptr;
   const grpc::Status admitted = Admit(model);
-  if (!admitted.ok()) return FinishUnary(Method::kGenerateUnary, *context, metrics_, admitted);
+  if (!admitted.ok()) return FinishUnary(*record, *context, admitted);
   absl::StatusOr<DecodedRequest> decoded = Decode<v1::GenerateRequest>(*request, *model);
-  if (!decoded.ok()) {
-    return FinishUnary(Method::kGenerateUnary, *context, metrics_, Refused(decoded.status()));
-  }
-  const std::shared_ptr<UnaryGeneration> call = UnaryGeneration::Create(
-      *context, *model, metrics_, std::move(decoded->format), decoded->request.n, *response);
+  if (!decoded.ok()) return FinishUnary(*record, *context, Refused(decoded.status()));
+  const std::shared_ptr<UnaryGeneration> call =
+      UnaryGeneration::Create(std::move(record), *context, *model, metrics_,
+                              std::move(decoded->format), decoded->request.n, *response);
   call->Start(std::move(decoded->request));
   return call.get();
 }
@@ -147,6 +149,7 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
                                                    const grpc::ByteBuffer& request,
                                                    grpc::ByteBuffer& response,
                                                    const Handler& handler) {
+  CallRecord record(method, context, metrics_);
   const absl::Status status = [&]() -> absl::Status {
     ASYMSERVE_ASSIGN_OR_RETURN(const ServedModel* model, Served());
     Request decoded;
@@ -156,7 +159,7 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
     EncodeMessage(message, response);
     return absl::OkStatus();
   }();
-  return FinishUnary(method, context, metrics_, status.ok() ? grpc::Status::OK : Refused(status));
+  return FinishUnary(record, context, status.ok() ? grpc::Status::OK : Refused(status));
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(Context* context,

@@ -7,6 +7,7 @@
 namespace asymserve {
 
 void EncodeMessage(const google::protobuf::MessageLite& message, grpc::ByteBuffer& bytes) {
+  bytes.Clear();  // the writer fills empty buffers only
   bool own_buffer = false;
   const grpc::Status status =
       grpc::GenericSerialize<grpc::ProtoBufferWriter, google::protobuf::MessageLite>(

@@ -83,6 +83,7 @@ ServedModel Describe(const Config& config, const LoadedModel& loaded, Engine& en
 /// Serves until a signal; OK once drained. An error is the engine's.
 absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEnd& front,
                         SignalWatcher& signals) {
+  if (signals.WaitFor(std::chrono::milliseconds(0))) return absl::OkStatus();
   front.service.StartServing(served);
   front.server->SetReady(true);
   Log(LogLevel::kInfo, "serving",

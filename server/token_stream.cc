@@ -9,21 +9,21 @@
 
 namespace asymserve {
 
-std::shared_ptr<TokenStream> TokenStream::Create(Method method,
+std::shared_ptr<TokenStream> TokenStream::Create(std::unique_ptr<CallRecord> record,
                                                  grpc::CallbackServerContext& context,
                                                  const ServedModel& model, ServerMetrics& metrics,
                                                  OutputFormat format, int32_t sequences,
                                                  const TokenStreamOptions& options) {
-  std::shared_ptr<TokenStream> stream(
-      new TokenStream(method, context, model, metrics, std::move(format), sequences, options));
+  std::shared_ptr<TokenStream> stream(new TokenStream(std::move(record), context, model, metrics,
+                                                      std::move(format), sequences, options));
   stream->self_ = stream;
   return stream;
 }
 
-TokenStream::TokenStream(Method method, grpc::CallbackServerContext& context,
+TokenStream::TokenStream(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
                          const ServedModel& model, ServerMetrics& metrics, OutputFormat format,
                          int32_t sequences, const TokenStreamOptions& options)
-    : GenerationCall(method, context, *model.engine, metrics),
+    : GenerationCall(std::move(record), context, *model.engine, metrics),
       format_(std::move(format)),
       options_(options),
       tokenizer_(*model.tokenizer),

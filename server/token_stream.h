@@ -20,7 +20,8 @@ struct TokenStreamOptions {
 class TokenStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public GenerationCall {
  public:
   /// gRPC's reference is dropped in OnDone; the engine's with the last delta.
-  static std::shared_ptr<TokenStream> Create(Method method, grpc::CallbackServerContext& context,
+  static std::shared_ptr<TokenStream> Create(std::unique_ptr<CallRecord> record,
+                                             grpc::CallbackServerContext& context,
                                              const ServedModel& model, ServerMetrics& metrics,
                                              OutputFormat format, int32_t sequences,
                                              const TokenStreamOptions& options);
@@ -35,9 +36,9 @@ class TokenStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pub
     int32_t deltas = 0;
   };
 
-  TokenStream(Method method, grpc::CallbackServerContext& context, const ServedModel& model,
-              ServerMetrics& metrics, OutputFormat format, int32_t sequences,
-              const TokenStreamOptions& options);
+  TokenStream(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
+              const ServedModel& model, ServerMetrics& metrics, OutputFormat format,
+              int32_t sequences, const TokenStreamOptions& options);
   bool Take(const Delta& delta) override;
   void Pump() override;
   void WriteOldest();

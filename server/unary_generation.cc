@@ -5,21 +5,23 @@
 
 namespace asymserve {
 
-std::shared_ptr<UnaryGeneration> UnaryGeneration::Create(grpc::CallbackServerContext& context,
+std::shared_ptr<UnaryGeneration> UnaryGeneration::Create(std::unique_ptr<CallRecord> record,
+                                                         grpc::CallbackServerContext& context,
                                                          const ServedModel& model,
                                                          ServerMetrics& metrics,
                                                          OutputFormat format, int32_t sequences,
                                                          grpc::ByteBuffer& response) {
-  std::shared_ptr<UnaryGeneration> call(
-      new UnaryGeneration(context, model, metrics, std::move(format), sequences, response));
+  std::shared_ptr<UnaryGeneration> call(new UnaryGeneration(
+      std::move(record), context, model, metrics, std::move(format), sequences, response));
   call->self_ = call;
   return call;
 }
 
-UnaryGeneration::UnaryGeneration(grpc::CallbackServerContext& context, const ServedModel& model,
+UnaryGeneration::UnaryGeneration(std::unique_ptr<CallRecord> record,
+                                 grpc::CallbackServerContext& context, const ServedModel& model,
                                  ServerMetrics& metrics, OutputFormat format, int32_t sequences,
                                  grpc::ByteBuffer& response)
-    : GenerationCall(Method::kGenerateUnary, context, *model.engine, metrics),
+    : GenerationCall(std::move(record), context, *model.engine, metrics),
       format_(std::move(format)),
       tokenizer_(*model.tokenizer),
       response_(response) {

@@ -9,7 +9,8 @@ class UnaryGeneration final : public grpc::ServerUnaryReactor, public Generation
  public:
   /// `response` lives until OnDone. gRPC's reference is dropped there, the engine's with the last
   /// delta.
-  static std::shared_ptr<UnaryGeneration> Create(grpc::CallbackServerContext& context,
+  static std::shared_ptr<UnaryGeneration> Create(std::unique_ptr<CallRecord> record,
+                                                 grpc::CallbackServerContext& context,
                                                  const ServedModel& model, ServerMetrics& metrics,
                                                  OutputFormat format, int32_t sequences,
                                                  grpc::ByteBuffer& response);
@@ -18,9 +19,9 @@ class UnaryGeneration final : public grpc::ServerUnaryReactor, public Generation
   void OnDone() override;
 
  private:
-  UnaryGeneration(grpc::CallbackServerContext& context, const ServedModel& model,
-                  ServerMetrics& metrics, OutputFormat format, int32_t sequences,
-                  grpc::ByteBuffer& response);
+  UnaryGeneration(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
+                  const ServedModel& model, ServerMetrics& metrics, OutputFormat format,
+                  int32_t sequences, grpc::ByteBuffer& response);
   bool Take(const Delta& delta) override;
   void Pump() override;
 

@@ -9,7 +9,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 
 readonly kModel=.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf  # where the tests look for it
-readonly kVenv=.cache/venv                                      # for the Python client test
 
 say() { printf '== %s\n' "$*" >&2; }
 
@@ -54,14 +53,4 @@ provide_model() {
   file=$(tools/fetch-model)
   mkdir -p "$(dirname "$kModel")"
   ln -sfn "$file" "$kModel"
-}
-
-# Creates the virtual environment of the Python client test; again when its requirements changed.
-provide_venv() {
-  local requirements=tools/python-requirements.txt
-  cmp -s "$requirements" "$kVenv/installed" && return
-  say "creating $kVenv"
-  /usr/bin/python3 -m venv --clear "$kVenv"
-  "$kVenv/bin/python3" -m pip install --quiet --disable-pip-version-check -r "$requirements"
-  cp "$requirements" "$kVenv/installed"
 }

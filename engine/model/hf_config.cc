@@ -58,11 +58,11 @@ class Keys {
     const json* value = Find(key);
     if (value == nullptr && absent) return *absent;
     if (value == nullptr) return Missing(key);
-    if (!value->is_number_unsigned() || value->get<uint64_t>() < 1 ||
-        value->get<uint64_t>() > INT32_MAX) {
+    if (!value->is_number_integer() || value->get<int64_t>() < 1 ||
+        value->get<int64_t>() > INT32_MAX) {  // beyond 2^63 wraps to a negative number
       return WrongKey(key, "is no positive 32-bit integer");
     }
-    return static_cast<int32_t>(value->get<uint64_t>());
+    return static_cast<int32_t>(value->get<int64_t>());
   }
 
   absl::StatusOr<float> Float(const char* key, std::optional<float> absent = std::nullopt) const {

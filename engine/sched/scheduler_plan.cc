@@ -148,7 +148,7 @@ void Scheduler::Preempt(size_t index, Draft& draft) {
 }
 
 void Scheduler::Admit(Draft& draft) {
-  int32_t growth = PageGrowth();
+  const int32_t growth = PageGrowth();  // who is admitted below has a page to spare
   while (!waiting_.empty() && draft.CatchUpBudget(options_.step_tokens) > 0) {
     if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;
     Sequence& sequence = **waiting_.begin();
@@ -168,7 +168,6 @@ void Scheduler::Admit(Draft& draft) {
                                      [](uint64_t age, const Sequence* s) { return age < s->age; }),
                     &sequence);
     PlanCatchUp(sequence, draft);
-    growth += sequence.needs_page(options_.page_tokens) ? 1 : 0;
   }
 }
 

@@ -172,9 +172,11 @@ absl::StatusOr<Value> Subscript(const Value& value, const Value& index, Budget& 
     return MakeText(character, budget);
   }
   const Sequence* sequence = value.AsSequence();
-  if (sequence == nullptr) return Value::MakeUndefined("item");
-  if (sequence->kind == SequenceKind::kView || sequence->kind == SequenceKind::kIterator) {
-    return absl::InvalidArgumentError("a subscript of a view or an iterator is not supported");
+  if (sequence == nullptr || sequence->kind == SequenceKind::kIterator) {
+    return Value::MakeUndefined("item");
+  }
+  if (sequence->kind == SequenceKind::kView) {  // range() has items by position, dict.keys() not
+    return absl::InvalidArgumentError("a subscript of a view is not supported");
   }
   const auto length = static_cast<int64_t>(sequence->items.size());
   const int64_t wanted = *position < 0 ? *position + length : *position;

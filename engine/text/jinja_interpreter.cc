@@ -170,10 +170,12 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Run(const ForStatement& statement
     const ScopeGuard guard(*this);
     return Execute(statement.otherwise);
   }
-  for (; loop->index < loop->items.size(); ++loop->index) {
+  for (size_t i = 0; i < loop->items.size(); ++i) {
     const ScopeGuard guard(*this);
+    loop->index = i;
+    if (absl::Status status = budget_.Work(); !status.ok()) return At(line, status);
     SetVariable("loop", Value::MakeLoop(loop));
-    ASYMSERVE_RETURN_IF_ERROR(Assign(statement.target, loop->items[loop->index], line));
+    ASYMSERVE_RETURN_IF_ERROR(Assign(statement.target, loop->items[i], line));
     ASYMSERVE_ASSIGN_OR_RETURN(const Flow flow, Execute(statement.body));
     if (flow == Flow::kBreak) break;
   }

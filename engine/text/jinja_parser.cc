@@ -169,7 +169,7 @@ class Parser {
       if (!tokens_.AtOperator(",")) break;
       target.is_tuple = true;
       tokens_.Advance();
-    } while (tokens_.AtName() && !tokens_.AtName("in"));
+    } while (!(parenthesized && tokens_.AtOperator(")")));
     if (parenthesized) ASYMSERVE_RETURN_IF_ERROR(tokens_.ExpectOperator(")"));
     return target;
   }

@@ -179,7 +179,7 @@ std::vector<std::string_view> SplitAtSpace(std::string_view text, int64_t most) 
   text = StripLeft(text);
   while (!text.empty()) {
     if (most >= 0 && static_cast<int64_t>(pieces.size()) == most) {
-      pieces.push_back(StripRight(text));
+      pieces.push_back(text);
       break;
     }
     const std::string_view rest = StripLeftIf(text, [](char32_t c) { return !IsSpace(c); });

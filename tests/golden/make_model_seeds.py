@@ -84,8 +84,8 @@ def gguf_seeds():
     yield "types", gguf_file(scalars + [nested, ("general.alignment", U32, 64)],
                              [("t", (32,), 8, b"\0" * 34), ("u", (256, 1, 1, 1), 14, b"\0" * 210)],
                              alignment=64)
-    many = b"GGUF" + struct.pack("<IQQ", 3, 2**63, 2**16) + string("k") + struct.pack("<I", ARRAY)
-    yield "counts", many + struct.pack("<IQ", U64, 2**61 + 1)
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + string("k") + struct.pack("<I", ARRAY)
+    yield "counts", head + struct.pack("<IQ", U64, 2**61 + 1) + b"\0" * 16
 
 
 def safetensors_file(header, data_bytes):

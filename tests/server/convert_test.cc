@@ -98,8 +98,7 @@ TEST_F(ConvertTest, CopiesEveryOption) {
   EXPECT_EQ(request.sampling.frequency_penalty, 0.2f);
   EXPECT_EQ(request.sampling.presence_penalty, -0.3f);
   EXPECT_EQ(request.sampling.seed, 99u);
-  EXPECT_THAT(request.sampling.logit_bias,
-              ElementsAre(std::pair(2, -4.0f), std::pair(9, 1.0f)));
+  EXPECT_THAT(request.sampling.logit_bias, ElementsAre(std::pair(2, -4.0f), std::pair(9, 1.0f)));
   EXPECT_EQ(request.stop.max_tokens, 20);
   EXPECT_EQ(request.stop.min_tokens, 3);
   EXPECT_THAT(request.stop.strings, ElementsAre("END"));

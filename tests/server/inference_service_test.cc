@@ -76,7 +76,9 @@ TEST_F(InferenceServiceTest, ReturnsTokenIdsAndLogProbsOnlyWhenAsked) {
     EXPECT_EQ(sequence.tokens(0).id(), 'b');
     EXPECT_LE(sequence.tokens(0).logprob(), 0);
     ASSERT_EQ(sequence.tokens(0).top_logprobs_size(), logprobs);
-    if (logprobs > 0) EXPECT_EQ(sequence.tokens(0).top_logprobs(0).bytes(), "b");
+    if (logprobs > 0) {
+      EXPECT_EQ(sequence.tokens(0).top_logprobs(0).bytes(), "b");
+    }
   }
 }
 
@@ -142,8 +144,8 @@ TEST_F(InferenceServiceTest, RefusesWithRetryInfoBeforeParsingWhenTheQueueIsFull
   grpc::ByteBuffer garbage, response;
   const grpc::Slice slice("\xFF\xFF\xFF");
   garbage = grpc::ByteBuffer(&slice, 1);
-  const auto call = generic.PrepareUnaryCall(
-      &context, "/asymserve.v1.Inference/GenerateUnary", garbage, &queue);
+  const auto call =
+      generic.PrepareUnaryCall(&context, "/asymserve.v1.Inference/GenerateUnary", garbage, &queue);
   call->StartCall();
   grpc::Status status;
   call->Finish(&response, &status, nullptr);

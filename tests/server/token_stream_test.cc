@@ -108,8 +108,8 @@ TEST_F(DrainTest, RefusesNewWorkFinishesOldWorkAndTurnsNotServing) {
   std::string text;
   auto running = std::async([&] { return Generate(Request("a", 8), text); });
   ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
-  auto drained = std::async(
-      [&] { return Drain(*server_, *service_, *engine_, std::chrono::seconds(60)); });
+  auto drained =
+      std::async([&] { return Drain(*server_, *service_, *engine_, std::chrono::seconds(60)); });
   const auto health = grpc::health::v1::Health::NewStub(channel_);
   const auto status_of = [&](const std::string& service) {
     grpc::ClientContext context;
@@ -125,8 +125,10 @@ TEST_F(DrainTest, RefusesNewWorkFinishesOldWorkAndTurnsNotServing) {
   }));
   EXPECT_EQ(status_of(""), grpc::health::v1::HealthCheckResponse::SERVING);
   std::string refused;
-  ASSERT_TRUE(Eventually([&] { return Rejected(Rejection::kDraining) > 0 ||
-      Generate(Request("a", 1), refused).error_code() == StatusCode::UNAVAILABLE; }));
+  ASSERT_TRUE(Eventually([&] {
+    return Rejected(Rejection::kDraining) > 0 ||
+           Generate(Request("a", 1), refused).error_code() == StatusCode::UNAVAILABLE;
+  }));
   model_.Release();
   EXPECT_TRUE(running.get().ok());
   EXPECT_EQ(text, "bcdefghi");

@@ -22,7 +22,7 @@ struct ToyModel {
   float norm_epsilon = 1e-5f;
   float rope_base = 10000;
   // GGUF files say kLlama3 through rope_freqs.weight, with the same divisors.
-  RopeScaling rope_scaling;
+  RopeScaling rope_scaling = {};
   bool tied_output = true;
   DType dtype = DType::kF32;            // of matrices; F16 where a row does not fit its block
   DType embedding_dtype = DType::kF32;  // of the embedding table and the output, likewise

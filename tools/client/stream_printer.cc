@@ -47,8 +47,9 @@ void StreamPrinter::Print(const v1::GenerateResponse& message) {
 }
 
 void StreamPrinter::Finish() {
-  if (!options_.json && (text_.empty() || text_.back() != '\n')) std::cout << std::endl;
-  if (options_.stats && any_) PrintStats();
+  if (!any_) return;
+  if (!options_.json && !text_.empty() && text_.back() != '\n') std::cout << std::endl;
+  if (options_.stats) PrintStats();
 }
 
 void StreamPrinter::PrintStats() const {

@@ -25,10 +25,10 @@ struct BF16Values {
 };
 
 /// Products of fp32 activations and unquantized weights: y = fma(x[k], w[k], y) for k in order.
-template <typename V, template <typename> class Format>
+template <typename V, typename Format>
 struct FloatMatMul {
   using F32 = typename V::F32;
-  using Value = typename Format<V>::Value;
+  using Value = typename Format::Value;
 
   /// R rows against P panels. A row or panel beyond the end repeats the last one and is not stored.
   template <int R, int P>
@@ -48,7 +48,7 @@ struct FloatMatMul {
     for (int64_t k = 0; k < c.inputs; ++k) {
       F32 weights[P];
       Unroll<P>([&](auto p) __attribute__((always_inline)) {
-        weights[p.value] = Format<V>::Load(w[p.value] + k * kPanelColumns);
+        weights[p.value] = Format::Load(w[p.value] + k * kPanelColumns);
       });
       Unroll<R>([&](auto r) __attribute__((always_inline)) {
         const F32 input = V::Set(x[r.value][k]);

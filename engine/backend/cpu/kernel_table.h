@@ -13,15 +13,15 @@ namespace asymserve {
 template <typename V>
 constexpr Kernels MakeKernels() {
   Kernels k = {};
-  k.matmul[static_cast<int>(DType::kF32)] = FloatMatMul<V, F32Values>::Run;
-  k.matmul[static_cast<int>(DType::kF16)] = FloatMatMul<V, F16Values>::Run;
-  k.matmul[static_cast<int>(DType::kBF16)] = FloatMatMul<V, BF16Values>::Run;
-  k.matmul[static_cast<int>(DType::kQ4_0)] = QuantizedMatMul<V, Q4_0Format>::Run;
-  k.matmul[static_cast<int>(DType::kQ4_1)] = QuantizedMatMul<V, Q4_1Format>::Run;
-  k.matmul[static_cast<int>(DType::kQ8_0)] = QuantizedMatMul<V, Q8_0Format>::Run;
-  k.matmul[static_cast<int>(DType::kQ4K)] = QuantizedMatMul<V, Q4KFormat>::Run;
-  k.matmul[static_cast<int>(DType::kQ5K)] = QuantizedMatMul<V, Q5KFormat>::Run;
-  k.matmul[static_cast<int>(DType::kQ6K)] = QuantizedMatMul<V, Q6KFormat>::Run;
+  k.matmul[static_cast<int>(DType::kF32)] = FloatMatMul<V, F32Values<V>>::Run;
+  k.matmul[static_cast<int>(DType::kF16)] = FloatMatMul<V, F16Values<V>>::Run;
+  k.matmul[static_cast<int>(DType::kBF16)] = FloatMatMul<V, BF16Values<V>>::Run;
+  k.matmul[static_cast<int>(DType::kQ4_0)] = QuantizedMatMul<V, Q4_0Format<V>>::Run;
+  k.matmul[static_cast<int>(DType::kQ4_1)] = QuantizedMatMul<V, Q4_1Format<V>>::Run;
+  k.matmul[static_cast<int>(DType::kQ8_0)] = QuantizedMatMul<V, Q8_0Format<V>>::Run;
+  k.matmul[static_cast<int>(DType::kQ4K)] = QuantizedMatMul<V, Q4KFormat<V>>::Run;
+  k.matmul[static_cast<int>(DType::kQ5K)] = QuantizedMatMul<V, Q5KFormat<V>>::Run;
+  k.matmul[static_cast<int>(DType::kQ6K)] = QuantizedMatMul<V, Q6KFormat<V>>::Run;
   k.quantize = Elementwise<V>::Quantize;
   k.rms_norm = Elementwise<V>::RmsNorm;
   k.add = Elementwise<V>::Add;

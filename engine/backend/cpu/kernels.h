@@ -25,11 +25,7 @@ struct MatMulChunk {
   int64_t out_stride;
   int32_t first_panel, last_panel;
   int64_t first_row, last_row;  // first_row is a multiple of kTileRows
-  std::byte* scratch;           // ExpandedPanelBytes(inputs)
 };
-
-/// A panel unpacked to bytes and floats, for products of many rows.
-inline constexpr int kExpandedBlockBytes = kTilesPerBlock * kTileBytes + 2 * 64;
 
 /// What PrepareQkv does to one token.
 struct QkvRow {

@@ -29,8 +29,6 @@ absl::Status MatMulRunner::Reserve(int64_t max_rows, int64_t max_inputs) {
   ASYMSERVE_ASSIGN_OR_RETURN(
       activations_,
       AlignedBuffer::Allocate(tiles * blocks * static_cast<int64_t>(sizeof(ActivationBlock))));
-  expanded_bytes_ = blocks * kExpandedBlockBytes;
-  ASYMSERVE_ASSIGN_OR_RETURN(expanded_, AlignedBuffer::Allocate(expanded_bytes_ * pool_.threads()));
   max_rows_ = max_rows;
   max_inputs_ = max_inputs;
   return absl::OkStatus();
@@ -73,7 +71,6 @@ void MatMulRunner::RunSegment(float* out, const float* x, int64_t rows, const Pa
   whole.out_stride = w.rows();
   whole.last_panel = segment.panel_count();
   whole.last_row = rows;
-  whole.scratch = expanded_.data();
 
   const auto run = kernels_.matmul[static_cast<int>(segment.dtype)];
   const int64_t products = rows * segment.rows * w.cols();
@@ -87,7 +84,7 @@ void MatMulRunner::RunSegment(float* out, const float* x, int64_t rows, const Pa
   const int64_t panels_per_chunk =
       std::max<int64_t>(1, whole.last_panel / CeilDivide(wanted, row_chunks));
   const int64_t panel_chunks = CeilDivide(whole.last_panel, panels_per_chunk);
-  pool_.ParallelFor(static_cast<int>(row_chunks * panel_chunks), [&](int chunk, int thread) {
+  pool_.ParallelFor(static_cast<int>(row_chunks * panel_chunks), [&](int chunk, int /*thread*/) {
     MatMulChunk part = whole;
     const int64_t panel = chunk % panel_chunks * panels_per_chunk;
     const int64_t row = chunk / panel_chunks * kMaxChunkRows;
@@ -96,7 +93,6 @@ void MatMulRunner::RunSegment(float* out, const float* x, int64_t rows, const Pa
         static_cast<int32_t>(std::min<int64_t>(whole.last_panel, panel + panels_per_chunk));
     part.first_row = row;
     part.last_row = std::min(rows, row + kMaxChunkRows);
-    part.scratch = whole.scratch + thread * expanded_bytes_;
     run(part);
   });
 }

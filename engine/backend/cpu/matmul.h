@@ -34,9 +34,7 @@ class MatMulRunner {
   ThreadPool& pool_;
   int64_t max_rows_ = 0;
   int64_t max_inputs_ = 0;
-  AlignedBuffer activations_;   // row tiles of blocks
-  AlignedBuffer expanded_;      // a panel per thread
-  int64_t expanded_bytes_ = 0;  // of one
+  AlignedBuffer activations_;  // row tiles of blocks
 };
 
 }  // namespace asymserve

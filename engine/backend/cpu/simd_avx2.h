@@ -21,7 +21,6 @@ struct Avx2Simd {
   static constexpr int kFloatPanels = 2;
   static constexpr int kScoreRows = 1;
   static constexpr int kValueRows = 1;
-  static constexpr int kExpandRows = 8;
 
   // ---- Floats ---------------------------------------------------------------------------------
 

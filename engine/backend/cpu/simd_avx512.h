@@ -17,7 +17,6 @@ struct Avx512Simd {
   static constexpr int kFloatPanels = 4;
   static constexpr int kScoreRows = 6;
   static constexpr int kValueRows = 4;
-  static constexpr int kExpandRows = 3200;
 
   // ---- Floats ---------------------------------------------------------------------------------
 

@@ -20,13 +20,12 @@ struct PortableSimd {
     uint8_t byte[64];
   };
 
-  // Rows that the kernels keep in registers at once.
+  // Rows (and panels) that the kernels keep in registers at once.
   static constexpr int kQuantRows = 4;
   static constexpr int kFloatRows = 4;
   static constexpr int kFloatPanels = 1;
   static constexpr int kScoreRows = 1;
   static constexpr int kValueRows = 1;
-  static constexpr int kExpandRows = 4;
 
   // ---- Floats ---------------------------------------------------------------------------------
 

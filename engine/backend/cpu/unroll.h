@@ -32,4 +32,13 @@ inline void WithCount(int count, Body body) {
   body(Constant<kMax>{});
 }
 
+/// body(Constant<size>{}) for the first of the ascending sizes that is at least `count`.
+template <int kSize, int... kLarger, typename Body>
+inline void WithSize(int count, Body body) {
+  if constexpr (sizeof...(kLarger) > 0) {
+    if (count > kSize) return WithSize<kLarger...>(count, body);
+  }
+  body(Constant<kSize>{});
+}
+
 }  // namespace asymserve

@@ -128,43 +128,4 @@ struct Q6KFormat : Q6KLayout {
   }
 };
 
-/// Any of the above after Expand: one byte per code, fp32 scales. [b] of 8 tiles, then [b] of
-/// 2 x 16 floats: scale, then min or the second half's scale.
-template <typename V, typename Source>
-struct ExpandedFormat {
-  static constexpr int kBits = Source::kBits, kHalves = Source::kHalves;
-  static constexpr int kZeroPoint = Source::kZeroPoint;
-  static constexpr bool kHasMin = Source::kHasMin;
-  static constexpr int kBlock = kQuantBlock;
-  static constexpr int kCodeBytes = kTilesPerBlock * kTileBytes;
-  static constexpr int kScaleFloats = 32;
-  static_assert(kCodeBytes + kScaleFloats * 4 == kExpandedBlockBytes);
-  static_assert(!(kHasMin && kHalves == 2));
-
-  [[gnu::always_inline]] static void Load(const uint8_t* codes, const uint8_t* scales, int64_t b,
-                                          WeightBlock<V>& block) {
-    Unroll<8>([&](auto j) __attribute__((always_inline)) {
-      block.tiles[j.value] = V::LoadCodes(codes + b * kCodeBytes + j.value * kTileBytes);
-    });
-    const float* pair = reinterpret_cast<const float*>(scales) + b * kScaleFloats;
-    block.scale[0] = V::Load(pair);
-    if constexpr (kHalves == 2) block.scale[1] = V::Load(pair + 16);
-    if constexpr (kHasMin) block.min = V::Load(pair + 16);
-  }
-
-  static void Expand(const uint8_t* codes, const uint8_t* scales, int64_t blocks, uint8_t* out) {
-    for (int64_t b = 0; b < blocks; ++b) {
-      WeightBlock<V> block;
-      Source::Load(codes, scales, b, block);
-      for (int j = 0; j < kTilesPerBlock; ++j) {
-        V::StoreCodes(out + b * kCodeBytes + j * kTileBytes, block.tiles[j]);
-      }
-      float* pair = reinterpret_cast<float*>(out + blocks * kCodeBytes) + b * kScaleFloats;
-      V::Store(pair, block.scale[0]);
-      if constexpr (kHalves == 2) V::Store(pair + 16, block.scale[1]);
-      if constexpr (kHasMin) V::Store(pair + 16, block.min);
-    }
-  }
-};
-
 }  // namespace asymserve

@@ -7,9 +7,10 @@
 #include <fstream>
 #include <iostream>
 
+#include "nlohmann/json.hpp"
+
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/model/llama.h"
-#include "nlohmann/json.hpp"
 
 namespace asymserve {
 namespace {

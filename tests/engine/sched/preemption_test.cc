@@ -55,10 +55,7 @@ TEST_F(PreemptionTest, ReplaysThePromptAsPrefillAndGeneratedTokensAsDecodeRowsWi
   options_.total_pages = 6;
   Add(1, 3, 21);  // 23 tokens stored: all 6 pages
   Add(2, 2, 13);
-  StepPlan plan;
-  do {
-    plan = Step();
-  } while (plan.preempted.empty());
+  const StepPlan plan = StepUntilPreemption();
   ASSERT_EQ(Ids(plan.preempted), IdList{2});
   Cancel(1);
   // It had sampled 10 tokens: 0 .. 11 exist, and the newest was not computed yet.
@@ -76,10 +73,7 @@ TEST_F(PreemptionTest, ReplayTakesOnlyWhatTheBudgetLeavesAfterDecoding) {
   options_.max_running = 3;
   Add(1, 3, 21);
   Add(2, 2, 13);
-  StepPlan plan;
-  do {
-    plan = Step();
-  } while (plan.preempted.empty());
+  const StepPlan plan = StepUntilPreemption();
   ASSERT_EQ(Ids(plan.preempted), IdList{2});
   Cancel(1);
   Add(3, 1, 9);
@@ -128,10 +122,7 @@ TEST_F(PreemptionTest, ASequenceThatCameBackKeepsItsAge) {
   ASSERT_EQ(Describe(Step()), "1:decode[5,6)* 3:prefill[0,1)*");
   Cancel(1);
   ASSERT_EQ(Describe(Step()), "3:decode[1,2)* 2:prefill[0,3)");  // 2 was admitted after 3
-  StepPlan plan;
-  do {
-    plan = Step();
-  } while (plan.preempted.empty());
+  const StepPlan plan = StepUntilPreemption();
   EXPECT_EQ(Ids(plan.preempted), IdList{3});
 }
 

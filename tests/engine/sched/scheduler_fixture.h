@@ -69,6 +69,15 @@ class SchedulerFixture : public ::testing::Test {
     return plan;
   }
 
+  /// The first plan, of 100, that preempts; an empty one if none does.
+  StepPlan StepUntilPreemption() {
+    for (int i = 0; i < 100; ++i) {
+      StepPlan plan = Step();
+      if (!plan.preempted.empty()) return plan;
+    }
+    return {};
+  }
+
   int32_t pages_used() { return scheduler().stats().pages_used; }
 
   static std::vector<uint64_t> Ids(const std::vector<SequenceId>& sequences) {

@@ -1,0 +1,137 @@
+#include <gmock/gmock.h>
+
+#include <cmath>
+
+#include "grpcpp/generic/generic_stub.h"
+
+#include "tests/server/process_fixture.h"
+
+namespace asymserve::testing {
+namespace {
+
+using grpc::StatusCode;
+using ::testing::HasSubstr;
+
+class BadInputTest : public ProcessFixture {
+ protected:
+  /// Sends bytes as a GenerateUnary request.
+  grpc::Status SendRaw(const std::string& wire) {
+    grpc::GenericStub generic(server_->Channel());
+    grpc::ClientContext context;
+    grpc::CompletionQueue queue;
+    const grpc::Slice slice(wire);
+    const grpc::ByteBuffer request(&slice, 1);
+    const auto call = generic.PrepareUnaryCall(&context, "/asymserve.v1.Inference/GenerateUnary",
+                                               request, &queue);
+    call->StartCall();
+    grpc::ByteBuffer response;
+    grpc::Status status;
+    call->Finish(&response, &status, nullptr);
+    void* tag = nullptr;
+    bool ok = false;
+    EXPECT_TRUE(queue.Next(&tag, &ok));
+    return status;
+  }
+
+  void ExpectStillServing() {
+    EXPECT_TRUE(Unary(Request("hello", 3)).ok());
+    EXPECT_FALSE(server_->WaitForExit(std::chrono::seconds(0)).has_value());
+  }
+};
+
+TEST_F(BadInputTest, EveryBadRequestIsInvalidArgumentThatNamesTheField) {
+  Start();
+  struct Case {
+    const char* field;
+    std::function<void(v1::GenerateRequest&)> spoil;
+  };
+  const Case cases[] = {
+      {"prompt: is missing", [](auto& r) { r.clear_input(); }},
+      {"prompt: is empty", [](auto& r) { r.set_prompt(""); }},
+      {"prompt: is empty", [](auto& r) { r.mutable_prompt_token_ids(); }},
+      {"prompt: has", [](auto& r) { r.set_prompt(std::string(100'000, 'q')); }},
+      {"prompt: token id 288", [](auto& r) { r.mutable_prompt_token_ids()->add_ids(288); }},
+      {"prompt: token id -1", [](auto& r) { r.mutable_prompt_token_ids()->add_ids(-1); }},
+      {"sampling.temperature", [](auto& r) { r.mutable_sampling()->set_temperature(NAN); }},
+      {"sampling.temperature", [](auto& r) { r.mutable_sampling()->set_temperature(-1); }},
+      {"sampling.top_k", [](auto& r) { r.mutable_sampling()->set_top_k(-5); }},
+      {"sampling.top_p", [](auto& r) { r.mutable_sampling()->set_top_p(0); }},
+      {"sampling.top_p", [](auto& r) { r.mutable_sampling()->set_top_p(INFINITY); }},
+      {"sampling.min_p", [](auto& r) { r.mutable_sampling()->set_min_p(1.5f); }},
+      {"sampling.typical_p", [](auto& r) { r.mutable_sampling()->set_typical_p(-0.1f); }},
+      {"sampling.repetition_penalty",
+       [](auto& r) { r.mutable_sampling()->set_repetition_penalty(0); }},
+      {"sampling.frequency_penalty",
+       [](auto& r) { r.mutable_sampling()->set_frequency_penalty(3); }},
+      {"sampling.presence_penalty",
+       [](auto& r) { r.mutable_sampling()->set_presence_penalty(-3); }},
+      {"sampling.logit_bias",
+       [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[1 << 20] = 1; }},
+      {"sampling.logit_bias",
+       [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[3] = NAN; }},
+      {"stop.max_tokens", [](auto& r) { r.mutable_stop()->set_max_tokens(-1); }},
+      {"stop.max_tokens", [](auto& r) { r.mutable_stop()->set_max_tokens(kContext); }},
+      {"stop.min_tokens", [](auto& r) { r.mutable_stop()->set_min_tokens(9); }},
+      {"stop.strings", [](auto& r) { r.mutable_stop()->add_strings(""); }},
+      {"stop.strings", [](auto& r) { r.mutable_stop()->add_strings(std::string(257, 'x')); }},
+      {"stop.token_ids", [](auto& r) { r.mutable_stop()->add_token_ids(-7); }},
+      {"n: 0", [](auto& r) { r.set_n(0); }},
+      {"n: 17", [](auto& r) { r.set_n(17); }},
+      {"logprobs: -1", [](auto& r) { r.set_logprobs(-1); }},
+      {"logprobs: 21", [](auto& r) { r.set_logprobs(21); }},
+      {"truncate_prompt_tokens: 0", [](auto& r) { r.set_truncate_prompt_tokens(0); }},
+  };
+  for (const Case& one : cases) {
+    SCOPED_TRACE(one.field);
+    v1::GenerateRequest request = Request("hello", 8);
+    one.spoil(request);
+    const grpc::Status status = Unary(request);
+    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), ::testing::StartsWith(one.field));
+  }
+  EXPECT_EQ(server_->Metrics()["asymserve_rejections_total{reason=\"invalid\"}"],
+            static_cast<double>(std::size(cases)));
+  ExpectStillServing();
+}
+
+TEST_F(BadInputTest, InvalidUtf8AndMalformedBytesAreInvalidArgument) {
+  Start();
+  const grpc::Status utf8 =
+      SendRaw(std::string("\x0A\x03"
+                          "a\xFFz"));
+  EXPECT_EQ(utf8.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(utf8.error_message(), "prompt: invalid UTF-8 at byte 1");
+  const grpc::Status cut_off = SendRaw(std::string("\x22\x7F"));
+  EXPECT_EQ(cut_off.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(cut_off.error_message(), HasSubstr("stop: cut off"));
+  EXPECT_THAT(server_->log(), ::testing::Not(HasSubstr("libprotobuf")));
+  ExpectStillServing();
+}
+
+TEST_F(BadInputTest, AMessageOfAHundredMegabytesIsRefusedByItsSize) {
+  Start();
+  const grpc::Status status = Unary(Request(std::string(100'000'000, 'x'), 3));
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("4194304"));
+  ExpectStillServing();
+}
+
+TEST_F(BadInputTest, AnUnknownMethodIsUnimplemented) {
+  Start();
+  grpc::GenericStub generic(server_->Channel());
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto call =
+      generic.PrepareUnaryCall(&context, "/asymserve.v1.Inference/Nonsense", {}, &queue);
+  call->StartCall();
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  ASSERT_TRUE(queue.Next(&tag, &ok));
+  EXPECT_EQ(status.error_code(), StatusCode::UNIMPLEMENTED);
+}
+
+}  // namespace
+}  // namespace asymserve::testing

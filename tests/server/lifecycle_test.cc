@@ -1,0 +1,164 @@
+#include <gmock/gmock.h>
+#include <signal.h>
+
+#include <fstream>
+#include <future>
+
+#include "asymserve/v1/rpc_status.pb.h"
+
+#include "tests/server/process_fixture.h"
+
+namespace asymserve::testing {
+namespace {
+
+using grpc::StatusCode;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class LifecycleTest : public ProcessFixture {
+ protected:
+  struct Answer {
+    grpc::Status status;
+    int tokens = 0;
+  };
+  /// Streams on a thread; returns once the first message is there.
+  std::future<Answer> StartStream(int32_t max_tokens) {
+    auto started = std::make_shared<std::promise<void>>();
+    auto answer = std::async(std::launch::async, [this, started, max_tokens] {
+      v1::GenerateRequest request = Request("stream", max_tokens);
+      request.set_return_token_ids(true);
+      grpc::ClientContext context;
+      const auto reader = stub_->Generate(&context, request);
+      Answer result;
+      v1::GenerateResponse message;
+      bool first = true;
+      while (reader->Read(&message)) {
+        result.tokens += message.tokens_size();
+        if (first) started->set_value();
+        first = false;
+      }
+      if (first) started->set_value();
+      result.status = reader->Finish();
+      return result;
+    });
+    started->get_future().wait();
+    return answer;
+  }
+};
+
+TEST_F(LifecycleTest, SigtermFinishesWhatRunsRefusesTheRestAndExitsWithZero) {
+  Start({"server.drain_seconds=60"});
+  auto running = StartStream(4000);
+  server_->Signal(SIGTERM);
+  ASSERT_TRUE(server_->WaitForLog(" draining "));
+  // The server refuses until it has stopped listening; both are UNAVAILABLE.
+  EXPECT_TRUE(
+      Eventually([&] { return Unary(Request("x", 1)).error_code() == StatusCode::UNAVAILABLE; }));
+  const Answer answer = running.get();
+  EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.tokens, 4000);
+  EXPECT_EQ(server_->WaitForExit(), 0);
+  EXPECT_THAT(server_->log(), HasSubstr("finished_all=true"));
+}
+
+TEST_F(LifecycleTest, TheDrainBudgetEndsWhatRunsTooLong) {
+  Start({"server.drain_seconds=0.05"});
+  v1::GenerateRequest request = Request("endless", 4000);
+  request.set_n(8);
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, request);
+  v1::GenerateResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  server_->Signal(SIGINT);
+  while (reader->Read(&message)) {
+  }
+  EXPECT_FALSE(reader->Finish().ok());
+  EXPECT_EQ(server_->WaitForExit(), 0);
+}
+
+TEST_F(LifecycleTest, ASecondSignalExitsAtOnce) {
+  Start({"server.drain_seconds=600"});
+  v1::GenerateRequest request = Request("endless", 4000);
+  request.set_n(16);
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, request);
+  v1::GenerateResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  server_->Signal(SIGTERM);
+  ASSERT_TRUE(server_->WaitForLog(" draining "));
+  server_->Signal(SIGTERM);
+  EXPECT_EQ(server_->WaitForExit(), 128 + SIGTERM);
+  context.TryCancel();
+  (void)reader->Finish();
+}
+
+TEST_F(LifecycleTest, OverloadIsRefusedWithRetryInfo) {
+  Start({"engine.max_running=1", "engine.max_waiting=1"});
+  auto running = StartStream(3000);
+  auto waiting = std::async(std::launch::async, [&] { return Unary(Request("wait", 1)); });
+  ASSERT_TRUE(Eventually([&] { return server_->Metrics()["asymserve_sequences_waiting"] == 1; }));
+  const grpc::Status status = Unary(Request("too much", 1));
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  v1::RpcStatus details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  v1::RetryInfo retry;
+  ASSERT_EQ(details.details_size(), 1);
+  ASSERT_TRUE(retry.ParseFromString(details.details(0).value()));
+  EXPECT_GT(retry.retry_delay().seconds() + retry.retry_delay().nanos(), 0);
+  EXPECT_TRUE(running.get().status.ok());
+  EXPECT_TRUE(waiting.get().ok());
+}
+
+TEST_F(LifecycleTest, LogsOneLineForEachRequestAndNeverItsText) {
+  Start();
+  ASSERT_TRUE(Unary(Request("sesame-open", 5)).ok());
+  ASSERT_TRUE(server_->WaitForLog(" request "));
+  const std::string log = server_->log();
+  for (const char* part : {"method=GenerateUnary", "code=OK", "finish=length", "generated_tokens=5",
+                           "first_token_s=", "peer=ipv4:127.0.0.1"}) {
+    EXPECT_THAT(log, HasSubstr(part));
+  }
+  EXPECT_THAT(log, Not(HasSubstr("sesame")));
+}
+
+TEST_F(LifecycleTest, ATakenPortIsAnErrorThatNamesTheAddress) {
+  Start();
+  for (const auto& [option, address] :
+       {std::pair{"server.address", server_->address()},
+        std::pair{"metrics.address", server_->LogValue("metrics", "address")}}) {
+    ServerProcess second({"--model", model_path_, "--set", std::string(option) + "=" + address});
+    EXPECT_EQ(second.WaitForExit(), 1);
+    EXPECT_TRUE(second.WaitForLog("cannot listen on " + address)) << second.log();
+    EXPECT_THAT(second.log(), HasSubstr(option));
+  }
+}
+
+TEST_F(LifecycleTest, ABrokenModelFileIsAnErrorThatNamesIt) {
+  const std::string path = directory_.Path("broken.gguf");
+  std::ofstream(path) << "GGUF but not really";
+  ServerProcess server({"--model", path});
+  EXPECT_EQ(server.WaitForExit(), 1);
+  EXPECT_TRUE(server.WaitForLog("broken.gguf")) << server.log();
+}
+
+TEST_F(LifecycleTest, UsageErrorsExitWithTwo) {
+  EXPECT_EQ(ServerProcess({"--set", "engine.treads=2"}).WaitForExit(), 2);
+  EXPECT_EQ(ServerProcess({}).WaitForExit(), 2);  // no model
+  EXPECT_EQ(ServerProcess({"--nonsense"}).WaitForExit(), 2);
+  EXPECT_EQ(RunProgram({ASYMSERVE_BINARY}).status, 2);
+}
+
+TEST_F(LifecycleTest, TokenizeAndVersionNeedNoServer) {
+  const Finished ids = RunProgram({ASYMSERVE_BINARY, "tokenize", "--model", model_path_, "xyz"});
+  EXPECT_EQ(ids.status, 0) << ids.err;
+  EXPECT_EQ(ids.out, "120 121 122\n");
+  const Finished pieces =
+      RunProgram({ASYMSERVE_BINARY, "tokenize", "--model", model_path_, "--pieces"}, "x\n");
+  EXPECT_EQ(pieces.out, "120\tx\n10\t\\x0A\n") << pieces.err;
+  const Finished version = RunProgram({ASYMSERVE_BINARY, "version"});
+  EXPECT_EQ(version.status, 0);
+  EXPECT_THAT(version.out, ::testing::StartsWith("asymserve "));
+}
+
+}  // namespace
+}  // namespace asymserve::testing
