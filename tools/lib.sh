@@ -48,9 +48,9 @@ run_tests() {
 
 # Puts the default model where the tests look for it; downloads it once per user.
 provide_model() {
-  [[ -s $kModel ]] && return
+  [[ ! -s $kModel ]] || return 0
   local file
-  file=$(tools/fetch-model)
+  file=$(tools/fetch-model) || return
   mkdir -p "$(dirname "$kModel")"
   ln -sfn "$file" "$kModel"
 }

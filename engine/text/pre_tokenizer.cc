@@ -41,6 +41,10 @@ constexpr std::string_view kDeepseekPunctuation =
 /// Matches what \s+$ does, without a start at every space of a run: that would be quadratic.
 constexpr std::string_view kTrailingSpace = R"((?<!\s)\s+$)";
 
+/// Falcon looks for digits in GPT-2's byte alphabet, where six bytes of other characters are \p{N}.
+constexpr std::string_view kAlphabetDigits = R"([0-9\xB2\xB3\xB9\xBC-\xBE]+)";
+constexpr std::string_view kDigitTriple = "[0-9][0-9][0-9]";
+
 constexpr std::string_view kDigits = "<Digits>";
 constexpr std::string_view kBytes = "<ByteLevel>";
 constexpr std::string_view kByteWords = "<ByteLevel words>";
@@ -53,6 +57,7 @@ struct Description {
   Stages json;  // as PreTokenizerOfStages takes it; empty: no tokenizer.json maps here
   bool normalizes_nfc = false;
   bool takes_whole_words = false;
+  size_t byte_regexes = 0;  // so many of the last match bytes, not characters
 };
 
 constexpr std::array<Description, 12> kDescriptions = {{
@@ -71,9 +76,12 @@ constexpr std::array<Description, 12> kDescriptions = {{
      {kNewline, R"(\s?\p{L}+)", R"(\s?\p{P}+)", kHan, R"(\p{N})"},
      {kNewline, R"(\s?\p{L}+)", R"(\s?\p{P}+)", kHan, kDigits, kBytes}},
     {"falcon",
-     {R"([\p{P}$+<=>^~|`]+)", kGpt2, "[0-9][0-9][0-9]"},
-     {"<Punctuation runs>", kByteWords, "<Digits runs>", "[0-9][0-9][0-9]"}},
-    {"default", {R"([\p{P}$+<=>^~|]+)", kGpt2, R"(\p{N}+)", "[0-9][0-9][0-9]"}, {}},
+     {R"([\p{P}$+<=>^~|`]+)", kGpt2, kAlphabetDigits, kDigitTriple},
+     {"<Punctuation runs>", kByteWords, "<Digits runs>", kDigitTriple},
+     false,
+     false,
+     2},
+    {"default", {R"([\p{P}$+<=>^~|]+)", kGpt2, R"(\p{N}+)", kDigitTriple}, {}},
 }};
 
 }  // namespace
@@ -92,9 +100,12 @@ absl::StatusOr<PreTokenizer> PreTokenizer::Create(std::string_view name) {
         absl::StrCat("unknown pre-tokenizer '", std::string(name), "', known are ", known));
   }
   PreTokenizer pre_tokenizer;
-  for (const std::string_view regex : description->regexes) {
-    if (regex.empty()) break;
-    ASYMSERVE_ASSIGN_OR_RETURN(Regex stage, Regex::Compile(regex));
+  const auto* const end =
+      std::find(description->regexes.begin(), description->regexes.end(), std::string_view());
+  for (const auto* regex = description->regexes.begin(); regex != end; ++regex) {
+    const bool is_bytes = static_cast<size_t>(end - regex) <= description->byte_regexes;
+    const auto units = is_bytes ? Regex::Units::kBytes : Regex::Units::kCharacters;
+    ASYMSERVE_ASSIGN_OR_RETURN(Regex stage, Regex::Compile(*regex, units));
     pre_tokenizer.stages_.push_back(std::move(stage));
   }
   pre_tokenizer.normalizes_nfc_ = description->normalizes_nfc;

@@ -69,13 +69,13 @@ Regex::Regex(Regex&&) noexcept = default;
 Regex& Regex::operator=(Regex&&) noexcept = default;
 Regex::~Regex() = default;
 
-absl::StatusOr<Regex> Regex::Compile(std::string_view pattern, uint32_t match_limit) {
+absl::StatusOr<Regex> Regex::Compile(std::string_view pattern, Units units, uint32_t match_limit) {
+  const uint32_t unicode = units == Units::kCharacters ? PCRE2_UTF | PCRE2_UCP : 0;
   const std::string expanded = ExpandWhiteSpace(pattern);
   int error = 0;
   PCRE2_SIZE error_offset = 0;
   CodePointer code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expanded.data()), expanded.size(),
-                                 PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &error,
-                                 &error_offset, nullptr));
+                                 unicode | PCRE2_DOLLAR_ENDONLY, &error, &error_offset, nullptr));
   if (code == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("regular expression '", expanded, "' at byte ",
                                                    error_offset, ": ", ErrorText(error)));

@@ -15,18 +15,20 @@ namespace asymserve {
 /// Immutable; any thread.
 class Regex {
  public:
+  enum class Units : uint8_t { kCharacters, kBytes };  // what a pattern's `.` and classes match
+
   /// `\s` and `\S` mean Unicode's White_Space, classes and case follow Unicode, `$` is the end of
   /// the text only. `match_limit` bounds the backtracking of one match. InvalidArgument for a
   /// pattern that does not compile or that matches the empty string.
-  static absl::StatusOr<Regex> Compile(std::string_view pattern,
+  static absl::StatusOr<Regex> Compile(std::string_view pattern, Units units = Units::kCharacters,
                                        uint32_t match_limit = kDefaultMatchLimit);
   Regex(Regex&&) noexcept;
   Regex& operator=(Regex&&) noexcept;
   ~Regex();
 
-  /// Cuts each of `texts`, which are valid UTF-8, into its matches and what lies between them, and
-  /// appends the pieces in order. InvalidArgument, naming the offset, when a match exceeds its
-  /// limits.
+  /// Cuts each of `texts`, valid UTF-8 unless the units are bytes, into its matches and what lies
+  /// between them, and appends the pieces in order. InvalidArgument, naming the offset, when a
+  /// match exceeds its limits.
   absl::Status Split(std::span<const std::string_view> texts,
                      std::vector<std::string_view>& pieces) const;
 

@@ -15,7 +15,7 @@
 namespace asymserve {
 namespace {
 
-const char kReference[] = ASYMSERVE_SOURCE_DIR "/config/asymserve.yaml";
+constexpr char kReference[] = ASYMSERVE_SOURCE_DIR "/config/asymserve.yaml";
 
 std::string ReadText(const std::string& path) {
   std::ostringstream text;

@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
+
 namespace asymserve {
 namespace {
 
@@ -46,7 +48,8 @@ TEST(YamlEntriesTest, RefusesAnAliasBombAtItsFirstAnchor) {
   std::string text = "a: &a [x, x, x, x, x, x, x, x, x]\n";
   for (char c = 'b'; c <= 'z'; ++c) {
     const std::string last = std::string("*") + static_cast<char>(c - 1);
-    text += std::string(1, c) + ": &" + c + " [" + Repeat(last + ", ", 8) + last + "]\n";
+    text += absl::StrCat(std::string(1, c), ": &", std::string(1, c), " [", Repeat(last + ", ", 8),
+                         last, "]\n");
   }
   const auto entries = ReadYamlEntries(text, "f");
   EXPECT_EQ(std::string(entries.status().message()), "f:1: anchors (&name) are not supported");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/backend/cpu/cpu_backend.h"
+#include "engine/base/status.h"
 #include "engine/model/llama.h"
 
 namespace asymserve::testing {
@@ -19,19 +20,8 @@ class OneSequence {
 
   /// Opens a model file or folder; a failure is reported, and then model() is null.
   explicit OneSequence(const std::string& path) {
-    auto backend = MakeCpuBackend({.threads = 1});
-    if (!backend.ok()) return Fail(backend.status());
-    backend_ = *std::move(backend);
-    const auto file = OpenWeightFile(path);
-    if (!file.ok()) return Fail(file.status());
-    const AttentionShape& attention = (*file)->config().attention;
-    const KvShape shape{(*file)->config().layers, attention.kv_heads, attention.head_size};
-    if (const auto status = backend_->KvInit(shape, KvScheme(), kPages); !status.ok()) {
-      return Fail(status);
-    }
-    auto model = LlamaModel::Load(**file, *backend_, {.max_positions = 64 * kPages});
-    if (!model.ok()) return Fail(model.status());
-    model_ = *std::move(model);
+    const absl::Status status = Load(path);
+    EXPECT_TRUE(status.ok()) << status;
   }
 
   const LlamaModel* model() const { return model_.get(); }
@@ -54,7 +44,16 @@ class OneSequence {
   }
 
  private:
-  static void Fail(const absl::Status& status) { ADD_FAILURE() << status; }
+  absl::Status Load(const std::string& path) {
+    ASYMSERVE_ASSIGN_OR_RETURN(backend_, MakeCpuBackend({.threads = 1}));
+    ASYMSERVE_ASSIGN_OR_RETURN(const auto file, OpenWeightFile(path));
+    const AttentionShape& attention = file->config().attention;
+    const KvShape shape{file->config().layers, attention.kv_heads, attention.head_size};
+    ASYMSERVE_RETURN_IF_ERROR(backend_->KvInit(shape, KvScheme(), kPages));
+    ASYMSERVE_ASSIGN_OR_RETURN(model_,
+                               LlamaModel::Load(*file, *backend_, {.max_positions = 64 * kPages}));
+    return absl::OkStatus();
+  }
 
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<LlamaModel> model_;

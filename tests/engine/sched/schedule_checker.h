@@ -200,35 +200,47 @@ class ScheduleChecker {
   }
 
   void OnItem(const StepItem& item, Record& record) {
-    const int32_t end = item.begin + item.count;
-    const int32_t prompt = record.spec.prompt_tokens;
     ASSERT_GT(item.count, 0);
     ASSERT_EQ(item.begin, record.next) << "a token was skipped or repeated";
+    const int32_t end = item.begin + item.count;
     if (item.role == StepItem::Role::kPrefill) {
-      ASSERT_LE(end, prompt);
-      ASSERT_EQ(item.begin / options_.chunk_tokens, (end - 1) / options_.chunk_tokens);
-      ASSERT_EQ(item.sample, end == prompt && record.sampled == 0);
+      CheckPrefill(item, record);
     } else {
-      ASSERT_GE(item.begin, prompt);
-      ASSERT_LE(end, record.known());
-      ASSERT_EQ(item.begin / options_.page_tokens, (end - 1) / options_.page_tokens);
-      ASSERT_EQ(item.sample, end == record.known()) << "exactly the newest token samples";
-      if (item.sample) {
-        ASSERT_EQ(item.count, 1);
-      }
+      CheckDecode(item, record);
     }
-    const size_t pages =
-        static_cast<size_t>((end + options_.page_tokens - 1) / options_.page_tokens);
-    ASSERT_EQ(item.pages.size(), pages);
-    const size_t same = std::min(pages, record.pages.size());
-    ASSERT_TRUE(std::equal(record.pages.begin(), record.pages.begin() + same, item.pages.begin()))
-        << "a page moved while its sequence ran";
-    record.pages.assign(item.pages.begin(), item.pages.end());
+    OnPageTable(item, record);
     recomputed_ += static_cast<uint64_t>(std::max(0, std::min(end, record.farthest) - item.begin));
     record.next = end;
     record.farthest = std::max(record.farthest, end);
     record.sampled += item.sample ? 1 : 0;
     ++record.outstanding;
+  }
+
+  void CheckPrefill(const StepItem& item, const Record& record) const {
+    const int32_t end = item.begin + item.count;
+    const int32_t prompt = record.spec.prompt_tokens;
+    ASSERT_LE(end, prompt);
+    ASSERT_EQ(item.begin / options_.chunk_tokens, (end - 1) / options_.chunk_tokens);
+    ASSERT_EQ(item.sample, end == prompt && record.sampled == 0);
+  }
+
+  void CheckDecode(const StepItem& item, const Record& record) const {
+    const int32_t end = item.begin + item.count;
+    ASSERT_GE(item.begin, record.spec.prompt_tokens);
+    ASSERT_LE(end, record.known());
+    ASSERT_EQ(item.begin / options_.page_tokens, (end - 1) / options_.page_tokens);
+    ASSERT_EQ(item.sample, end == record.known()) << "exactly the newest token samples";
+    ASSERT_TRUE(!item.sample || item.count == 1);
+  }
+
+  void OnPageTable(const StepItem& item, Record& record) const {
+    const auto pages = static_cast<size_t>((item.begin + item.count + options_.page_tokens - 1) /
+                                           options_.page_tokens);
+    ASSERT_EQ(item.pages.size(), pages);
+    const auto known = std::span(record.pages).first(std::min(pages, record.pages.size()));
+    ASSERT_TRUE(std::equal(known.begin(), known.end(), item.pages.begin()))
+        << "a page moved while its sequence ran";
+    record.pages.assign(item.pages.begin(), item.pages.end());
   }
 
   void OnAdmitted(const StepPlan& plan, const std::set<SequenceId>& admitted) {

@@ -82,6 +82,7 @@ class SchedulerFixture : public ::testing::Test {
 
   static std::vector<uint64_t> Ids(const std::vector<SequenceId>& sequences) {
     std::vector<uint64_t> ids;
+    ids.reserve(sequences.size());
     for (const SequenceId id : sequences) ids.push_back(static_cast<uint64_t>(id));
     return ids;
   }

@@ -54,6 +54,10 @@ TEST(PreTokenizerTest, FalconCutsPunctuationRunsAndDigitTriples) {
   EXPECT_THAT(Words("falcon", "a+=b 12345"), ElementsAre("a", "+=", "b", " ", "123", "45"));
 }
 
+TEST(PreTokenizerTest, FalconCutsCharactersAtBytesThatItsAlphabetWritesAsDigits) {
+  EXPECT_THAT(Words("falcon", "a\xE2\xB9\x80"), ElementsAre("a", "\xE2", "\xB9", "\x80"));
+}
+
 TEST(PreTokenizerTest, DeepseekSeparatesHanFromLetters) {
   EXPECT_THAT(Words("deepseek-llm",
                     "ab\xE4\xB8\xAD\xE6\x96\x87"
@@ -94,7 +98,7 @@ TEST(PreTokenizerTest, AnUnknownNameIsRefusedWithTheKnownOnes) {
 }
 
 TEST(RegexTest, AMatchBeyondItsLimitIsAnErrorThatNamesTheOffset) {
-  const auto regex = Regex::Compile("x|(?:a+)+[bc]", 1000);
+  const auto regex = Regex::Compile("x|(?:a+)+[bc]", Regex::Units::kCharacters, 1000);
   ASSERT_TRUE(regex.ok()) << regex.status();
   const std::string text = "x" + std::string(40, 'a') + "d";
   std::vector<std::string_view> pieces;

@@ -1,0 +1,202 @@
+// Invariant 8 on real kernels: a request's tokens do not depend on its batch, the step budget, the
+// number of threads, the instruction set, or preemptions.
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/backend/cpu/cpu_backend.h"
+#include "engine/backend/cpu/isa.h"
+#include "engine/runtime/engine.h"
+#include "engine/runtime/model_loader.h"
+
+namespace asymserve {
+namespace {
+
+class TokenSink final : public OutputSink {
+ public:
+  bool Deliver(Delta delta) override {
+    std::lock_guard lock(mutex_);
+    for (const TokenInfo& token : delta.tokens) {
+      tokens_.push_back(token.id);
+      logprobs_.push_back(token.logprob);
+    }
+    if (delta.finish != FinishReason::kNone) {
+      EXPECT_NE(delta.finish, FinishReason::kError) << delta.error;
+      done_ = true;
+      changed_.notify_all();
+    }
+    return true;
+  }
+  void Wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return done_; });
+  }
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  const std::vector<float>& logprobs() const { return logprobs_; }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool done_ = false;
+  std::vector<int32_t> tokens_;
+  std::vector<float> logprobs_;
+};
+
+struct EngineSetup {
+  int threads = 1;
+  Isa isa = Isa::kAuto;
+  int32_t max_running = 16;
+  int32_t step_tokens = 512;
+  int32_t pages = 0;  // 0: as many as the memory holds
+};
+
+class Server {
+ public:
+  Server(const std::string& path, const EngineSetup& setup, int32_t context_tokens) {
+    CpuOptions cpu;
+    cpu.threads = setup.threads;
+    cpu.isa = setup.isa;
+    auto backend = MakeCpuBackend(cpu);
+    EXPECT_TRUE(backend.ok()) << backend.status();
+    backend_ = *std::move(backend);
+    LoadOptions options;
+    options.path = path;
+    options.kv_memory_bytes = 64 << 20;
+    options.max_context_tokens = context_tokens;
+    options.max_running = setup.max_running;
+    options.step_tokens = setup.step_tokens;
+    auto loaded = LoadModel(*backend_, options);
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    loaded_ = *std::move(loaded);
+    EngineOptions engine = loaded_.engine_options;
+    if (setup.pages > 0) engine.pages = setup.pages;
+    engine.watermark_pages = 0;
+    engine_ = std::make_unique<Engine>(*loaded_.model, *loaded_.tokenizer, engine);
+  }
+
+  std::vector<std::shared_ptr<TokenSink>> Run(const std::vector<GenerateRequest>& requests) {
+    std::vector<std::shared_ptr<TokenSink>> sinks;
+    for (const GenerateRequest& request : requests) {
+      sinks.push_back(std::make_shared<TokenSink>());
+      const auto id = engine_->Submit(request, sinks.back());
+      EXPECT_TRUE(id.ok()) << id.status();
+    }
+    for (const auto& sink : sinks) sink->Wait();
+    return sinks;
+  }
+  const EngineMetrics& metrics() const { return engine_->metrics(); }
+  int32_t vocabulary() const { return loaded_.config.vocabulary; }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  LoadedModel loaded_;
+  std::unique_ptr<Engine> engine_;
+};
+
+std::vector<GenerateRequest> MixedRequests(int count, int32_t max_prompt, int32_t max_new,
+                                           int32_t vocabulary) {
+  std::mt19937 random(11);
+  std::vector<GenerateRequest> requests;
+  for (int i = 0; i < count; ++i) {
+    GenerateRequest request;
+    request.prompt.resize(1 + random() % static_cast<uint32_t>(max_prompt));
+    for (int32_t& token : request.prompt) {
+      token = static_cast<int32_t>(random() % static_cast<uint32_t>(vocabulary));
+    }
+    request.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
+    request.sampling.top_p = 0.95f;
+    request.has_seed = true;
+    request.sampling.seed = static_cast<uint64_t>(i);
+    request.stop.max_tokens = 1 + static_cast<int32_t>(random() % static_cast<uint32_t>(max_new));
+    request.stop.ignore_eos = true;
+    request.logprobs = 0;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+void ExpectSame(const std::vector<std::shared_ptr<TokenSink>>& actual,
+                const std::vector<std::shared_ptr<TokenSink>>& expected, const std::string& what) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (size_t i = 0; i < actual.size(); ++i) {
+    EXPECT_EQ(actual[i]->tokens(), expected[i]->tokens()) << what << ", request " << i;
+    EXPECT_EQ(actual[i]->logprobs(), expected[i]->logprobs()) << what << ", request " << i;
+  }
+}
+
+constexpr char kStories[] = ASYMSERVE_SOURCE_DIR "/tests/golden/stories260K.gguf";
+
+class InvarianceTest : public ::testing::Test {
+ protected:
+  // Each request by itself, one after the other.
+  static std::vector<std::shared_ptr<TokenSink>> Alone(const std::string& path,
+                                                       const std::vector<GenerateRequest>& requests,
+                                                       int32_t context) {
+    Server server(path, {}, context);
+    std::vector<std::shared_ptr<TokenSink>> sinks;
+    for (const GenerateRequest& request : requests) {
+      sinks.push_back(server.Run({request}).front());
+    }
+    return sinks;
+  }
+};
+
+TEST_F(InvarianceTest, TokensAndLogProbsDoNotDependOnBatchThreadsOrStepBudget) {
+  const auto requests = MixedRequests(24, 200, 150, 512);
+  const auto alone = Alone(kStories, requests, 512);
+  for (const EngineSetup& setup :
+       {EngineSetup{1, Isa::kAuto, 16, 512}, EngineSetup{2, Isa::kAuto, 24, 37},
+        EngineSetup{3, Isa::kAuto, 5, 64}, EngineSetup{2, Isa::kAuto, 2, 2}}) {
+    Server server(kStories, setup, 512);
+    ExpectSame(server.Run(requests), alone,
+               "threads " + std::to_string(setup.threads) + ", step tokens " +
+                   std::to_string(setup.step_tokens));
+  }
+}
+
+TEST_F(InvarianceTest, TokensAndLogProbsDoNotDependOnPreemption) {
+  const auto requests = MixedRequests(24, 200, 150, 512);
+  const auto alone = Alone(kStories, requests, 512);
+  EngineSetup setup;
+  setup.threads = 2;
+  setup.pages = 10;  // of the about 70 that they fill together
+  Server server(kStories, setup, 512);
+  ExpectSame(server.Run(requests), alone, "10 pages");
+  EXPECT_GT(server.metrics().preemptions.value(), 0u);
+  EXPECT_GT(server.metrics().recomputed_tokens.value(), 0u);
+}
+
+TEST_F(InvarianceTest, TokensAndLogProbsDoNotDependOnTheInstructionSet) {
+  const auto requests = MixedRequests(6, 60, 40, 512);
+  const auto alone = Alone(kStories, requests, 512);
+  for (const Isa isa : SupportedIsas()) {
+    EngineSetup setup;
+    setup.isa = isa;
+    Server server(kStories, setup, 512);
+    ExpectSame(server.Run(requests), alone, std::string(IsaName(isa)));
+  }
+}
+
+TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameAloneAndInABatchOfSixteenWithPreemptions) {
+  if (!std::filesystem::exists(ASYMSERVE_MODEL_FILE)) {
+    GTEST_SKIP() << "no model at " ASYMSERVE_MODEL_FILE " (tools/test fetches it)";
+  }
+  const auto requests = MixedRequests(16, 300, 24, 49152);
+  const auto alone = Alone(ASYMSERVE_MODEL_FILE, requests, 512);
+  EngineSetup setup;
+  setup.threads = 2;
+  setup.step_tokens = 150;
+  setup.pages = 12;
+  Server server(ASYMSERVE_MODEL_FILE, setup, 512);
+  ExpectSame(server.Run(requests), alone, "batch of sixteen");
+}
+
+}  // namespace
+}  // namespace asymserve
