@@ -2,7 +2,8 @@
 // detokenizer and delivery included. Prints a table and, with --json, one JSON object.
 //
 //   build/release/bin/bench_engine --model FILE [--threads 2] [--json]
-//   V/bin/python bench/engine/compare_llama_cpp.py --model FILE --bench build/release/bin/bench_engine
+//   V/bin/python bench/engine/compare_llama_cpp.py --model FILE --bench
+//   build/release/bin/bench_engine
 
 #include <algorithm>
 #include <chrono>
@@ -16,10 +17,11 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "nlohmann/json.hpp"
+
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/runtime/engine.h"
 #include "engine/runtime/model_loader.h"
-#include "nlohmann/json.hpp"
 
 namespace asymserve {
 namespace {
@@ -112,8 +114,7 @@ int Run(const Options& options) {
     auto sink = std::make_shared<Collector>(streams);
     const auto begin = Clock::now();
     for (int i = 0; i < streams; ++i) {
-      auto id = engine.Submit(
-          MakeRequest(prompt, tokens, i, loaded->config.vocabulary), sink);
+      auto id = engine.Submit(MakeRequest(prompt, tokens, i, loaded->config.vocabulary), sink);
       if (!id.ok()) std::cerr << id.status() << '\n', std::exit(1);
     }
     sink->Wait();
@@ -148,9 +149,8 @@ int Run(const Options& options) {
     return 0;
   }
   std::printf("%s, %d threads, %s: loaded in %.3f s, %.1f MB resident\n",
-              std::string((*backend)->name()).c_str(), options.threads,
-              loaded->weight_type.c_str(), load_seconds,
-              result["resident_bytes"].get<double>() / 1e6);
+              std::string((*backend)->name()).c_str(), options.threads, loaded->weight_type.c_str(),
+              load_seconds, result["resident_bytes"].get<double>() / 1e6);
   std::printf("prefill of %d tokens: %.0f tokens/s\n", options.prefill_tokens, best_prefill);
   for (const int streams : options.streams) {
     std::printf("decode of %d tokens, %2d streams: %.0f tokens/s\n", options.decode_tokens, streams,

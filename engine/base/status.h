@@ -16,10 +16,12 @@
 #define ASYMSERVE_CONCAT(a, b) ASYMSERVE_CONCAT_INNER(a, b)
 #define ASYMSERVE_ASSIGN_OR_RETURN(left, expression) \
   ASYMSERVE_ASSIGN_OR_RETURN_INNER(ASYMSERVE_CONCAT(status_or_, __LINE__), left, expression)
+// NOLINTBEGIN(bugprone-macro-parentheses): `left` may be a declaration.
 #define ASYMSERVE_ASSIGN_OR_RETURN_INNER(name, left, expression) \
   auto name = (expression);                                      \
   if (!name.ok()) return std::move(name).status();               \
   left = *std::move(name)
+// NOLINTEND(bugprone-macro-parentheses)
 
 namespace asymserve {
 

@@ -56,7 +56,7 @@ absl::Status ByteLevelTokenizer::ReadMerges() {
     const std::string_view merge = spec_.merges[rank];
     const size_t space = merge.find(' ', 1);  // the alphabet has no space
     joined.clear();
-    if (space == merge.npos || !AppendAlphabetBytes(merge.substr(0, space), joined)) {
+    if (space == std::string_view::npos || !AppendAlphabetBytes(merge.substr(0, space), joined)) {
       return absl::InvalidArgumentError(absl::StrCat("merge ", rank, " '", spec_.merges[rank],
                                                      "' is not two tokens with a space between"));
     }

@@ -34,9 +34,9 @@ absl::StatusOr<bool> BoolField(const nlohmann::json& object, const char* key, bo
 }
 
 absl::StatusOr<const nlohmann::json*> ArrayField(const nlohmann::json& object, const char* key) {
-  static const nlohmann::json kEmpty = nlohmann::json::array();
+  static const nlohmann::json empty = nlohmann::json::array();
   const nlohmann::json* const field = FindField(object, key);
-  if (field == nullptr) return &kEmpty;
+  if (field == nullptr) return &empty;
   if (!field->is_array()) return WrongType(key, *field, "an array");
   return field;
 }

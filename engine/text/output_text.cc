@@ -4,7 +4,7 @@
 
 namespace asymserve {
 
-OutputText::OutputText(const Tokenizer& tokenizer, OutputTextOptions options)
+OutputText::OutputText(const Tokenizer& tokenizer, const OutputTextOptions& options)
     : tokenizer_(tokenizer),
       include_stop_(options.include_stop),
       skip_special_(options.skip_special),
@@ -50,7 +50,7 @@ void OutputText::Finish(std::string& out) {
 std::string Decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, bool skip_special) {
   OutputTextOptions options;
   options.skip_special = skip_special;
-  OutputText text(tokenizer, std::move(options));
+  OutputText text(tokenizer, options);
   std::string out;
   for (const int32_t id : ids) text.Append(id, out);
   text.Finish(out);

@@ -27,7 +27,7 @@ struct OutputTextOptions {
 class OutputText {
  public:
   /// `tokenizer` outlives this object.
-  OutputText(const Tokenizer& tokenizer, OutputTextOptions options);
+  OutputText(const Tokenizer& tokenizer, const OutputTextOptions& options);
 
   /// Takes the next token and appends to `out` the text that is now certain. Returns the index of
   /// the stop string that is complete: the one that completes first as the text is read byte by

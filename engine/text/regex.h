@@ -22,6 +22,8 @@ class Regex {
   /// pattern that does not compile or that matches the empty string.
   static absl::StatusOr<Regex> Compile(std::string_view pattern, Units units = Units::kCharacters,
                                        uint32_t match_limit = kDefaultMatchLimit);
+  Regex(const Regex&) = delete;
+  Regex& operator=(const Regex&) = delete;
   Regex(Regex&&) noexcept;
   Regex& operator=(Regex&&) noexcept;
   ~Regex();

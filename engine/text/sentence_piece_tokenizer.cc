@@ -33,14 +33,14 @@ std::optional<uint8_t> ByteOfToken(std::string_view token) {
   if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
   const size_t high = kDigits.find(token[3]);
   const size_t low = kDigits.find(token[4]);
-  if (high == kDigits.npos || low == kDigits.npos) return std::nullopt;
+  if (high == std::string_view::npos || low == std::string_view::npos) return std::nullopt;
   return static_cast<uint8_t>(high * 16 + low);
 }
 
 bool HasInnerSpace(std::string_view piece) {
   size_t at = 0;
   while (piece.substr(at, kSpace.size()) == kSpace) at += kSpace.size();
-  return piece.find(kSpace, at) != piece.npos;
+  return piece.find(kSpace, at) != std::string_view::npos;
 }
 
 }  // namespace
@@ -114,7 +114,8 @@ absl::Status SentencePieceTokenizer::ReadMerges() {
     const std::string_view merge = spec_.merges[rank];
     const size_t space = merge.find(' ', 1);
     const std::string_view left_text = merge.substr(0, space);
-    const std::string_view right_text = space == merge.npos ? "" : merge.substr(space + 1);
+    const std::string_view right_text =
+        space == std::string_view::npos ? "" : merge.substr(space + 1);
     std::string joined(left_text);
     joined += right_text;
     const auto left = pieces_.find(left_text);

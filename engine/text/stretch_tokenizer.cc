@@ -64,7 +64,8 @@ absl::StatusOr<std::vector<int32_t>> StretchTokenizer::Encode(std::string_view t
   if (options.add_special && spec_.add_bos) ids.push_back(spec_.bos);
   for (size_t at = 0; at < text.size();) {
     const auto special = special_tokens_.Find(text, at, options.parse_special);
-    std::string_view stretch = text.substr(at, special ? special->begin - at : text.npos);
+    std::string_view stretch =
+        text.substr(at, special ? special->begin - at : std::string_view::npos);
     const size_t offset = at;
     at += stretch.size();
     if (special) {

@@ -21,7 +21,9 @@ class AlphabetModel final : public Model {
 
   absl::StatusOr<TensorView> Forward(const Batch& batch) override {
     std::unique_lock lock(mutex_);
+    in_step_ = true;
     changed_.wait(lock, [this] { return !held_; });
+    in_step_ = false;
     if (broken_) return absl::InternalError("the device is gone");
     logits_.assign(batch.logit_rows.size() * kVocabulary, 0.0f);
     for (size_t row = 0; row < batch.logit_rows.size(); ++row) {
@@ -36,6 +38,11 @@ class AlphabetModel final : public Model {
   /// Steps wait from now on until Release.
   void Hold() { Set(held_, true); }
   void Release() { Set(held_, false); }
+  /// Whether the engine thread is in a step, held back.
+  bool in_step() {
+    std::lock_guard lock(mutex_);
+    return in_step_;
+  }
   /// Every further step fails.
   void Break() { Set(broken_, true); }
 
@@ -50,8 +57,20 @@ class AlphabetModel final : public Model {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool held_ = false, broken_ = false;
+  bool held_ = false, broken_ = false, in_step_ = false;
   std::vector<float> logits_;
+};
+
+/// Holds the steps of a model during its life. Declare it behind the futures that wait for them.
+class HoldSteps {
+ public:
+  explicit HoldSteps(AlphabetModel& model) : model_(model) { model_.Hold(); }
+  HoldSteps(const HoldSteps&) = delete;
+  HoldSteps& operator=(const HoldSteps&) = delete;
+  ~HoldSteps() { model_.Release(); }
+
+ private:
+  AlphabetModel& model_;
 };
 
 }  // namespace asymserve::testing

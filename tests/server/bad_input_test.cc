@@ -40,7 +40,7 @@ class BadInputTest : public ProcessFixture {
 };
 
 TEST_F(BadInputTest, EveryBadRequestIsInvalidArgumentThatNamesTheField) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   struct Case {
     const char* field;
     std::function<void(v1::GenerateRequest&)> spoil;
@@ -95,7 +95,7 @@ TEST_F(BadInputTest, EveryBadRequestIsInvalidArgumentThatNamesTheField) {
 }
 
 TEST_F(BadInputTest, InvalidUtf8AndMalformedBytesAreInvalidArgument) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   const grpc::Status utf8 =
       SendRaw(std::string("\x0A\x03"
                           "a\xFFz"));
@@ -109,7 +109,7 @@ TEST_F(BadInputTest, InvalidUtf8AndMalformedBytesAreInvalidArgument) {
 }
 
 TEST_F(BadInputTest, AMessageOfAHundredMegabytesIsRefusedByItsSize) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   const grpc::Status status = Unary(Request(std::string(100'000'000, 'x'), 3));
   EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_THAT(status.error_message(), HasSubstr("4194304"));
@@ -117,7 +117,7 @@ TEST_F(BadInputTest, AMessageOfAHundredMegabytesIsRefusedByItsSize) {
 }
 
 TEST_F(BadInputTest, AnUnknownMethodIsUnimplemented) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   grpc::GenericStub generic(server_->Channel());
   grpc::ClientContext context;
   grpc::CompletionQueue queue;

@@ -25,7 +25,7 @@ class ClientTest : public ProcessFixture {
 };
 
 TEST_F(ClientTest, CompletePrintsTheTextOfTheStream) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   const std::string expected = UnaryText(Request("hello", 12)) + "\n";
   const std::vector<std::string> options = {"--max-tokens", "12", "--seed", "1", "--ignore-eos"};
   std::vector<std::string> arguments = {"complete", "hello", "--stats"};
@@ -40,7 +40,7 @@ TEST_F(ClientTest, CompletePrintsTheTextOfTheStream) {
 }
 
 TEST_F(ClientTest, JsonIsOneObjectAMessageAndEndsWithTheFinal) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   const Finished result =
       Client({"complete", "hello", "--json", "--max-tokens", "4", "--ignore-eos"});
   EXPECT_EQ(result.status, 0) << result.err;
@@ -50,7 +50,7 @@ TEST_F(ClientTest, JsonIsOneObjectAMessageAndEndsWithTheFinal) {
 }
 
 TEST_F(ClientTest, ChatAnswersOnceOrLineByLine) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   const Finished once = Client({"chat", "hi", "--system", "be brief", "--max-tokens", "3"});
   EXPECT_EQ(once.status, 0) << once.err;
   const Finished turns = Client({"chat", "--max-tokens", "3", "--stats"}, "one\ntwo\n");
@@ -59,7 +59,7 @@ TEST_F(ClientTest, ChatAnswersOnceOrLineByLine) {
 }
 
 TEST_F(ClientTest, HealthAndInfoDescribeTheServer) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   EXPECT_EQ(Client({"health"}).out, "SERVING\n");
   const Finished unknown = Client({"health", "no.such.Service"});
   EXPECT_EQ(unknown.status, 1);
@@ -70,7 +70,7 @@ TEST_F(ClientTest, HealthAndInfoDescribeTheServer) {
 }
 
 TEST_F(ClientTest, ErrorsArePrintedWithCodeAndMessage) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   const Finished refused = Client({"complete", "x", "-n", "0"});
   EXPECT_EQ(refused.status, 1);
   EXPECT_THAT(refused.err, HasSubstr("INVALID_ARGUMENT: n: 0"));
@@ -81,7 +81,7 @@ TEST_F(ClientTest, ErrorsArePrintedWithCodeAndMessage) {
 }
 
 TEST_F(ClientTest, CtrlCCancelsTheCallOnTheServer) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   const Finished result =
       RunProgram({ASYMSERVE_CLIENT_BINARY, "complete", "x", "-n", "16", "--max-tokens", "4000",
                   "--ignore-eos", "--address", server_->address()},

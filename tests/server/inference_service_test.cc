@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 using InferenceServiceTest = ServiceFixture;
 
 TEST_F(InferenceServiceTest, StreamsTheTextAndEndsWithTheReasonAndTheCounts) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   grpc::ClientContext context;
   const auto reader = stub_->Generate(&context, Request("xyz", 5));
   std::string text;
@@ -41,7 +41,7 @@ TEST_F(InferenceServiceTest, StreamsTheTextAndEndsWithTheReasonAndTheCounts) {
 }
 
 TEST_F(InferenceServiceTest, TheUnaryAnswerEqualsTheJoinedStream) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   v1::GenerateRequest request = Request("m", 60);
   request.mutable_stop()->add_strings("stu");
   request.set_n(3);
@@ -62,7 +62,7 @@ TEST_F(InferenceServiceTest, TheUnaryAnswerEqualsTheJoinedStream) {
 }
 
 TEST_F(InferenceServiceTest, ReturnsTokenIdsAndLogProbsOnlyWhenAsked) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   v1::GenerateRequest request = Request("a", 3);
   for (const int logprobs : {-1, 0, 2}) {
     request.clear_logprobs();
@@ -83,7 +83,7 @@ TEST_F(InferenceServiceTest, ReturnsTokenIdsAndLogProbsOnlyWhenAsked) {
 }
 
 TEST_F(InferenceServiceTest, ChatAnswersBehindTheModelsOwnTemplate) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   v1::ChatRequest request;
   request.mutable_sampling()->set_temperature(0);
   request.mutable_stop()->set_max_tokens(3);
@@ -105,7 +105,7 @@ TEST_F(InferenceServiceTest, ChatAnswersBehindTheModelsOwnTemplate) {
 }
 
 TEST_F(InferenceServiceTest, TokenizeAndDetokenizeInvertEachOther) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   v1::TokenizeRequest tokenize;
   tokenize.set_text("grüße, world \xF0\x9F\x8C\x8D");
   v1::TokenizeResponse ids;
@@ -129,12 +129,13 @@ TEST_F(InferenceServiceTest, TokenizeAndDetokenizeInvertEachOther) {
 TEST_F(InferenceServiceTest, RefusesWithRetryInfoBeforeParsingWhenTheQueueIsFull) {
   engine_options_.max_running = 1;
   engine_options_.max_waiting = 1;
-  Start();
-  model_.Hold();
+  ASSERT_NO_FATAL_FAILURE(Start());
   std::string first_text, second_text;
-  auto first = std::async([&] { return Generate(Request("a", 4), first_text); });
-  ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
-  auto second = std::async([&] { return Generate(Request("a", 4), second_text); });
+  std::future<grpc::Status> first, second;
+  const HoldSteps hold(model_);
+  first = std::async([&] { return Generate(Request("a", 4), first_text); });
+  ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
+  second = std::async([&] { return Generate(Request("a", 4), second_text); });
   ASSERT_TRUE(Eventually([&] { return !engine_->HasRoom(1); }));
 
   // Not a request at all: bytes that are not parsed cannot be refused as malformed.
@@ -173,7 +174,7 @@ TEST_F(InferenceServiceTest, RefusesWithRetryInfoBeforeParsingWhenTheQueueIsFull
 
 TEST_F(InferenceServiceTest, RefusesAllSequencesOfARequestThatDoNotFitTheQueueTogether) {
   engine_options_.max_waiting = 2;
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   v1::GenerateRequest request = Request("a", 4);
   request.set_n(3);
   std::string text;
@@ -184,7 +185,7 @@ TEST_F(InferenceServiceTest, RefusesAllSequencesOfARequestThatDoNotFitTheQueueTo
 }
 
 TEST_F(InferenceServiceTest, ACancelledStreamFreesItsPagesAndIsCountedAsCancelled) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   grpc::ClientContext context;
   const auto reader = stub_->Generate(&context, Request("a", 4000));
   v1::GenerateResponse message;
@@ -201,11 +202,12 @@ TEST_F(InferenceServiceTest, ACancelledStreamFreesItsPagesAndIsCountedAsCancelle
 
 TEST_F(InferenceServiceTest, ACallWhoseDeadlinePassesInTheQueueEndsWithDeadlineExceeded) {
   engine_options_.max_running = 1;
-  Start();
-  model_.Hold();
+  ASSERT_NO_FATAL_FAILURE(Start());
   std::string text;
-  auto first = std::async([&] { return Generate(Request("a", 2), text); });
-  ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
+  std::future<grpc::Status> first;
+  const HoldSteps hold(model_);
+  first = std::async([&] { return Generate(Request("a", 2), text); });
+  ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
   v1::GenerateUnaryResponse response;
@@ -218,7 +220,7 @@ TEST_F(InferenceServiceTest, ACallWhoseDeadlinePassesInTheQueueEndsWithDeadlineE
 }
 
 TEST_F(InferenceServiceTest, ADeviceErrorEndsTheCallWithInternalAndLaterOnesWithUnavailable) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   model_.Break();
   std::string text;
   const grpc::Status status = Generate(Request("a", 4), text);
@@ -245,7 +247,7 @@ TEST_F(InferenceServiceTest, IsUnavailableUntilAModelIsServed) {
 }
 
 TEST_F(InferenceServiceTest, DescribesTheModel) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   grpc::ClientContext context;
   v1::GetModelInfoResponse info;
   ASSERT_TRUE(stub_->GetModelInfo(&context, {}, &info).ok());
@@ -257,7 +259,7 @@ TEST_F(InferenceServiceTest, DescribesTheModel) {
 }
 
 TEST_F(InferenceServiceTest, ChatNamesWhyAModelCannotDoIt) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   served_.chat_template = nullptr;
   served_.chat_template_error = absl::FailedPreconditionError("no template here");
   v1::ChatRequest request;

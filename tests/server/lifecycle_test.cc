@@ -47,7 +47,7 @@ class LifecycleTest : public ProcessFixture {
 };
 
 TEST_F(LifecycleTest, SigtermFinishesWhatRunsRefusesTheRestAndExitsWithZero) {
-  Start({"server.drain_seconds=60"});
+  ASSERT_NO_FATAL_FAILURE(Start({"server.drain_seconds=60"}));
   auto running = StartStream(4000);
   server_->Signal(SIGTERM);
   ASSERT_TRUE(server_->WaitForLog(" draining "));
@@ -62,7 +62,7 @@ TEST_F(LifecycleTest, SigtermFinishesWhatRunsRefusesTheRestAndExitsWithZero) {
 }
 
 TEST_F(LifecycleTest, TheDrainBudgetEndsWhatRunsTooLong) {
-  Start({"server.drain_seconds=0.05"});
+  ASSERT_NO_FATAL_FAILURE(Start({"server.drain_seconds=0.05"}));
   v1::GenerateRequest request = Request("endless", 4000);
   request.set_n(8);
   grpc::ClientContext context;
@@ -77,7 +77,7 @@ TEST_F(LifecycleTest, TheDrainBudgetEndsWhatRunsTooLong) {
 }
 
 TEST_F(LifecycleTest, ASecondSignalExitsAtOnce) {
-  Start({"server.drain_seconds=600"});
+  ASSERT_NO_FATAL_FAILURE(Start({"server.drain_seconds=600"}));
   v1::GenerateRequest request = Request("endless", 4000);
   request.set_n(16);
   grpc::ClientContext context;
@@ -93,7 +93,7 @@ TEST_F(LifecycleTest, ASecondSignalExitsAtOnce) {
 }
 
 TEST_F(LifecycleTest, OverloadIsRefusedWithRetryInfo) {
-  Start({"engine.max_running=1", "engine.max_waiting=1"});
+  ASSERT_NO_FATAL_FAILURE(Start({"engine.max_running=1", "engine.max_waiting=1"}));
   auto running = StartStream(3000);
   auto waiting = std::async(std::launch::async, [&] { return Unary(Request("wait", 1)); });
   ASSERT_TRUE(Eventually([&] { return server_->Metrics()["asymserve_sequences_waiting"] == 1; }));
@@ -110,7 +110,7 @@ TEST_F(LifecycleTest, OverloadIsRefusedWithRetryInfo) {
 }
 
 TEST_F(LifecycleTest, LogsOneLineForEachRequestAndNeverItsText) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   ASSERT_TRUE(Unary(Request("sesame-open", 5)).ok());
   ASSERT_TRUE(server_->WaitForLog(" request "));
   const std::string log = server_->log();
@@ -122,7 +122,7 @@ TEST_F(LifecycleTest, LogsOneLineForEachRequestAndNeverItsText) {
 }
 
 TEST_F(LifecycleTest, ATakenPortIsAnErrorThatNamesTheAddress) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   for (const auto& [option, address] :
        {std::pair{"server.address", server_->address()},
         std::pair{"metrics.address", server_->LogValue("metrics", "address")}}) {

@@ -85,7 +85,7 @@ class LoadTest : public ProcessFixture {
 
 TEST_F(LoadTest, SixtyFourStreamsWithCancelsDeadlinesAndSlowReadersLeaveNothingBehind) {
   SCOPED_TRACE(kSeed);
-  Start({"server.stream_queue_messages=200", "engine.max_running=16"});
+  ASSERT_NO_FATAL_FAILURE(Start({"server.stream_queue_messages=200", "engine.max_running=16"}));
   ASSERT_TRUE(Unary(Request("warm up", 4)).ok());
   const int threads = server_->threads();
   const int descriptors = server_->descriptors();
@@ -144,7 +144,7 @@ TEST_F(LoadTest, SixtyFourStreamsWithCancelsDeadlinesAndSlowReadersLeaveNothingB
 }
 
 TEST_F(LoadTest, ADisconnectFreesThePages) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   {
     const auto stub = server_->Stub();
     grpc::ClientContext context;
@@ -159,7 +159,7 @@ TEST_F(LoadTest, ADisconnectFreesThePages) {
 }
 
 TEST_F(LoadTest, SixteenPromptsAnswerTheSameTogetherAsAlone) {
-  Start({"engine.max_running=16"});
+  ASSERT_NO_FATAL_FAILURE(Start({"engine.max_running=16"}));
   const auto generate = [&](int i) {
     v1::GenerateRequest request = Request(std::string(static_cast<size_t>(1 + 13 * i), 'p'), 40);
     request.mutable_sampling()->set_seed(static_cast<uint64_t>(i));

@@ -28,7 +28,7 @@ TEST_F(MetricsExporterTest, BeforeAModelIsServedOnlyTheServersFamiliesExist) {
 }
 
 TEST_F(MetricsExporterTest, CountsWhatTheClientsSaw) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   exporter_.StartServing(served_, {{"weights", 0.25}});
   std::string text;
   ASSERT_TRUE(Generate(Request("a", 7), text).ok());

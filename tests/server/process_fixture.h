@@ -28,8 +28,9 @@ class ProcessFixture : public ::testing::Test {
   }
 
   void Start(std::vector<std::string> options = {}) {
-    std::vector<std::string> arguments = {
-        "--model", model_path_, "--set", "engine.threads=1", "--set", "engine.kv_memory=64MiB"};
+    std::vector<std::string> arguments = {"--model", model_path_,
+                                          "--set",   "engine.threads=1",
+                                          "--set",   "engine.kv_memory_bytes=64MiB"};
     for (const std::string& option : options) {
       arguments.emplace_back("--set");
       arguments.push_back(option);

@@ -41,7 +41,7 @@ class Server:
             "server.address=127.0.0.1:0",
             "metrics.address=127.0.0.1:0",
             "engine.threads=1",
-            "engine.kv_memory=64MiB",
+            "engine.kv_memory_bytes=64MiB",
         ) + options:
             arguments += ["--set", option]
         self.process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)

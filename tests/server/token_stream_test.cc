@@ -27,7 +27,7 @@ class TokenStreamTest : public ServiceFixture {
 
 TEST_F(TokenStreamTest, ASlowReaderAloneIsCutOffWithResourceExhausted) {
   stream_options_.max_unread_deltas = 64;
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   grpc::ClientContext context;
   const auto slow = stub_->Generate(&context, Flood());
   ASSERT_TRUE(Eventually([&] { return metrics_.slow_readers.value() == 1; }));
@@ -47,7 +47,7 @@ TEST_F(TokenStreamTest, ASlowReaderAloneIsCutOffWithResourceExhausted) {
 TEST_F(TokenStreamTest, AReaderThatNeverReadsIsDroppedAfterTheGrace) {
   stream_options_.max_unread_deltas = 64;
   stream_options_.cut_off_grace = std::chrono::milliseconds(50);
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   grpc::ClientContext context;
   const auto stuck = stub_->Generate(&context, Flood());
   EXPECT_TRUE(Eventually(
@@ -58,7 +58,7 @@ TEST_F(TokenStreamTest, AReaderThatNeverReadsIsDroppedAfterTheGrace) {
 
 TEST_F(TokenStreamTest, ALaggingReaderGetsTheSameTextInFewerMessages) {
   stream_options_.max_unread_deltas = 1'000'000;
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   v1::GenerateRequest request = Request("z", 3000);
   request.set_logprobs(20);
   grpc::ClientContext context;
@@ -82,7 +82,7 @@ TEST_F(TokenStreamTest, ALaggingReaderGetsTheSameTextInFewerMessages) {
 }
 
 TEST_F(TokenStreamTest, EverySequenceOfARequestGetsItsOwnTextAndFinal) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   v1::GenerateRequest request = Request("c", 40);
   request.set_n(5);
   grpc::ClientContext context;
@@ -103,7 +103,7 @@ TEST_F(TokenStreamTest, EverySequenceOfARequestGetsItsOwnTextAndFinal) {
 using DrainTest = ServiceFixture;
 
 TEST_F(DrainTest, RefusesNewWorkFinishesOldWorkAndTurnsNotServing) {
-  Start();
+  ASSERT_NO_FATAL_FAILURE(Start());
   model_.Hold();
   std::string text;
   auto running = std::async([&] { return Generate(Request("a", 8), text); });
@@ -136,12 +136,14 @@ TEST_F(DrainTest, RefusesNewWorkFinishesOldWorkAndTurnsNotServing) {
 }
 
 TEST_F(DrainTest, CancelsWhatTheBudgetDoesNotCover) {
-  Start();
-  model_.Hold();
+  ASSERT_NO_FATAL_FAILURE(Start());
   std::string text;
-  auto running = std::async([&] { return Generate(Request("a", 4000), text); });
-  ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
-  auto drained = std::async(
+  std::future<grpc::Status> running;
+  std::future<bool> drained;
+  const HoldSteps hold(model_);
+  running = std::async([&] { return Generate(Request("a", 4000), text); });
+  ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
+  drained = std::async(
       [&] { return Drain(*server_, *service_, *engine_, std::chrono::milliseconds(20)); });
   EXPECT_NE(running.get().error_code(), StatusCode::OK);
   model_.Release();

@@ -21,8 +21,8 @@ struct PortableSimd {
   };
 
   // Rows (and panels) that the kernels keep in registers at once.
-  static constexpr int kQuantRows = 2;
-  static constexpr int kFloatRows = 2;
+  static constexpr int kQuantRows = 1;
+  static constexpr int kFloatRows = 1;
   static constexpr int kFloatPanels = 1;
   static constexpr int kScoreRows = 1;
   static constexpr int kValueRows = 1;

@@ -197,14 +197,6 @@ TEST_F(RunAheadTest, APassedDeadlineTakesEffectAfterTheOutstandingPlansCommit) {
 }
 
 TEST_F(RunAheadTest, HoldsTheYoungestBackWhenEveryVictimIsInTheOutstandingPlan) {
-  FillThreePages(9);
-  Cancel(3);
-  const StepPlan third = Plan();  // 1 takes the last page, 2 waits: it is the youngest
-  EXPECT_EQ(Describe(third), "1:decode[4,5)*");
-  EXPECT_EQ(Ids(third.preempted), IdList{2});
-}
-
-TEST_F(RunAheadTest, TheOldestGetsAPageOneStepAfterAllVictimsWereOutstanding) {
   options_.total_pages = 2;
   Add(1, 3, 4);
   Add(2, 2, 4);
