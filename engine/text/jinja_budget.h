@@ -12,7 +12,7 @@ namespace asymserve::jinja {
 /// bytes or items that an operation reads), bytes with every string, list and output piece made.
 struct Limits {
   int64_t steps = 5'000'000;
-  int64_t bytes = int64_t{256} << 20;
+  int64_t bytes = int64_t{128} << 20;
   int depth = 400;  // nested evaluations, macro calls included
 };
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <vector>
@@ -22,6 +22,7 @@ class AlphabetModel final : public Model {
   absl::StatusOr<TensorView> Forward(const Batch& batch) override {
     std::unique_lock lock(mutex_);
     in_step_ = true;
+    if (slow_) changed_.wait_for(lock, std::chrono::milliseconds(2), [] { return false; });
     changed_.wait(lock, [this] { return !held_; });
     in_step_ = false;
     if (broken_) return absl::InternalError("the device is gone");
@@ -38,6 +39,8 @@ class AlphabetModel final : public Model {
   /// Steps wait from now on until Release.
   void Hold() { Set(held_, true); }
   void Release() { Set(held_, false); }
+  /// A step takes 2 ms from now on: a long text lasts for seconds.
+  void SlowDown() { Set(slow_, true); }
   /// Whether the engine thread is in a step, held back.
   bool in_step() {
     std::lock_guard lock(mutex_);
@@ -57,7 +60,7 @@ class AlphabetModel final : public Model {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool held_ = false, broken_ = false, in_step_ = false;
+  bool held_ = false, broken_ = false, in_step_ = false, slow_ = false;
   std::vector<float> logits_;
 };
 

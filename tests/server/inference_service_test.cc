@@ -186,6 +186,7 @@ TEST_F(InferenceServiceTest, RefusesAllSequencesOfARequestThatDoNotFitTheQueueTo
 
 TEST_F(InferenceServiceTest, ACancelledStreamFreesItsPagesAndIsCountedAsCancelled) {
   ASSERT_NO_FATAL_FAILURE(Start());
+  model_.SlowDown();
   grpc::ClientContext context;
   const auto reader = stub_->Generate(&context, Request("a", 4000));
   v1::GenerateResponse message;
