@@ -21,9 +21,9 @@ constexpr uint64_t kMaxHeaderBytes = 16 << 20;
 constexpr size_t kMaxRank = 8;
 
 struct ElementType {
-  const char* name;
-  int64_t bytes;
-  std::optional<DType> dtype;
+  const char* name = nullptr;
+  int64_t bytes = 0;
+  std::optional<DType> dtype = std::nullopt;
 };
 
 constexpr std::array<ElementType, 14> kElementTypes = {{

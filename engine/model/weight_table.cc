@@ -1,7 +1,6 @@
 #include "engine/model/weight_table.h"
 
 #include <algorithm>
-#include <array>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -62,27 +61,33 @@ absl::Status VerifyLayer(const ModelConfig& config, int32_t layer, Verifier& ver
   const int64_t head_size = config.attention.head_size;
   const int64_t q = config.attention.heads * head_size;
   const int64_t kv = config.attention.kv_heads * head_size;
-  const auto name = [layer](const char* suffix) {
-    return absl::StrCat("blk.", layer, ".", suffix);
+  struct Needed {
+    const char* suffix;
+    int64_t rows;  // 0: a vector
+    int64_t cols;
+    bool wanted = true;
   };
-
-  ASYMSERVE_RETURN_IF_ERROR(verifier.Vector(name("attn_norm.weight"), width));
-  ASYMSERVE_RETURN_IF_ERROR(verifier.Matrix(name("attn_q.weight"), q, width));
-  ASYMSERVE_RETURN_IF_ERROR(verifier.Matrix(name("attn_k.weight"), kv, width));
-  ASYMSERVE_RETURN_IF_ERROR(verifier.Matrix(name("attn_v.weight"), kv, width));
-  ASYMSERVE_RETURN_IF_ERROR(verifier.Matrix(name("attn_output.weight"), width, q));
-  ASYMSERVE_RETURN_IF_ERROR(verifier.Vector(name("ffn_norm.weight"), width));
-  ASYMSERVE_RETURN_IF_ERROR(verifier.Matrix(name("ffn_gate.weight"), ffn, width));
-  ASYMSERVE_RETURN_IF_ERROR(verifier.Matrix(name("ffn_up.weight"), ffn, width));
-  ASYMSERVE_RETURN_IF_ERROR(verifier.Matrix(name("ffn_down.weight"), width, ffn));
-  if (config.qkv_bias) {
-    ASYMSERVE_RETURN_IF_ERROR(verifier.Vector(name("attn_q.bias"), q));
-    ASYMSERVE_RETURN_IF_ERROR(verifier.Vector(name("attn_k.bias"), kv));
-    ASYMSERVE_RETURN_IF_ERROR(verifier.Vector(name("attn_v.bias"), kv));
-  }
-  if (config.qk_norm) {
-    ASYMSERVE_RETURN_IF_ERROR(verifier.Vector(name("attn_q_norm.weight"), head_size));
-    ASYMSERVE_RETURN_IF_ERROR(verifier.Vector(name("attn_k_norm.weight"), head_size));
+  const Needed needed[] = {
+      {"attn_norm.weight", 0, width},
+      {"attn_q.weight", q, width},
+      {"attn_k.weight", kv, width},
+      {"attn_v.weight", kv, width},
+      {"attn_output.weight", width, q},
+      {"ffn_norm.weight", 0, width},
+      {"ffn_gate.weight", ffn, width},
+      {"ffn_up.weight", ffn, width},
+      {"ffn_down.weight", width, ffn},
+      {"attn_q.bias", 0, q, config.qkv_bias},
+      {"attn_k.bias", 0, kv, config.qkv_bias},
+      {"attn_v.bias", 0, kv, config.qkv_bias},
+      {"attn_q_norm.weight", 0, head_size, config.qk_norm},
+      {"attn_k_norm.weight", 0, head_size, config.qk_norm},
+  };
+  for (const Needed& tensor : needed) {
+    if (!tensor.wanted) continue;
+    const std::string name = absl::StrCat("blk.", layer, ".", tensor.suffix);
+    ASYMSERVE_RETURN_IF_ERROR(tensor.rows == 0 ? verifier.Vector(name, tensor.cols)
+                                               : verifier.Matrix(name, tensor.rows, tensor.cols));
   }
   return absl::OkStatus();
 }

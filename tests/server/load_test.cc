@@ -61,8 +61,11 @@ class LoadTest : public ProcessFixture {
       context.TryCancel();
     }
     if (behaviour == Behaviour::kReadsNothing) {
-      EXPECT_TRUE(Eventually(
-          [&] { return server_->Metrics()["asymserve_slow_readers_total"] >= kSlowReaders; }));
+      reader->WaitForInitialMetadata();  // it runs; then it must end without a reader
+      EXPECT_TRUE(Eventually([&] {
+        auto metrics = server_->Metrics();
+        return metrics["asymserve_sequences_running"] + metrics["asymserve_sequences_waiting"] == 0;
+      }));
     }
     while (read()) {
     }

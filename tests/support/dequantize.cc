@@ -27,7 +27,7 @@ float LoadHalf(const uint8_t* bytes) {
   return HalfToFloat(static_cast<uint16_t>(bytes[0] | (bytes[1] << 8)));
 }
 
-void DequantizeQ8_0(const uint8_t* block, float* out) {
+void DequantizeQ80(const uint8_t* block, float* out) {
   const float d = LoadHalf(block);
   for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(static_cast<int8_t>(block[2 + i])) * d;
 }
@@ -36,12 +36,12 @@ int Nibble(const uint8_t* bytes, int i) {
   return i < 16 ? bytes[i] & 15 : bytes[i - 16] >> 4;
 }
 
-void DequantizeQ4_0(const uint8_t* block, float* out) {
+void DequantizeQ40(const uint8_t* block, float* out) {
   const float d = LoadHalf(block);
   for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(Nibble(block + 2, i) - 8) * d;
 }
 
-void DequantizeQ4_1(const uint8_t* block, float* out) {
+void DequantizeQ41(const uint8_t* block, float* out) {
   const float d = LoadHalf(block);
   const float m = LoadHalf(block + 2);
   for (int i = 0; i < 32; ++i) {
@@ -109,11 +109,11 @@ void DequantizeBlock(DType dtype, const uint8_t* block, float* out) {
       *out = BrainToFloat(static_cast<uint16_t>(block[0] | (block[1] << 8)));
       return;
     case DType::kQ8_0:
-      return DequantizeQ8_0(block, out);
+      return DequantizeQ80(block, out);
     case DType::kQ4_0:
-      return DequantizeQ4_0(block, out);
+      return DequantizeQ40(block, out);
     case DType::kQ4_1:
-      return DequantizeQ4_1(block, out);
+      return DequantizeQ41(block, out);
     case DType::kQ4K:
       return DequantizeQ45K(block, nullptr, block + 16, out);
     case DType::kQ5K:

@@ -112,7 +112,7 @@ void GgufWriter::AddF32s(std::string_view key, std::span<const float> values) {
 }
 
 void GgufWriter::AddTensor(std::string_view name, std::vector<uint64_t> extents, DType dtype,
-                           std::string data) {
+                           const std::string& data) {
   PadTo(data_, alignment);
   AddRawTensor(name, std::move(extents), GgmlType(dtype), data_.size());
   data_ += data;

@@ -30,7 +30,7 @@ class GgufWriter {
 
   /// `extents` fastest first. The data lands at the next multiple of the alignment.
   void AddTensor(std::string_view name, std::vector<uint64_t> extents, DType dtype,
-                 std::string data);
+                 const std::string& data);
   /// A tensor entry whose type number and offset are taken as they are, without data.
   void AddRawTensor(std::string_view name, std::vector<uint64_t> extents, uint32_t type,
                     uint64_t offset);

@@ -173,7 +173,7 @@ void WriteToyFolder(const ToyModel& model, const std::string& path, int shards) 
     const size_t end = tensors.size() * (shard + 1) / count;
     const std::string name = "model-" + std::to_string(shard + 1) + ".safetensors";
     const std::span<const ToyTensor> part(tensors.data() + begin, end - begin);
-    WriteFile(path + "/" + name, SafetensorsBytes(model, part));
+    WriteFile(std::string(path).append("/").append(name), SafetensorsBytes(model, part));
     for (const ToyTensor& tensor : part) weight_map[tensor.hf_name] = name;
   }
   const nlohmann::json index = {{"metadata", {{"total_size", 0}}}, {"weight_map", weight_map}};
