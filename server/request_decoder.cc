@@ -83,6 +83,34 @@ absl::Status ErrorAt(const Location* at, const std::string& what) {
 absl::Status CheckMessage(WireReader& reader, const Descriptor* type, const Location* at,
                           uint64_t open_group);
 
+/// Bytes of a number on the wire, 0 for a varint.
+size_t FixedBytes(FieldDescriptor::Type type) {
+  switch (type) {
+    case FieldDescriptor::TYPE_FLOAT:
+    case FieldDescriptor::TYPE_FIXED32:
+    case FieldDescriptor::TYPE_SFIXED32:
+      return 4;
+    case FieldDescriptor::TYPE_DOUBLE:
+    case FieldDescriptor::TYPE_FIXED64:
+    case FieldDescriptor::TYPE_SFIXED64:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+/// The elements of a repeated number, one after the other.
+absl::Status CheckPacked(std::string_view bytes, const Location& at) {
+  const size_t element_bytes = FixedBytes(at.field->type());
+  if (element_bytes != 0 && bytes.size() % element_bytes != 0) {
+    return ErrorAt(&at, absl::StrCat(bytes.size(), " bytes are not a multiple of ", element_bytes));
+  }
+  for (WireReader reader(bytes); element_bytes == 0 && !reader.empty();) {
+    if (!reader.ReadVarint()) return ErrorAt(&at, "malformed varint");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckLengthDelimited(WireReader& reader, const Location& at) {
   const std::optional<uint64_t> length = reader.ReadVarint();
   if (!length) return ErrorAt(&at, "malformed length");
@@ -99,6 +127,7 @@ absl::Status CheckLengthDelimited(WireReader& reader, const Location& at) {
     WireReader inner(*bytes);
     return CheckMessage(inner, at.field->message_type(), &at, 0);
   }
+  if (at.field->is_repeated() && at.field->is_packable()) return CheckPacked(*bytes, at);
   return absl::OkStatus();
 }
 

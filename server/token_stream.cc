@@ -1,5 +1,6 @@
 #include "server/token_stream.h"
 
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -38,7 +39,8 @@ bool TokenStream::Take(const Delta& delta) {
   if (pending.deltas == 0) order_.push_back(index);
   AppendDelta(delta, format_, tokenizer_, pending.message);
   ++pending.deltas;
-  if (++unread_deltas_ <= options_.max_unread_deltas) return true;
+  const int64_t limit = int64_t{options_.max_unread_deltas} * std::ssize(pending_);
+  if (++unread_deltas_ <= limit) return true;
   CutOff();
   return false;
 }

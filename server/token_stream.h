@@ -10,13 +10,13 @@
 namespace asymserve {
 
 struct TokenStreamOptions {
-  int32_t max_unread_deltas = 256;                // a client behind by more is cut off
+  int32_t max_unread_deltas = 256;                // a client behind by more per sequence is cut off
   std::chrono::milliseconds cut_off_grace{5000};  // for its status to reach such a client
 };
 
 /// The server-streaming side of a GenerationCall. Invariants: at most one write in flight, exactly
 /// one Finish, nothing after Finish. While a write is in flight new deltas of a sequence join into
-/// one message; when more than max_unread_deltas have, the call ends with RESOURCE_EXHAUSTED.
+/// one message; when too many have, the call ends with RESOURCE_EXHAUSTED.
 class TokenStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public GenerationCall {
  public:
   /// gRPC's reference is dropped in OnDone; the engine's with the last delta.

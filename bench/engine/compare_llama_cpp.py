@@ -18,7 +18,8 @@ import time
 
 def run_peer(path, threads, prefill, decode, streams, repetitions):
     import llama_cpp as lc
-    lc.llama_log_set(ctypes.cast(None, lc.llama_log_callback), None)
+    silent = lc.llama_log_callback(lambda *_: None)
+    lc.llama_log_set(silent, None)
     lc.llama_backend_init()
     start = time.perf_counter()
     model = lc.llama_model_load_from_file(path.encode(), lc.llama_model_default_params())

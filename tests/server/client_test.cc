@@ -81,6 +81,7 @@ TEST_F(ClientTest, ErrorsArePrintedWithCodeAndMessage) {
 }
 
 TEST_F(ClientTest, CtrlCCancelsTheCallOnTheServer) {
+  UseSlowModel();
   ASSERT_NO_FATAL_FAILURE(Start());
   const Finished result =
       RunProgram({ASYMSERVE_CLIENT_BINARY, "complete", "x", "-n", "16", "--max-tokens", "4000",

@@ -47,8 +47,9 @@ class LifecycleTest : public ProcessFixture {
 };
 
 TEST_F(LifecycleTest, SigtermFinishesWhatRunsRefusesTheRestAndExitsWithZero) {
-  ASSERT_NO_FATAL_FAILURE(Start({"server.drain_seconds=60", "server.stream_queue_messages=5000"}));
-  auto running = StartStream(4000);
+  UseSlowModel();
+  ASSERT_NO_FATAL_FAILURE(Start({"server.drain_seconds=60"}));
+  auto running = StartStream(600);
   server_->Signal(SIGTERM);
   ASSERT_TRUE(server_->WaitForLog(" draining "));
   // The server refuses until it has stopped listening; both are UNAVAILABLE.
@@ -56,12 +57,13 @@ TEST_F(LifecycleTest, SigtermFinishesWhatRunsRefusesTheRestAndExitsWithZero) {
       Eventually([&] { return Unary(Request("x", 1)).error_code() == StatusCode::UNAVAILABLE; }));
   const Answer answer = running.get();
   EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
-  EXPECT_EQ(answer.tokens, 4000);
+  EXPECT_EQ(answer.tokens, 600);
   EXPECT_EQ(server_->WaitForExit(), 0);
   EXPECT_THAT(server_->log(), HasSubstr("finished_all=true"));
 }
 
 TEST_F(LifecycleTest, TheDrainBudgetEndsWhatRunsTooLong) {
+  UseSlowModel();
   ASSERT_NO_FATAL_FAILURE(Start({"server.drain_seconds=0.05"}));
   v1::GenerateRequest request = Request("endless", 4000);
   request.set_n(8);
@@ -77,6 +79,7 @@ TEST_F(LifecycleTest, TheDrainBudgetEndsWhatRunsTooLong) {
 }
 
 TEST_F(LifecycleTest, ASecondSignalExitsAtOnce) {
+  UseSlowModel();
   ASSERT_NO_FATAL_FAILURE(Start({"server.drain_seconds=600"}));
   v1::GenerateRequest request = Request("endless", 4000);
   request.set_n(16);

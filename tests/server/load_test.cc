@@ -150,6 +150,7 @@ TEST_F(LoadTest, SixtyFourStreamsWithCancelsDeadlinesAndSlowReadersLeaveNothingB
 }
 
 TEST_F(LoadTest, ADisconnectFreesThePages) {
+  UseSlowModel();
   ASSERT_NO_FATAL_FAILURE(Start());
   {
     const auto stub = server_->Stub();

@@ -27,7 +27,20 @@ class ProcessFixture : public ::testing::Test {
     WriteToyGguf(model, model_path_);
   }
 
-  void Start(std::vector<std::string> options = {}) {
+  /// A model of about a millisecond a step: 4,000 tokens take seconds. Before Start.
+  void UseSlowModel() {
+    ToyModel model;
+    model.context_length = kContext;
+    model.vocabulary = kVocabulary;
+    model.layers = 4;
+    model.width = 256;
+    model.feed_forward_width = 512;
+    model.heads = 8;
+    model.head_size = 32;
+    WriteToyGguf(model, model_path_);
+  }
+
+  void Start(const std::vector<std::string>& options = {}) {
     std::vector<std::string> arguments = {"--model", model_path_,
                                           "--set",   "engine.threads=1",
                                           "--set",   "engine.kv_memory_bytes=64MiB"};

@@ -104,11 +104,13 @@ using DrainTest = ServiceFixture;
 
 TEST_F(DrainTest, RefusesNewWorkFinishesOldWorkAndTurnsNotServing) {
   ASSERT_NO_FATAL_FAILURE(Start());
-  model_.Hold();
   std::string text;
-  auto running = std::async([&] { return Generate(Request("a", 8), text); });
-  ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
-  auto drained =
+  std::future<grpc::Status> running;
+  std::future<bool> drained;
+  const HoldSteps hold(model_);
+  running = std::async([&] { return Generate(Request("a", 8), text); });
+  ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
+  drained =
       std::async([&] { return Drain(*server_, *service_, *engine_, std::chrono::seconds(60)); });
   const auto health = grpc::health::v1::Health::NewStub(channel_);
   const auto status_of = [&](const std::string& service) {
