@@ -1,5 +1,7 @@
 // asymserve: the server and its offline commands. Exit statuses are listed in server/serve.h.
 
+#include <cstdio>
+#include <exception>
 #include <iostream>
 #include <iterator>
 #include <string>
@@ -129,5 +131,10 @@ int Main(int argc, char** argv) {
 }  // namespace asymserve
 
 int main(int argc, char** argv) {
-  return asymserve::Main(argc, argv);
+  try {
+    return asymserve::Main(argc, argv);
+  } catch (const std::exception& error) {  // CLI11 and the standard streams throw
+    std::fprintf(stderr, "asymserve: %s\n", error.what());
+    return asymserve::kExitFailure;
+  }
 }

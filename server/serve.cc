@@ -92,7 +92,7 @@ absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEn
        {"weights", served.weight_type},
        {"kv_cache_tokens", served.kv_cache_tokens}});
   while (!signals.WaitFor(kHealthPoll)) {
-    const absl::Status health = served.engine->health();
+    absl::Status health = served.engine->health();
     if (health.ok()) continue;
     front.server->SetReady(false);
     front.server->Stop(std::chrono::seconds(1));
@@ -115,7 +115,7 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
     Log(LogLevel::kInfo, "startup", {{"phase", phase}, {"seconds", seconds}});
   }
   front.exporter->StartServing(served, std::move(phases));
-  const absl::Status status = ServeModel(config, served, front, signals);
+  absl::Status status = ServeModel(config, served, front, signals);
   front.exporter->StopServing();
   return status;
 }
@@ -127,7 +127,7 @@ absl::Status Run(const Config& config, const BackendFactory& make_backend) {
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<SignalWatcher> signals, SignalWatcher::Create());
   FrontEnd front(config);
   ASYMSERVE_RETURN_IF_ERROR(Start(config, front));
-  const absl::Status status = LoadAndServe(config, make_backend, front, *signals, start);
+  absl::Status status = LoadAndServe(config, make_backend, front, *signals, start);
   front.server->Stop(std::chrono::milliseconds(0));
   return status;
 }

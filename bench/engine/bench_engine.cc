@@ -115,7 +115,7 @@ int Run(const Options& options) {
     const auto begin = Clock::now();
     for (int i = 0; i < streams; ++i) {
       auto id = engine.Submit(MakeRequest(prompt, tokens, i, loaded->config.vocabulary), sink);
-      if (!id.ok()) std::cerr << id.status() << '\n', std::exit(1);
+      if (!id.ok()) std::cerr << id.status() << '\n', std::abort();
     }
     sink->Wait();
     if (prefill_seconds != nullptr) *prefill_seconds = SecondsSince(begin);
@@ -162,7 +162,7 @@ int Run(const Options& options) {
 }  // namespace
 }  // namespace asymserve
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): CLI11 may throw at set-up
   asymserve::Options options;
   CLI::App app("Tokens per second of the engine on one model");
   app.add_option("--model", options.model, "GGUF file or Hugging Face folder")->required();

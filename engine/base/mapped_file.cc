@@ -54,6 +54,7 @@ void MappedFile::Discard(std::span<const std::byte> range) const {
   const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(range.data()) + page - 1) / page * page;
   const uintptr_t end = reinterpret_cast<uintptr_t>(range.data() + range.size()) / page * page;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): rounded to a page
   if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 

@@ -238,7 +238,7 @@ void Engine::Impl::Run() {
   Mail mail;
   bool has_work = false;
   while (TakeMail(!has_work, mail)) {
-    for (auto& request : mail.requests) loop_.Add(std::move(request), Now());
+    for (const auto& request : mail.requests) loop_.Add(request, Now());
     for (const auto& [id, called_at] : mail.cancels) loop_.Cancel(id, called_at, Now());
     const absl::StatusOr<bool> ran = loop_.Step(Now());
     if (!ran.ok()) {
@@ -250,7 +250,7 @@ void Engine::Impl::Run() {
   // Stopped or failed: whatever is left ends now, later mail too.
   const absl::Status error = health();
   while (true) {
-    for (auto& request : mail.requests) loop_.Add(std::move(request), Now());
+    for (const auto& request : mail.requests) loop_.Add(request, Now());
     mail.requests.clear();
     loop_.EndAll(error.ok() ? FinishReason::kCancelled : FinishReason::kError, error, Now());
     std::unique_lock lock(mutex_);

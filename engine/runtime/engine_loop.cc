@@ -39,7 +39,7 @@ EngineLoop::EngineLoop(Model& model, const Tokenizer& tokenizer, const Scheduler
   PublishGauges();
 }
 
-void EngineLoop::Add(std::shared_ptr<const ActiveRequest> request, TimeUs now) {
+void EngineLoop::Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs now) {
   for (int32_t i = 0; i < request->request.n; ++i) {
     SequenceSpec spec;
     spec.id = MakeSequenceId(request->id, i);

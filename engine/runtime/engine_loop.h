@@ -23,7 +23,7 @@ class EngineLoop {
   EngineLoop(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options,
              Delivery& delivery, EngineMetrics& metrics, std::atomic<int32_t>& waiting);
 
-  void Add(std::shared_ptr<const ActiveRequest> request, TimeUs now);
+  void Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs now);
   void Cancel(RequestId id, TimeUs called_at, TimeUs now);
   /// Runs one step. False if there was nothing to run. A model error is returned after every
   /// sequence ended with it; the loop is then empty.

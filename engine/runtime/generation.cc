@@ -12,6 +12,7 @@ OutputTextOptions TextOptions(const GenerateRequest& request) {
   options.include_stop = request.stop.include_stop_string;
   options.skip_special = request.skip_special_tokens;
   options.min_tokens = request.stop.min_tokens;
+  options.continues_text = true;  // the prompt
   return options;
 }
 

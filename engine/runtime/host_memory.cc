@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -58,7 +59,7 @@ int32_t AvailableCores() {
   double quota = 0;
   double period = 0;
   if (file >> quota >> period && period > 0) {
-    cores = std::min(cores, static_cast<int32_t>(quota / period + 0.5));
+    cores = std::min(cores, static_cast<int32_t>(std::lround(quota / period)));
   }
   return std::max(cores, 1);
 }

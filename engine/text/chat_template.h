@@ -30,6 +30,8 @@ class ChatTemplate {
  public:
   /// InvalidArgument names the construct and its line when the source uses one outside the subset.
   static absl::StatusOr<ChatTemplate> Parse(std::string_view source);
+  ChatTemplate(const ChatTemplate&) = delete;
+  ChatTemplate& operator=(const ChatTemplate&) = delete;
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();

@@ -1,5 +1,7 @@
 // asymserve-client: calls a server from the terminal. Exit statuses: exit_status.h.
 
+#include <cstdio>
+#include <exception>
 #include <iostream>
 #include <iterator>
 
@@ -56,5 +58,10 @@ int Main(int argc, char** argv) {
 }  // namespace asymserve::client
 
 int main(int argc, char** argv) {
-  return asymserve::client::Main(argc, argv);
+  try {
+    return asymserve::client::Main(argc, argv);
+  } catch (const std::exception& error) {  // CLI11 and the standard streams throw
+    std::fprintf(stderr, "asymserve-client: %s\n", error.what());
+    return asymserve::client::kExitFailed;
+  }
 }

@@ -15,13 +15,13 @@ using ::testing::HasSubstr;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Probabilities 0.5, 0.25, 0.125, 0.125 at temperature 1.
-const std::vector<float> kLogits = {std::log(0.25f), std::log(0.5f), std::log(0.125f),
-                                    std::log(0.125f)};
+const std::vector<float> four_logits = {std::log(0.25f), std::log(0.5f), std::log(0.125f),
+                                        std::log(0.125f)};
 
 int32_t Draw(Sampler& sampler, const SamplingParams& params, uint64_t position,
              const TokenHistory* history = nullptr) {
   SampleRequest request;
-  request.logits = kLogits;
+  request.logits = four_logits;
   request.params = &params;
   request.position = position;
   request.history = history;
@@ -161,7 +161,7 @@ TEST(SamplerTest, LogProbsAreOfTheModelsOwnDistribution) {
   params.temperature = 0;
   params.logit_bias = {{3, 50.0f}};
   SampleRequest request;
-  request.logits = kLogits;
+  request.logits = four_logits;
   request.params = &params;
   request.logprobs = 3;
   const auto token = sampler.Sample(request);
@@ -180,7 +180,7 @@ TEST(SamplerTest, BannedTokensAreNeverDrawn) {
   SamplingParams params;
   const std::vector<int32_t> banned = {0, 1, 2};
   SampleRequest request;
-  request.logits = kLogits;
+  request.logits = four_logits;
   request.params = &params;
   request.banned = banned;
   for (uint64_t i = 0; i < 100; ++i) {

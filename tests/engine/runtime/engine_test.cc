@@ -182,6 +182,7 @@ TEST_F(EngineTest, PreemptedSequencesGenerateTheSameTokens) {
   options.watermark_pages = 0;
   Start(options);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
+  sinks.reserve(30);
   for (int32_t i = 0; i < 12; ++i) sinks.push_back(Submit(Greedy({i, i + 1, 7}, 33)));
   for (int32_t i = 0; i < 12; ++i) {
     EXPECT_EQ(sinks[static_cast<size_t>(i)]->WaitForFinal().finish, FinishReason::kLength);
@@ -430,6 +431,7 @@ TEST_F(EngineTest, AModelErrorIsTerminalAndEndsEveryRequest) {
 TEST_F(EngineTest, DestructionDeliversAFinalDeltaToEverybody) {
   Start();
   std::vector<std::shared_ptr<RecordingSink>> sinks;
+  sinks.reserve(30);
   for (int32_t i = 0; i < 30; ++i) sinks.push_back(Submit(Greedy({i}, 900)));
   engine_.reset();
   for (const auto& sink : sinks) {

@@ -141,6 +141,7 @@ class InvarianceTest : public ::testing::Test {
                                                        int32_t context) {
     Server server(path, {}, context);
     std::vector<std::shared_ptr<TokenSink>> sinks;
+    sinks.reserve(requests.size());
     for (const GenerateRequest& request : requests) {
       sinks.push_back(server.Run({request}).front());
     }

@@ -34,7 +34,7 @@ TEST_P(ValidateRequestTest, RefusesTheRequestAndNamesTheField) {
   EXPECT_THAT(std::string(status.message()), ::testing::StartsWith(GetParam().field));
 }
 
-const float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 INSTANTIATE_TEST_SUITE_P(
     Fields, ValidateRequestTest,
