@@ -38,7 +38,9 @@ inline constexpr std::array<double, 24> kLatencyBounds = {
 /// A histogram of seconds over kLatencyBounds (the last bucket has no upper bound).
 class LatencyHistogram {
  public:
+  /// A negative or NaN duration counts as 0: clocks of different threads may disagree a little.
   void Observe(double seconds) {
+    if (!(seconds > 0)) seconds = 0;
     size_t bucket = 0;
     while (bucket < kLatencyBounds.size() && seconds > kLatencyBounds[bucket]) ++bucket;
     buckets_[bucket].fetch_add(1, std::memory_order_relaxed);

@@ -243,6 +243,7 @@ void Engine::Impl::Run() {
     const absl::StatusOr<bool> ran = loop_.Step(Now());
     if (!ran.ok()) {
       Fail(ran.status());
+      mail.requests.clear();  // the loop has them
       break;
     }
     has_work = *ran;

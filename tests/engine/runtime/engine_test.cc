@@ -428,6 +428,14 @@ TEST_F(EngineTest, AModelErrorIsTerminalAndEndsEveryRequest) {
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_F(EngineTest, AModelErrorInARequestsFirstStepEndsItOnce) {
+  model_.fail = true;
+  Start();
+  EXPECT_EQ(Submit(Greedy({1}, 5))->WaitForFinal().finish, FinishReason::kError);
+  engine_.reset();
+  EXPECT_EQ(model_.steps, 1);
+}
+
 TEST_F(EngineTest, DestructionDeliversAFinalDeltaToEverybody) {
   Start();
   std::vector<std::shared_ptr<RecordingSink>> sinks;
