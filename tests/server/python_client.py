@@ -42,6 +42,8 @@ class Server:
             "metrics.address=127.0.0.1:0",
             "engine.threads=1",
             "engine.kv_memory_bytes=64MiB",
+            # A toy model outruns a Python reader; that one is cut off is tested elsewhere.
+            "server.stream_queue_messages=10000",
         ) + options:
             arguments += ["--set", option]
         self.process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
