@@ -31,6 +31,12 @@ struct EngineSection {
   bool operator==(const EngineSection&) const = default;
 };
 
+struct KvSection {
+  std::string scheme = "exact";  // how keys and values are stored
+
+  bool operator==(const KvSection&) const = default;
+};
+
 struct ServerSection {
   std::string address = "127.0.0.1:50051";
   int64_t max_message_bytes = 4 << 20;  // of one request
@@ -57,6 +63,7 @@ struct LogSection {
 struct Config {
   ModelSection model;
   EngineSection engine;
+  KvSection kv;
   ServerSection server;
   MetricsSection metrics;
   LogSection log;

@@ -42,7 +42,7 @@ std::string_view NearestKey(std::string_view key, std::span<const std::string_vi
     if (NameOf(candidate) == NameOf(key)) distance = std::min<size_t>(distance, 1);
     const bool begins_alike = key.find('.') != std::string_view::npos && candidate.starts_with(key);
     if (begins_alike) distance = std::min<size_t>(distance, 2);
-    if (distance >= nearest_distance) continue;
+    if (distance >= nearest_distance || distance >= candidate.size()) continue;
     nearest_distance = distance;
     nearest = candidate;
   }

@@ -1,6 +1,7 @@
 #include "server/convert.h"
 
 #include <algorithm>
+#include <ctime>
 
 #include "absl/strings/str_cat.h"
 
@@ -9,6 +10,14 @@
 
 namespace asymserve {
 namespace {
+
+/// What a chat template's strftime_now() shows: the server's clock in its own time zone.
+std::tm LocalTime() {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  return local;
+}
 
 SamplingParams ToSampling(const v1::Sampling& proto) {
   SamplingParams params;
@@ -153,6 +162,7 @@ absl::StatusOr<DecodedRequest> FromProto(const v1::ChatRequest& proto, const Ser
   ChatTemplateOptions options;
   options.bos_token = token_text(spec.bos);
   options.eos_token = token_text(spec.eos);
+  options.local_time = LocalTime();
   if (proto.has_add_generation_prompt()) {
     options.add_generation_prompt = proto.add_generation_prompt();
   }
@@ -204,6 +214,9 @@ void FillModelInfo(const ServedModel& model, v1::GetModelInfoResponse& info) {
   }
   if (spec.bos >= 0) info.set_bos_token_id(spec.bos);
   info.set_kv_cache_tokens(model.kv_cache_tokens);
+  info.set_kv_scheme(model.kv_scheme);
+  info.set_kv_sealed_bits(model.kv_sealed_bits);
+  info.set_kv_effective_bits(model.kv_effective_bits);
   info.set_max_running(model.max_running);
   info.set_server_version(std::string(kVersion));
 }

@@ -14,6 +14,7 @@
 #include "engine/base/log.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
+#include "server/quality_command.h"
 #include "server/serve.h"
 #include "server/tokenize_command.h"
 #include "server/version.h"
@@ -94,6 +95,37 @@ ExitStatus RunTokenizeCommand(const CommonOptions& common, TokenizeOptions optio
   return kExitFailure;
 }
 
+ExitStatus RunQualityCommand(CommonOptions common, const QualityArguments& arguments) {
+  if (arguments.threads != 0) {
+    common.overrides.push_back("engine.threads=" + std::to_string(arguments.threads));
+  }
+  const absl::StatusOr<Config> config = ReadConfig(common);
+  if (!config.ok()) return UsageError(config.status());
+  const absl::StatusOr<QualityOptions> options = ReadQualityOptions(arguments, *config);
+  if (!options.ok()) return UsageError(options.status());
+  const absl::Status status =
+      RunQuality(*options, arguments.json_path, config->engine, MakeBackend, std::cout);
+  if (status.ok()) return kExitOk;
+  std::cerr << "asymserve: " << std::string(status.message()) << '\n';
+  return kExitFailure;
+}
+
+void AddQualityOptions(CLI::App& command, QualityArguments& arguments) {
+  command.add_option("--schemes", arguments.schemes, "KV schemes, as exact,kivi-2,fit-2/2")
+      ->type_name("NAME,...")
+      ->delimiter(',')
+      ->required();
+  command.add_option("--text", arguments.texts, "UTF-8 text from a character on, or .jsonl")
+      ->type_name("FILE[@OFFSET]")
+      ->take_all()
+      ->required();
+  command.add_option("--tokens", arguments.tokens, "tokens of each text")->capture_default_str();
+  command.add_option("--from", arguments.from, "first position that counts")->capture_default_str();
+  command.add_flag("--copy", arguments.copy, "also read the first half of each text twice");
+  command.add_option("--threads", arguments.threads, "short for --set engine.threads=N");
+  command.add_option("--json", arguments.json_path, "write the table as JSON")->type_name("FILE");
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("AsymServe: a gRPC inference server for large language models");
   app.require_subcommand(1);
@@ -110,6 +142,12 @@ int Main(int argc, char** argv) {
   tokenize->add_flag("--parse-special", options.parse_special, "read control tokens in the text");
   tokenize->add_flag("--pieces", options.pieces, "one id and its piece a line");
 
+  CLI::App* quality =
+      app.add_subcommand("quality", "what KV schemes cost: KL against exact on packed pages");
+  AddCommonOptions(*quality, common);
+  QualityArguments quality_arguments;
+  AddQualityOptions(*quality, quality_arguments);
+
   CLI::App* version = app.add_subcommand("version", "print the version");
   try {
     app.parse(argc, argv);
@@ -124,6 +162,7 @@ int Main(int argc, char** argv) {
     options.add_special = !no_special;
     return RunTokenizeCommand(common, options, text->count() > 0);
   }
+  if (quality->parsed()) return RunQualityCommand(common, quality_arguments);
   return RunServe(common);
 }
 

@@ -1,5 +1,6 @@
 #include "server/metrics_exporter.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "absl/strings/str_cat.h"
@@ -96,7 +97,11 @@ void AddState(const EngineMetrics& metrics, MetricFamilies& families) {
   families.Gauge("asymserve_sequences_running", "Sequences in the batch.", Value(metrics.running));
   families.Open("asymserve_kv_pages", "KV pages by state.", MetricType::Gauge);
   families.Sample({{"state", "used"}}, used);
-  families.Sample({{"state", "free"}}, total - used);
+  families.Sample({{"state", "free"}}, std::max(0.0, total - used));
+  const double slabs = Value(metrics.slabs_used);
+  families.Open("asymserve_kv_slabs", "Slabs of the KV arena by state.", MetricType::Gauge);
+  families.Sample({{"state", "used"}}, slabs);
+  families.Sample({{"state", "free"}}, Value(metrics.slabs_total) - slabs);
   const double now_us =
       std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
           .count();
@@ -109,14 +114,14 @@ void AddState(const EngineMetrics& metrics, MetricFamilies& families) {
 /// Names that the Gateway API inference extension and llm-d look for.
 void AddAliases(const ServedModel& model, MetricFamilies& families) {
   const EngineMetrics& metrics = model.engine->metrics();
-  const double total = Value(metrics.pages_total);
+  const double total = Value(metrics.slabs_total);
   const Labels labels = {{"model_name", model.name}};
   families.Gauge("vllm:num_requests_waiting", "Alias of asymserve_sequences_waiting.",
                  Value(metrics.waiting), labels);
   families.Gauge("vllm:num_requests_running", "Alias of asymserve_sequences_running.",
                  Value(metrics.running), labels);
-  families.Gauge("vllm:kv_cache_usage_perc", "Used share of the KV pages, 0 to 1.",
-                 total == 0 ? 0 : Value(metrics.pages_used) / total, labels);
+  families.Gauge("vllm:kv_cache_usage_perc", "Used share of the KV arena, 0 to 1.",
+                 total == 0 ? 0 : Value(metrics.slabs_used) / total, labels);
   families.Gauge("vllm:cache_config_info", "Constant 1; page size in tokens and pages as labels.",
                  1,
                  {{"block_size", absl::StrCat(model.page_tokens)},

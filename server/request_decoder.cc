@@ -31,9 +31,9 @@ class WireReader {
 
   bool empty() const { return wire_.empty(); }
 
-  std::optional<uint64_t> ReadVarint() {
+  std::optional<uint64_t> ReadVarint(size_t max_bytes = 10) {
     uint64_t value = 0;
-    for (size_t i = 0; i < wire_.size() && i < 10; ++i) {
+    for (size_t i = 0; i < wire_.size() && i < max_bytes; ++i) {
       const auto byte = static_cast<unsigned char>(wire_[i]);
       value |= static_cast<uint64_t>(byte & 0x7Fu) << (7 * i);
       if ((byte & 0x80u) == 0) {
@@ -42,6 +42,13 @@ class WireReader {
       }
     }
     return std::nullopt;
+  }
+
+  /// As libprotobuf reads one: five bytes at most, of which 32 bits count.
+  std::optional<uint32_t> ReadTag() {
+    const std::optional<uint64_t> tag = ReadVarint(5);
+    if (!tag) return std::nullopt;
+    return static_cast<uint32_t>(*tag);
   }
 
   std::optional<std::string_view> ReadBytes(uint64_t count) {
@@ -156,8 +163,8 @@ absl::Status CheckMessage(WireReader& reader, const Descriptor* type, const Loca
   if (depth > kMaxDepth) return ErrorAt(at, absl::StrCat("nested deeper than ", kMaxDepth));
   std::map<uint64_t, int> elements;  // of each repeated field, so far
   while (!reader.empty()) {
-    const std::optional<uint64_t> tag = reader.ReadVarint();
-    if (!tag || *tag > UINT32_MAX || *tag >> 3 == 0) return ErrorAt(at, "malformed field tag");
+    const std::optional<uint32_t> tag = reader.ReadTag();
+    if (!tag || *tag >> 3 == 0) return ErrorAt(at, "malformed field tag");
     const auto wire_type = static_cast<uint32_t>(*tag & 7u);
     Location field{at, nullptr, *tag >> 3, 0, depth + 1};
     if (wire_type == kEndGroup) {

@@ -48,6 +48,7 @@ LoadOptions ToLoadOptions(const Config& config) {
   LoadOptions options;
   options.path = config.model.path;
   options.kv_memory_bytes = config.engine.kv_memory_bytes;
+  options.kv_scheme = config.kv.scheme;
   options.max_context_tokens = config.engine.context_tokens;
   options.max_running = config.engine.max_running;
   options.max_waiting = config.engine.max_waiting;
@@ -74,9 +75,16 @@ ServedModel Describe(const Config& config, const LoadedModel& loaded, Engine& en
   served.weight_type = loaded.weight_type;
   served.layers = loaded.config.layers;
   served.weight_bytes = loaded.weight_bytes;
-  served.kv_cache_tokens = int64_t{loaded.engine_options.pages} * loaded.engine_options.page_tokens;
+  const PageStore store(loaded.engine_options.scheme, loaded.engine_options.arena);
+  served.page_tokens = store.scheme().page_tokens;
+  served.kv_cache_tokens = store.MaxTokens();
+  served.kv_scheme = store.scheme().name;
+  const KvShape shape{loaded.config.layers, loaded.config.attention.kv_heads,
+                      loaded.config.attention.head_size};
+  const KvLayout layout(shape, store.scheme());
+  served.kv_sealed_bits = layout.sealed_bits();
+  served.kv_effective_bits = layout.EffectiveBits(served.limits.max_context_tokens);
   served.max_running = loaded.engine_options.max_running;
-  served.page_tokens = loaded.engine_options.page_tokens;
   return served;
 }
 
@@ -90,6 +98,8 @@ absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEn
       {{"address", front.server->address()},
        {"model", served.name},
        {"weights", served.weight_type},
+       {"kv_scheme", served.kv_scheme},
+       {"kv_bits", served.kv_effective_bits},
        {"kv_cache_tokens", served.kv_cache_tokens}});
   while (!signals.WaitFor(kHealthPoll)) {
     absl::Status health = served.engine->health();

@@ -23,7 +23,10 @@ struct ServedModel {
   int32_t layers = 0;
   std::string weight_type;  // "Q4_1"
   int64_t weight_bytes = 0;
-  int64_t kv_cache_tokens = 0;
+  int64_t kv_cache_tokens = 0;  // as one sequence could fill it
+  std::string kv_scheme;
+  double kv_sealed_bits = 0;     // per element
+  double kv_effective_bits = 0;  // per element, of a sequence of the whole context
   int32_t max_running = 0;
   int32_t page_tokens = 0;
 };

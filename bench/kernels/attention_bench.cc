@@ -1,4 +1,5 @@
 #include "bench/kernels/bench_support.h"
+#include "engine/kv/record_pool.h"
 
 // Attention of one layer of SmolLM2-135M (9 query heads, 3 KV heads of 64) over exact pages.
 
@@ -15,7 +16,11 @@ class AttentionStep {
   AttentionStep(int threads, int32_t sequences, int32_t tokens, int32_t depth)
       : backend_(MakeBenchBackend(threads)) {
     const int32_t pages = (depth + 63) / 64;
-    Require(backend_->KvInit({1, kShape.kv_heads, kShape.head_size}, {}, sequences * pages));
+    KvSetup setup;
+    setup.shape = {1, kShape.kv_heads, kShape.head_size};
+    setup.arena_bytes =
+        ArenaBytesFor(KvLayout(setup.shape, setup.scheme), KvRecord::kNear, sequences * pages);
+    Require(backend_->KvInit(setup));
     Require(backend_->Reserve(int64_t{sequences} * std::max(tokens, depth), 64));
     // Fill the cache, then describe the measured step.
     Describe(sequences, 0, depth);
@@ -38,7 +43,9 @@ class AttentionStep {
     int32_t next_page = 0;
     for (int32_t s = 0; s < sequences; ++s) {
       for (int32_t t = first; t < last; ++t) positions_.push_back(t);
-      for (int32_t page = 0; page < (last + 63) / 64; ++page) pages_.push_back(PageId{next_page++});
+      for (int32_t page = 0; page < (last + 63) / 64; ++page) {
+        pages_.push_back({.near = PageId{next_page++}});
+      }
       token_offset_.push_back(static_cast<int32_t>(positions_.size()));
       page_offset_.push_back(static_cast<int32_t>(pages_.size()));
     }
@@ -53,7 +60,7 @@ class AttentionStep {
 
   std::unique_ptr<Backend> backend_;
   std::vector<int32_t> positions_, token_offset_, page_offset_;
-  std::vector<PageId> pages_;
+  std::vector<KvPage> pages_;
   std::vector<float> qkv_;
   std::vector<float> out_;
 };

@@ -17,7 +17,7 @@ constexpr int32_t kPrompt = 100;
 /// `running` sequences that decode for ever, past their prefill, and `waiting` that find no place.
 std::unique_ptr<Scheduler> MakeScheduler(int32_t running, int32_t waiting) {
   SchedulerOptions options;
-  options.total_pages = 1 << 20;
+  options.arena = ArenaCut::Pages(1 << 20);
   options.max_context_tokens = 1 << 26;
   options.max_running = running;
   options.max_waiting = running + waiting;

@@ -9,8 +9,10 @@
 #include "absl/status/statusor.h"
 
 #include "engine/base/tensor.h"
-#include "engine/kv/ids.h"
+#include "engine/kv/page_tier.h"
+#include "engine/kv/plane_code.h"
 #include "engine/kv/scheme.h"
+#include "engine/kv/seal_op.h"
 
 // The virtual device: memory and one in-order queue. Letters: T tokens in a step, S sequences,
 // H query heads, G KV heads, D head size, C width, F feed-forward width, V vocabulary.
@@ -75,9 +77,19 @@ struct QkvParams {
 struct KvStep {
   std::span<const int32_t> positions;     // [T] position of each token in its sequence
   std::span<const int32_t> token_offset;  // [S + 1] into the tokens of the step
-  std::span<const PageId> pages;          // page tables of all sequences, one after the other
+  std::span<const KvPage> pages;          // page tables of all sequences, one after the other
   std::span<const int32_t>
       page_offset;  // [S + 1] into `pages`; page i holds positions [64i, 64i + 64)
+};
+
+/// What the arena of a KV cache needs besides its shape.
+struct KvSetup {
+  KvShape shape;
+  KvScheme scheme;
+  int64_t arena_bytes = 0;
+  const PlaneCodes* codes = nullptr;  // schemes with kPlanes items; copied
+  TensorView rope;                    // as in QkvParams: rotates keys to and from their frame
+  RopeStyle rope_style = RopeStyle::kHalves;
 };
 
 class Backend {
@@ -97,8 +109,10 @@ class Backend {
   virtual absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) = 0;
   /// Scratch for steps of up to `max_tokens` rows of up to `max_cols` inputs.
   virtual absl::Status Reserve(int64_t max_tokens, int64_t max_cols) = 0;
-  /// Allocates the arena of `pages` page records. Once.
-  virtual absl::Status KvInit(const KvShape& shape, const KvScheme& scheme, int32_t pages) = 0;
+  /// Allocates the arena; its page ids are those of kv/record_pool.h. Called again, it forgets all
+  /// pages and starts anew with another scheme (quality evaluation does). InvalidArgument for a
+  /// scheme or shape that the backend cannot do, ResourceExhausted for memory.
+  virtual absl::Status KvInit(const KvSetup& setup) = 0;
 
   // ---- Operations -----------------------------------------------------------------------------
 
@@ -120,12 +134,16 @@ class Backend {
   /// Applies QkvParams to qkv [T, (H + 2G) * D] in place.
   virtual absl::Status PrepareQkv(TensorView qkv, const QkvParams& params,
                                   std::span<const int32_t> positions) = 0;
-  /// Stores k and v of qkv into the pages of their positions. A value that does not fit the stored
-  /// format is stored as NaN, so that it reaches the sequence's own logits and fails that request.
+  /// Stores k and v of qkv into the near records of their positions' pages. A value that does not
+  /// fit the stored format is stored as NaN, so that it reaches the sequence's own logits and fails
+  /// that request.
   virtual absl::Status KvWrite(const KvStep& step, int32_t layer, TensorView qkv) = 0;
+  /// Seals pages in all layers and heads. The same near bytes give the same sealed bytes, whatever
+  /// the batch, threads and instruction set.
+  virtual absl::Status KvSeal(std::span<const KvSealOp> pages) = 0;
   /// out [T, H * D]: causal softmax attention, scaled by 1/sqrt(D), of q in qkv over the stored
-  /// positions 0..p of each token's sequence (its own included: KvWrite comes first). fp32
-  /// throughout.
+  /// positions 0..p of each token's sequence (its own included: KvWrite comes first), each page
+  /// read in the tier that its KvPage says.
   virtual absl::Status Attention(const KvStep& step, int32_t layer, const AttentionShape& shape,
                                  TensorView out, TensorView qkv) = 0;
 };

@@ -6,6 +6,7 @@
 
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
+#include "utf8proc.h"
 
 namespace asymserve {
 namespace {
@@ -30,9 +31,21 @@ spdlog::level::level_enum ToSpdlog(LogLevel level) {
   return spdlog::level::off;
 }
 
+/// Bytes of the valid UTF-8 sequence at the front of `text`, 0 when it starts with none.
+size_t Utf8Length(std::string_view text) {
+  utf8proc_int32_t code_point = 0;
+  const utf8proc_ssize_t length =
+      utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                       static_cast<utf8proc_ssize_t>(text.size()), &code_point);
+  return length > 0 ? static_cast<size_t>(length) : 0;
+}
+
+/// A collector refuses a line that is not UTF-8: what is not becomes U+FFFD, byte by byte.
 void AppendQuoted(std::string_view text, std::string& out) {
   out += '"';
-  for (const char c : text) {
+  while (!text.empty()) {
+    const char c = text.front();
+    size_t length = 1;
     if (c == '"' || c == '\\') {
       out += '\\';
       out += c;
@@ -40,17 +53,27 @@ void AppendQuoted(std::string_view text, std::string& out) {
       char escaped[8];
       std::snprintf(escaped, sizeof(escaped), "\\u%04x", static_cast<unsigned char>(c));
       out += escaped;
-    } else {
+    } else if (static_cast<unsigned char>(c) < 0x80) {
       out += c;
+    } else if ((length = Utf8Length(text)) > 0) {
+      out += text.substr(0, length);
+    } else {
+      length = 1;
+      out += "\xEF\xBF\xBD";
     }
+    text.remove_prefix(length);
   }
   out += '"';
 }
 
 bool NeedsQuotes(std::string_view text) {
   if (text.empty()) return true;
-  for (const char c : text) {
+  while (!text.empty()) {
+    const char c = text.front();
+    const size_t length = Utf8Length(text);
     if (static_cast<unsigned char>(c) <= 0x20 || c == '"' || c == '=' || c == '\\') return true;
+    if (length == 0) return true;
+    text.remove_prefix(length);
   }
   return false;
 }

@@ -13,7 +13,8 @@ namespace asymserve {
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarn, kError, kOff };
 enum class LogFormat : uint8_t { kText, kJson };
 
-/// One key and its value. Values with spaces, quotes or control characters are quoted and escaped.
+/// One key and its value. Values with spaces, quotes or control characters are quoted and escaped;
+/// bytes that are not UTF-8 become U+FFFD.
 struct LogField {
   LogField(std::string_view k, std::string_view v) : key(k), value(v), is_text(true) {}
   LogField(std::string_view k, const char* v) : LogField(k, std::string_view(v)) {}

@@ -1,50 +1,50 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
+#include "engine/kv/codec.h"
 #include "engine/kv/scheme.h"
-
-// The byte layout of an exact page record: one definition for backends, kernels and tests. Host and
-// device; no allocation, no absl.
-//
-//   record = for each layer: K block, then V block
-//   K block = fp16 [G][D][P]   channel-major: the scores of 64 tokens are one vertical sum over D
-//   V block = fp16 [G][P][D]   token-major: the output is one vertical sum over tokens
-//
-// P = page_tokens, G = kv_heads, D = head_size. fp16 is IEEE binary16, little-endian.
 
 namespace asymserve {
 
-struct ExactPageLayout {
-  int32_t layers;
-  int32_t kv_heads;
-  int32_t head_size;
-  int32_t page_tokens;
+/// A page has up to three records, each with a block of every (layer, tensor, KV head) in that
+/// order (keys before values), blocks as in kv/codec.h:
+///   near        every item in the scheme's near format
+///   base        every item sealed; kPlanes: its base planes
+///   refinement  kPlanes: the planes from base to fresh; other items have none
+enum class KvRecord : uint8_t { kNear, kBase, kRefinement };
 
-  constexpr ExactPageLayout(const KvShape& shape, const KvScheme& scheme)
-      : layers(shape.layers),
-        kv_heads(shape.kv_heads),
-        head_size(shape.head_size),
-        page_tokens(scheme.page_tokens) {}
+/// Where the blocks of a model's records are.
+class KvLayout {
+ public:
+  KvLayout() = default;
+  /// The scheme must be valid (CheckKvScheme).
+  KvLayout(const KvShape& shape, const KvScheme& scheme);
 
-  /// fp16 elements of one (layer, tensor, head).
-  constexpr int64_t head_elements() const { return int64_t{head_size} * page_tokens; }
-  constexpr int64_t record_elements() const { return 2 * layers * kv_heads * head_elements(); }
-  constexpr int64_t record_bytes() const { return 2 * record_elements(); }
+  /// 0 when the scheme has no such record.
+  int64_t record_bytes(KvRecord record) const { return bytes_[static_cast<size_t>(record)]; }
+  /// Byte offset of a block in its record.
+  int64_t Offset(KvRecord record, int32_t layer, KvTensor tensor, int32_t head) const {
+    return offsets_[static_cast<size_t>(record)][Index(layer, tensor, head)];
+  }
 
-  /// Offsets in fp16 elements from the start of a record.
-  constexpr int64_t KeyOffset(int32_t layer, int32_t head) const {
-    return (int64_t{2} * layer * kv_heads + head) * head_elements();
+  /// Bits per element of sealed, aged pages, without the padding of blocks.
+  double sealed_bits() const { return sealed_bits_; }
+  /// Bits per element that a sequence of `tokens` tokens occupies, all its records and their
+  /// padding included; its newest page counts as whole.
+  double EffectiveBits(int64_t tokens) const;
+
+ private:
+  size_t Index(int32_t layer, KvTensor tensor, int32_t head) const {
+    return static_cast<size_t>((2 * layer + static_cast<int32_t>(tensor)) * shape_.kv_heads + head);
   }
-  constexpr int64_t ValueOffset(int32_t layer, int32_t head) const {
-    return ((int64_t{2} * layer + 1) * kv_heads + head) * head_elements();
-  }
-  constexpr int64_t Key(int32_t layer, int32_t head, int32_t channel, int32_t token) const {
-    return KeyOffset(layer, head) + int64_t{channel} * page_tokens + token;
-  }
-  constexpr int64_t Value(int32_t layer, int32_t head, int32_t token, int32_t channel) const {
-    return ValueOffset(layer, head) + int64_t{token} * head_size + channel;
-  }
+
+  KvShape shape_;
+  KvScheme scheme_;
+  int64_t bytes_[3] = {};
+  std::vector<int64_t> offsets_[3];
+  double sealed_bits_ = 0;
 };
 
 }  // namespace asymserve

@@ -1,6 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
 
 namespace asymserve {
 
@@ -12,10 +17,70 @@ struct KvShape {
   int32_t head_size = 0;
 };
 
-/// How keys and values are stored. Today `exact`: 16-bit floats, nothing quantized.
-struct KvScheme {
-  int32_t page_tokens = 64;    // tokens per page, in all layers and heads
-  int32_t chunk_tokens = 256;  // prefill runs in chunks of this many tokens at fixed positions
+enum class KvTensor : uint8_t { kKey, kValue };
+
+/// How the 64 tokens of one (layer, tensor, KV head) of a page are stored. The bytes are in
+/// kv/codec.h.
+enum class KvCodec : uint8_t {
+  kHalf,    // fp16
+  kInt8,    // 8-bit codes, one fp16 scale per token
+  kMinMax,  // KIVI (arXiv 2402.02750): levels evenly between the smallest and the largest value of
+            // a group of 32, fp16 scale and zero. Groups: keys 32 tokens of a channel, values 32
+            // channels of a token
+  kFitted,  // evenly spaced levels, fitted to a group of 64 by least squares, 8-bit scale and mean;
+            // values are rotated by a Hadamard matrix first. Groups as for kMinMax
+  kPlanes,  // learned: 4-bit codes of 4-channel subvectors (kv/plane_code.h)
 };
+
+/// How one (layer, tensor, KV head) is stored once its page is sealed.
+struct KvItem {
+  KvCodec codec = KvCodec::kHalf;
+  uint8_t bits = 0;          // kMinMax, kFitted: 1, 2 or 4
+  uint8_t base_planes = 0;   // kPlanes: even, at least 2
+  uint8_t fresh_planes = 0;  // kPlanes: while the page is fresh; even, >= base_planes
+
+  friend bool operator==(const KvItem&, const KvItem&) = default;
+};
+
+/// Which complete pages of a tensor are still near: the newest `recent_pages`, and those after the
+/// last multiple of `block_pages`.
+struct KvWindow {
+  int32_t recent_pages = 0;
+  int32_t block_pages = 1;
+
+  friend bool operator==(const KvWindow&, const KvWindow&) = default;
+};
+
+/// How keys and values are stored: a description that layout, plan, kernels and tests share. A page
+/// is written `near` (16 bit or int8), is sealed when it is complete and leaves the window, and is
+/// fresh (base and refinement planes) before it is aged (base only). Which it is depends on
+/// positions only (kv/page_tier.h).
+struct KvScheme {
+  std::string name = "exact";
+  int32_t page_tokens = 64;       // tokens per page, in all layers and heads
+  int32_t chunk_tokens = 256;     // prefill runs in chunks of this many tokens at fixed positions
+  KvCodec near = KvCodec::kHalf;  // kHalf or kInt8
+  int32_t sink_pages = 0;         // the first pages, near for ever
+  KvWindow key_window = {};
+  KvWindow value_window = {};
+  int32_t fresh_pages = 0;         // sealed pages that keep their refinement; needs equal windows
+  int32_t frame_tokens = 512;      // kPlanes: keys are rotated back to the start of their frame
+  std::vector<KvItem> items = {};  // [L][2][G], keys before values; empty: pages are never sealed
+
+  bool seals() const { return !items.empty(); }
+  const KvItem& item(const KvShape& shape, int32_t layer, KvTensor tensor, int32_t head) const {
+    return items[static_cast<size_t>((2 * layer + static_cast<int32_t>(tensor)) * shape.kv_heads +
+                                     head)];
+  }
+};
+
+/// The scheme of that name: `exact`, `int8` (near pages only), `kivi-2`, `kivi-4`,
+/// `asymkv-<lk>/<lv>` (keys of the first lk layers and values of the first lv in 2 bits, the others
+/// in 1; arXiv 2410.13212), `fit-<k>/<v>` (bits 1, 2 or 4). InvalidArgument says what is wrong with
+/// a name. Learned schemes come from a profile (kv/profile.h).
+absl::StatusOr<KvScheme> NamedKvScheme(std::string_view name, const KvShape& shape);
+
+/// InvalidArgument when a field is out of range or the items do not fit the shape.
+absl::Status CheckKvScheme(const KvScheme& scheme, const KvShape& shape);
 
 }  // namespace asymserve

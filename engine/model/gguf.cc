@@ -8,8 +8,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+#include "engine/base/byte_reader.h"
 #include "engine/base/status.h"
-#include "engine/model/byte_reader.h"
 #include "engine/model/ggml_type.h"
 #include "engine/model/printable.h"
 

@@ -1,7 +1,6 @@
 #include "engine/model/gguf_tokenizer.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <string>
 
@@ -10,18 +9,12 @@
 
 #include "engine/base/status.h"
 #include "engine/model/printable.h"
+#include "engine/text/end_tokens.h"
 
 namespace asymserve {
 namespace {
 
 constexpr int64_t kMaxTokens = 1 << 24;
-
-/// Control tokens that end a turn in the chat formats of common models, for files that do not say
-/// so in a key of their own.
-constexpr std::array<std::string_view, 7> kEndTokens = {
-    "<|im_end|>",    "<|eot_id|>", "<|end|>",         "<|endoftext|>",
-    "<end_of_turn>", "<|eom_id|>", "<|end_of_text|>",
-};
 
 absl::Status ReadVocabulary(const Gguf& gguf, TokenizerSpec& spec) {
   ASYMSERVE_ASSIGN_OR_RETURN(const auto tokens, gguf.Strings("tokenizer.ggml.tokens"));
@@ -109,12 +102,7 @@ absl::Status ReadSpecialTokens(const Gguf& gguf, TokenizerSpec& spec) {
     ASYMSERVE_RETURN_IF_ERROR(ReadTokenId(gguf, key, spec, id));
     add_end(id);
   }
-  for (size_t id = 0; id < spec.types.size(); ++id) {
-    if (spec.types[id] != TokenizerSpec::TokenType::kControl) continue;
-    if (std::find(kEndTokens.begin(), kEndTokens.end(), spec.tokens[id]) != kEndTokens.end()) {
-      add_end(static_cast<int32_t>(id));
-    }
-  }
+  AddEndOfTurnTokens(spec);
   return absl::OkStatus();
 }
 

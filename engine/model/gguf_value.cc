@@ -6,8 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+#include "engine/base/byte_reader.h"
 #include "engine/base/status.h"
-#include "engine/model/byte_reader.h"
 #include "engine/model/gguf.h"
 #include "engine/model/printable.h"
 

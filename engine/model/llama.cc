@@ -159,6 +159,7 @@ absl::Status LlamaModel::RunLayer(const Batch& batch, int32_t index, int64_t tok
 
   ASYMSERVE_RETURN_IF_ERROR(backend_.MatMul(qkv, normed, *layer.qkv));
   ASYMSERVE_RETURN_IF_ERROR(backend_.PrepareQkv(qkv, layer.qkv_params, batch.kv.positions));
+  if (tap_) tap_(index, qkv, batch.kv.positions);
   ASYMSERVE_RETURN_IF_ERROR(backend_.KvWrite(batch.kv, index, qkv));
   ASYMSERVE_RETURN_IF_ERROR(backend_.Attention(batch.kv, index, config_.attention, attention, qkv));
   ASYMSERVE_RETURN_IF_ERROR(backend_.MatMul(delta, attention, *layer.attention_output));
@@ -181,6 +182,7 @@ absl::StatusOr<TensorView> LlamaModel::Forward(const Batch& batch) {
                                             " logit rows, room for ", residual_.rows(), " and ",
                                             logits_.rows()));
   }
+  if (!batch.seals.empty()) ASYMSERVE_RETURN_IF_ERROR(backend_.KvSeal(batch.seals));
   const TensorView residual = residual_.FirstRows(tokens);
   const TensorView normed = normed_.FirstRows(tokens);
   ASYMSERVE_RETURN_IF_ERROR(backend_.Embed(residual, *embedding_, batch.tokens));

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -18,6 +21,12 @@ struct LlamaOptions {
   int32_t max_positions = 0;      // rotary table; 0: the model's context
 };
 
+/// Sees q | k | v [T, (H + 2G) * D] of a layer as KvWrite and Attention get them, q and k rotated
+/// to `positions` [T]. A view of the backend's activations, valid during the call: on the CPU
+/// backend it is host memory, on a device it is not.
+using AttentionTap =
+    std::function<void(int32_t layer, TensorView qkv, std::span<const int32_t> positions)>;
+
 /// The Llama family (model_config.h says what varies) as a list of backend operations. Weights are
 /// packed into the backend at load; the file may be closed afterwards.
 class LlamaModel final : public Model {
@@ -29,8 +38,13 @@ class LlamaModel final : public Model {
   int32_t vocabulary() const override { return config_.vocabulary; }
   int32_t context_length() const override { return max_positions_; }
   const ModelConfig& config() const { return config_; }
+  /// The rotary table as uploaded: [max positions, D].
+  TensorView rope() const { return rope_; }
   int64_t weight_bytes() const { return weight_bytes_; }
   absl::StatusOr<TensorView> Forward(const Batch& batch) override;
+  /// Calls `tap` in every layer of every later Forward, on its thread; null stops that. For
+  /// calibration.
+  void SetTap(AttentionTap tap) { tap_ = std::move(tap); }
 
  private:
   struct Layer {
@@ -60,6 +74,7 @@ class LlamaModel final : public Model {
   TensorView output_norm_;
   TensorView rope_;
   std::vector<Layer> layers_;
+  AttentionTap tap_;
   // Activations, by their largest number of rows.
   TensorView residual_, normed_, qkv_, attention_, delta_, gate_up_, activated_, selected_, logits_;
 };

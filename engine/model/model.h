@@ -11,9 +11,10 @@ namespace asymserve {
 
 /// The tokens of one step, ragged over sequences (see KvStep).
 struct Batch {
-  std::span<const int32_t> tokens;      // [T] ids in [0, vocabulary)
-  KvStep kv;                            // positions, offsets and page tables of the same T tokens
-  std::span<const int32_t> logit_rows;  // [R] ascending token indices whose logits are wanted
+  std::span<const int32_t> tokens;       // [T] ids in [0, vocabulary)
+  KvStep kv;                             // positions, offsets and page tables of the same T tokens
+  std::span<const int32_t> logit_rows;   // [R] ascending token indices whose logits are wanted
+  std::span<const KvSealOp> seals = {};  // KV pages to seal before anything else
 };
 
 /// A language model bound to a backend. Virtual so that engine tests can script one.

@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include <nlohmann/json.hpp>
 
+#include "engine/base/byte_reader.h"
 #include "engine/base/status.h"
-#include "engine/model/byte_reader.h"
 #include "engine/model/json_document.h"
 #include "engine/model/printable.h"
 

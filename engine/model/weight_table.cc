@@ -62,9 +62,9 @@ absl::Status VerifyLayer(const ModelConfig& config, int32_t layer, Verifier& ver
   const int64_t q = config.attention.heads * head_size;
   const int64_t kv = config.attention.kv_heads * head_size;
   struct Needed {
-    const char* suffix;
-    int64_t rows;  // 0: a vector
-    int64_t cols;
+    const char* suffix = nullptr;
+    int64_t rows = 0;  // 0: a vector
+    int64_t cols = 0;
     bool wanted = true;
   };
   const Needed needed[] = {

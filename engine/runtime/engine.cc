@@ -30,16 +30,16 @@ EngineOptions Resolve(EngineOptions options, const Model& model) {
   options.max_context_tokens = std::min(options.max_context_tokens, model.context_length());
   options.step_tokens = std::max(options.step_tokens, options.max_running);
   if (options.watermark_pages < 0) {
-    options.watermark_pages = std::min(options.max_running, options.pages / 20);
+    options.watermark_pages =
+        std::min(options.max_running, PageStore(options.scheme, options.arena).pages_total() / 20);
   }
   return options;
 }
 
 SchedulerOptions ToSchedulerOptions(const EngineOptions& options) {
   SchedulerOptions scheduler;
-  scheduler.total_pages = options.pages;
-  scheduler.page_tokens = options.page_tokens;
-  scheduler.chunk_tokens = options.chunk_tokens;
+  scheduler.scheme = options.scheme;
+  scheduler.arena = options.arena;
   scheduler.max_context_tokens = options.max_context_tokens;
   scheduler.max_running = options.max_running;
   // The engine refuses before the scheduler would, so that Submit can answer at once.
@@ -55,6 +55,7 @@ class Engine::Impl {
  public:
   Impl(Model& model, const Tokenizer& tokenizer, const EngineOptions& options)
       : options_(Resolve(options, model)),
+        max_stored_tokens_(PageStore(options_.scheme, options_.arena).MaxTokens()),
         limits_{std::min(model.vocabulary(), tokenizer.vocabulary()), options_.max_context_tokens},
         delivery_([this](RequestId id) { Cancel(id); }),
         loop_(model, tokenizer, ToSchedulerOptions(options_), delivery_, metrics_, waiting_),
@@ -139,6 +140,7 @@ class Engine::Impl {
   void Fail(const absl::Status& error);
 
   const EngineOptions options_;
+  const int64_t max_stored_tokens_;  // of one sequence, for the KV cache
   const RequestLimits limits_;
   EngineMetrics metrics_;
   std::atomic<int32_t> waiting_{0};
@@ -165,15 +167,15 @@ class Engine::Impl {
 absl::StatusOr<int32_t> Engine::Impl::ResolveMaxNewTokens(const GenerateRequest& request) const {
   // The last token is never stored: a sequence of p + n tokens stores p + n - 1.
   const int64_t prompt = static_cast<int64_t>(request.prompt.size());
-  const int64_t stored = int64_t{options_.pages} * options_.page_tokens;
+  const int64_t stored = max_stored_tokens_;
   const int64_t room = std::min<int64_t>(limits_.max_context_tokens, stored + 1) - prompt;
   if (request.stop.max_tokens == 0 && room >= 1) return static_cast<int32_t>(room);
   if (request.stop.max_tokens > room || room < 1) {
     const int64_t tokens = prompt + std::max(request.stop.max_tokens, 1) - 1;
-    const int64_t pages = (tokens + options_.page_tokens - 1) / options_.page_tokens;
-    return absl::InvalidArgumentError(absl::StrCat("stop.max_tokens: prompt and output need ",
-                                                   pages, " pages of KV cache, the pool has ",
-                                                   options_.pages));
+    const int64_t page_tokens = options_.scheme.page_tokens;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "stop.max_tokens: prompt and output need ", (tokens + page_tokens - 1) / page_tokens,
+        " pages of KV cache, the pool has ", stored / page_tokens));
   }
   return request.stop.max_tokens;
 }

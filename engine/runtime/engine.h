@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 
 #include "engine/kv/ids.h"
+#include "engine/kv/page_store.h"
 #include "engine/model/model.h"
 #include "engine/runtime/engine_metrics.h"
 #include "engine/runtime/request.h"
@@ -18,9 +19,8 @@
 namespace asymserve {
 
 struct EngineOptions {
-  int32_t pages = 0;  // KV page records the backend was given
-  int32_t page_tokens = 64;
-  int32_t chunk_tokens = 256;
+  KvScheme scheme;  // what the backend was set up with
+  ArenaCut arena;
   int32_t max_context_tokens = 0;  // 0: the model's
   int32_t max_running = 64;        // sequences in one batch
   int32_t max_waiting = 256;       // sequences in the queue; more are refused

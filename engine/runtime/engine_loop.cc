@@ -81,7 +81,8 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
     return false;
   }
   BuildBatch(plan, now);
-  const Batch batch{tokens_, {positions_, token_offset_, pages_, page_offset_}, logit_rows_};
+  const Batch batch{
+      tokens_, {positions_, token_offset_, pages_, page_offset_}, logit_rows_, plan.seals};
   const absl::StatusOr<TensorView> logits = model_.Forward(batch);
   if (!logits.ok()) return Annotate(logits.status(), "the model's step failed");
 
@@ -288,6 +289,8 @@ void EngineLoop::PublishGauges() {
   metrics_.running.Set(stats.running);
   metrics_.pages_total.Set(stats.pages_total);
   metrics_.pages_used.Set(stats.pages_used);
+  metrics_.slabs_total.Set(stats.slabs_total);
+  metrics_.slabs_used.Set(stats.slabs_used);
   metrics_.preemptions.Add(stats.preemptions - metrics_.preemptions.value());
   metrics_.recomputed_tokens.Add(stats.recomputed_tokens - metrics_.recomputed_tokens.value());
 }

@@ -59,7 +59,7 @@ class EngineLoop {
 
   // The batch's arrays, reused from step to step.
   std::vector<int32_t> tokens_, positions_, token_offset_, page_offset_, logit_rows_;
-  std::vector<PageId> pages_;
+  std::vector<KvPage> pages_;
   std::vector<int32_t> banned_;
 };
 

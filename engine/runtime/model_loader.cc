@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/status.h"
-#include "engine/kv/layout.h"
+#include "engine/kv/record_pool.h"
 #include "engine/runtime/host_memory.h"
 
 namespace asymserve {
@@ -27,24 +27,30 @@ class PhaseTimer {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// KV pages for the given memory: no more than the running sequences could ever fill, at least one
-/// sequence of the whole context.
-absl::StatusOr<int32_t> CountPages(const LoadOptions& options, const ModelConfig& config,
-                                   int32_t context_tokens, const KvScheme& scheme) {
-  const KvShape shape{config.layers, config.attention.kv_heads, config.attention.head_size};
-  const int64_t page_bytes = ExactPageLayout(shape, scheme).record_bytes();
+/// An arena for the given memory: no more than the running sequences could ever fill, room for at
+/// least one sequence of the whole context.
+absl::StatusOr<ArenaCut> CutArena(const LoadOptions& options, const KvLayout& layout,
+                                  const KvScheme& scheme, int32_t context_tokens) {
   const int64_t budget =
       options.kv_memory_bytes > 0 ? options.kv_memory_bytes : AvailableHostMemoryBytes() / 4;
-  const int64_t per_sequence = (context_tokens + scheme.page_tokens - 1) / scheme.page_tokens;
-  const int64_t pages = std::min(budget / page_bytes, per_sequence * options.max_running);
-  if (pages < per_sequence) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "engine.kv_memory: ", budget, " bytes hold ", budget / page_bytes, " pages of ",
-        scheme.page_tokens, " tokens; one sequence of engine.context_tokens = ", context_tokens,
-        " needs ", per_sequence, " (", per_sequence * page_bytes,
-        " bytes): raise the memory or lower the context"));
+  ArenaCut cut(layout, budget);
+  const KvDemand demand = PageStore(scheme, cut).PeakDemand(context_tokens);
+  int64_t one = 0;
+  int64_t all = 0;
+  for (size_t k = 0; k < demand.records.size(); ++k) {
+    if (demand.records[k] == 0) continue;
+    const int64_t per_slab = cut.per_slab[k];
+    one += (demand.records[k] + per_slab - 1) / per_slab;
+    all += (int64_t{demand.records[k]} * options.max_running + per_slab - 1) / per_slab;
   }
-  return static_cast<int32_t>(pages);
+  if (cut.slabs < one) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "engine.kv_memory: ", budget,
+        " bytes; one sequence of engine.context_tokens = ", context_tokens, " in the KV scheme '",
+        scheme.name, "' needs ", one * cut.slab_bytes, ": raise the memory or lower the context"));
+  }
+  cut.slabs = static_cast<int32_t>(std::min<int64_t>(cut.slabs, all));
+  return cut;
 }
 
 }  // namespace
@@ -60,20 +66,22 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   auto tokenizer =
       std::async(std::launch::async, [&file] { return Tokenizer::Create(file->tokenizer_spec()); });
 
-  const KvScheme scheme;
+  const KvShape shape{loaded.config.layers, loaded.config.attention.kv_heads,
+                      loaded.config.attention.head_size};
+  ASYMSERVE_ASSIGN_OR_RETURN(const KvScheme scheme, NamedKvScheme(options.kv_scheme, shape));
+  ASYMSERVE_RETURN_IF_ERROR(CheckKvScheme(scheme, shape));
   const int32_t context_tokens =
       options.max_context_tokens > 0
           ? std::min(options.max_context_tokens, loaded.config.context_length)
           : loaded.config.context_length;
   EngineOptions& engine = loaded.engine_options;
-  engine.page_tokens = scheme.page_tokens;
-  engine.chunk_tokens = scheme.chunk_tokens;
+  engine.scheme = scheme;
   engine.max_context_tokens = context_tokens;
   engine.max_running = options.max_running;
   engine.max_waiting = options.max_waiting;
   engine.step_tokens = std::max(options.step_tokens, options.max_running);
-  ASYMSERVE_ASSIGN_OR_RETURN(engine.pages,
-                             CountPages(options, loaded.config, context_tokens, scheme));
+  const KvLayout layout(shape, scheme);
+  ASYMSERVE_ASSIGN_OR_RETURN(engine.arena, CutArena(options, layout, scheme, context_tokens));
 
   LlamaOptions llama;
   llama.max_step_tokens = engine.step_tokens;
@@ -85,10 +93,14 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   loaded.weight_bytes = loaded.model->weight_bytes();
   timer.End("weights");
 
-  const KvShape shape{loaded.config.layers, loaded.config.attention.kv_heads,
-                      loaded.config.attention.head_size};
-  ASYMSERVE_RETURN_IF_ERROR(backend.KvInit(shape, scheme, engine.pages));
-  loaded.kv_bytes = engine.pages * ExactPageLayout(shape, scheme).record_bytes();
+  loaded.kv_bytes = engine.arena.slabs * engine.arena.slab_bytes;
+  KvSetup setup;
+  setup.shape = shape;
+  setup.scheme = scheme;
+  setup.arena_bytes = loaded.kv_bytes;
+  setup.rope = loaded.model->rope();
+  setup.rope_style = loaded.config.rope_style;
+  ASYMSERVE_RETURN_IF_ERROR(backend.KvInit(setup));
   timer.End("kv_cache");
 
   auto built = tokenizer.get();

@@ -16,9 +16,10 @@
 namespace asymserve {
 
 struct LoadOptions {
-  std::string path;                // GGUF file or Hugging Face folder
-  int64_t kv_memory_bytes = 0;     // 0: a quarter of the memory available now
-  int32_t max_context_tokens = 0;  // 0: the model's
+  std::string path;                 // GGUF file or Hugging Face folder
+  std::string kv_scheme = "exact";  // NamedKvScheme
+  int64_t kv_memory_bytes = 0;      // 0: a quarter of the memory available now
+  int32_t max_context_tokens = 0;   // 0: the model's
   int32_t max_running = 64;
   int32_t max_waiting = 256;
   int32_t step_tokens = 512;

@@ -11,10 +11,10 @@
 namespace asymserve {
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), pool_(options.total_pages) {
-  ASYMSERVE_CHECK(options.total_pages >= 1);
-  ASYMSERVE_CHECK(options.page_tokens >= 1);
-  ASYMSERVE_CHECK(options.chunk_tokens >= 1);
+    : options_(options), store_(options.scheme, options.arena) {
+  ASYMSERVE_CHECK(options.arena.slabs >= 1);
+  ASYMSERVE_CHECK(options.scheme.page_tokens >= 1);
+  ASYMSERVE_CHECK(options.scheme.chunk_tokens >= 1);
   ASYMSERVE_CHECK(options.max_context_tokens >= 1);
   ASYMSERVE_CHECK(options.max_running >= 1);
   ASYMSERVE_CHECK(options.max_waiting >= 1);
@@ -39,11 +39,12 @@ absl::Status Scheduler::Add(const SequenceSpec& spec) {
         "max_new_tokens: ", spec.prompt_tokens, " prompt and ", spec.max_new_tokens,
         " new tokens are ", context, ", the context holds ", options_.max_context_tokens));
   }
-  const int32_t pages = PagesFor(context - 1, options_.page_tokens);
-  if (pages > options_.total_pages) {
+  if (context - 1 > store_.MaxTokens()) {
+    const int32_t page_tokens = options_.scheme.page_tokens;
     return absl::InvalidArgumentError(
         absl::StrCat("max_new_tokens: ", spec.prompt_tokens, " prompt and ", spec.max_new_tokens,
-                     " new tokens need ", pages, " pages, the pool has ", options_.total_pages));
+                     " new tokens need ", PagesFor(context - 1, page_tokens),
+                     " pages, the pool has ", store_.MaxTokens() / page_tokens));
   }
   if (sequences_.contains(spec.id)) {
     return absl::InvalidArgumentError(
@@ -88,7 +89,7 @@ void Scheduler::Leave(Sequence& sequence) {
 }
 
 void Scheduler::Forget(Sequence& sequence) {
-  pool_.Release(sequence.pages);
+  store_.Release(sequence.pages);
   sequences_.erase(SequenceId{sequence.spec.id});
 }
 
@@ -130,8 +131,10 @@ std::vector<SequenceId> Scheduler::Commit(const StepPlan& plan, std::span<const 
 SchedulerStats Scheduler::stats() const {
   return {.waiting = static_cast<int32_t>(waiting_.size()),
           .running = static_cast<int32_t>(running_.size()),
-          .pages_total = pool_.total(),
-          .pages_used = pool_.used(),
+          .pages_total = store_.pages_total(),
+          .pages_used = store_.pages_used(),
+          .slabs_total = store_.slabs(),
+          .slabs_used = store_.slabs() - store_.empty_slabs(),
           .preemptions = preemptions_,
           .recomputed_tokens = recomputed_tokens_};
 }

@@ -12,7 +12,7 @@
 #include "absl/status/status.h"
 
 #include "engine/kv/ids.h"
-#include "engine/kv/page_pool.h"
+#include "engine/kv/page_store.h"
 #include "engine/sched/sequence.h"
 
 // Continuous batching as bookkeeping: a pure function of its calls. No clock, no threads, no token
@@ -29,9 +29,8 @@
 namespace asymserve {
 
 struct SchedulerOptions {
-  int32_t total_pages = 0;
-  int32_t page_tokens = 64;
-  int32_t chunk_tokens = 256;      // prefill never crosses a multiple of this within one item
+  KvScheme scheme;  // page, chunk and windows; prefill never crosses a chunk within one item
+  ArenaCut arena;
   int32_t max_context_tokens = 0;  // prompt + generated tokens of one sequence
   int32_t max_running = 0;         // sequences holding pages
   int32_t max_waiting = 0;         // sequences in the queue that never ran
@@ -53,13 +52,15 @@ struct StepItem {
   int32_t count = 0;
   Role role = Role::kPrefill;
   bool sample = false;  // the last token's logits give the next token
-  /// Page table up to and including the item's last token. Valid until the next non-const call.
-  std::span<const PageId> pages;
+  /// Page table up to and including the item's last token, as this item reads it. Valid until the
+  /// next non-const call.
+  std::span<const KvPage> pages;
 };
 
 struct StepPlan {
   uint64_t number = 0;
   std::vector<StepItem> items;        // decode items first; each role oldest sequence first
+  std::vector<KvSealOp> seals;        // run before the items
   std::vector<SequenceId> expired;    // deadline passed: gone, pages already released
   std::vector<SequenceId> preempted;  // will be replayed
   int32_t tokens = 0;
@@ -75,7 +76,8 @@ struct Outcome {
 struct SchedulerStats {
   int32_t waiting = 0;  // in the queue, preempted ones included
   int32_t running = 0;  // take part in plans; those that left but wait for a Commit are not counted
-  int32_t pages_total = 0, pages_used = 0;
+  int32_t pages_total = 0, pages_used = 0;  // total: if one sequence had them all
+  int32_t slabs_total = 0, slabs_used = 0;  // of the arena
   uint64_t preemptions = 0;
   uint64_t recomputed_tokens = 0;  // computed again because of preemption
 };
@@ -131,7 +133,12 @@ class Scheduler {
   void Expire(TimeUs now, StepPlan& plan);
   void PlanRunning(Draft& draft);
   void PlanDecode(size_t index, Draft& draft);
-  void PlanCatchUp(Sequence& sequence, Draft& draft);
+  /// How many tokens a sequence that catches up computes next, within its chunk or page.
+  int32_t CatchUpCount(const Sequence& sequence, const Draft& draft) const;
+  void PlanCatchUp(size_t index, Draft& draft);
+  void EmitCatchUp(Sequence& sequence, int32_t count, Draft& draft);
+  /// Gives a sequence the records for its next `count` tokens; false when they are missing.
+  bool Prepare(Sequence& sequence, int32_t count, Draft& draft);
   bool MakeRoom(size_t index, Draft& draft);
   void Preempt(size_t index, Draft& draft);
   void Admit(Draft& draft);
@@ -141,13 +148,16 @@ class Scheduler {
   void Forget(Sequence& sequence);
   void RecordItems(Draft& draft);
   int32_t PageGrowth() const;
+  /// Records that admitted sequences are still to take until they have caught up.
+  KvDemand Promised() const;
+  bool HasRoomFor(const Sequence& sequence, int32_t growth) const;
 
   void CheckSequence(const Sequence& sequence) const;
   void CheckLists() const;
   void CheckPages() const;
 
   const SchedulerOptions options_;
-  PagePool pool_;
+  PageStore store_;
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;  // never iterated to plan
   std::set<Sequence*, BeforeInQueue> waiting_;
   std::vector<Sequence*> running_;                     // oldest first

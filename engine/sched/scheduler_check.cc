@@ -1,3 +1,6 @@
+#include <array>
+#include <set>
+
 #include "engine/base/check.h"
 #include "engine/sched/scheduler.h"
 
@@ -42,24 +45,34 @@ void Scheduler::CheckLists() const {
 }
 
 void Scheduler::CheckPages() const {
-  std::vector<bool> held(static_cast<size_t>(pool_.total()), false);
-  int32_t used = 0;
+  std::array<std::set<PageId>, 3> held;  // by KvRecord
+  size_t pages = 0;
   for (const auto& [id, sequence] : sequences_) {
-    for (const PageId page : sequence->pages) {
-      ASYMSERVE_CHECK(!held.at(static_cast<size_t>(Index(page))));
-      held[static_cast<size_t>(Index(page))] = true;
-      ++used;
+    pages += sequence->pages.size();
+    for (const KvPage& page : sequence->pages) {
+      const std::array<PageId, 3> records = {page.near, page.base, page.refinement};
+      for (size_t k = 0; k < records.size(); ++k) {
+        if (records[k] != kNoPage) ASYMSERVE_CHECK(held[k].insert(records[k]).second);
+      }
+      const bool near = page.key_tier == KvTier::kNear || page.value_tier == KvTier::kNear;
+      const bool sealed = page.key_tier != KvTier::kNear || page.value_tier != KvTier::kNear;
+      ASYMSERVE_CHECK(near == (page.near != kNoPage) && sealed == (page.base != kNoPage));
     }
   }
-  ASYMSERVE_CHECK(used == pool_.used());
-  ASYMSERVE_CHECK(pool_.used() + pool_.free() == pool_.total());
+  for (const KvRecord kind : {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement}) {
+    ASYMSERVE_CHECK(static_cast<int32_t>(held[static_cast<size_t>(kind)].size()) ==
+                    store_.used(kind));
+  }
+  ASYMSERVE_CHECK(static_cast<int32_t>(pages) == store_.pages_used());
+  ASYMSERVE_CHECK(!sequences_.empty() || store_.empty());
 }
 
 void Scheduler::CheckSequence(const Sequence& sequence) const {
   const SequenceSpec& spec = sequence.spec;
   const bool waits = sequence.state == Sequence::State::kWaiting;
   const bool retired = sequence.state == Sequence::State::kRetired;
-  const int64_t capacity = static_cast<int64_t>(sequence.pages.size()) * options_.page_tokens;
+  const int64_t capacity =
+      static_cast<int64_t>(sequence.pages.size()) * options_.scheme.page_tokens;
   ASYMSERVE_CHECK(sequence.computed <= capacity);
   ASYMSERVE_CHECK(sequence.computed <= sequence.known());
   ASYMSERVE_CHECK(sequence.computed <= sequence.max_stored());

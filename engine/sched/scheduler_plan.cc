@@ -6,8 +6,9 @@
 // How one step is planned. Running sequences come first, oldest to youngest: one token for each
 // that decodes, and what the budget leaves for those that catch up (prefill, or replay after a
 // preemption). Then the queue, head first; nobody overtakes the head, so nobody starves behind
-// smaller requests. A sequence gets the pages for everything it must catch up on when it is
-// admitted; afterwards it grows page by page.
+// smaller requests. A sequence is admitted when there is room for everything it must catch up on:
+// an exact one takes its pages at once, one whose pages are sealed takes them chunk by chunk, for
+// it needs less when the next chunk begins. Afterwards it grows page by page.
 
 namespace asymserve {
 
@@ -41,6 +42,7 @@ StepPlan Scheduler::Plan(TimeUs now) {
   // Pages that a preemption just freed are for the running sequences, not for newcomers; taking the
   // victim back in the plan that preempted it would lead nowhere.
   if (!draft.out_of_pages) Admit(draft);
+  store_.EndPlan();
   RecordItems(draft);
   return std::move(draft.plan);
 }
@@ -86,28 +88,53 @@ void Scheduler::PlanRunning(Draft& draft) {
     if (decodes) {
       PlanDecode(index, draft);
     } else {
-      PlanCatchUp(sequence, draft);
+      PlanCatchUp(index, draft);
     }
   }
 }
 
+bool Scheduler::Prepare(Sequence& sequence, int32_t count, Draft& draft) {
+  const KvScheme& scheme = options_.scheme;
+  const int32_t begin = sequence.computed;
+  const int64_t tokens = int64_t{begin} + count;
+  const bool prefill = begin < sequence.spec.prompt_tokens;
+  const int32_t chunk_start = begin / scheme.chunk_tokens * scheme.chunk_tokens;
+  const int32_t complete = (prefill ? chunk_start : begin) / scheme.page_tokens;
+  const auto held = static_cast<int64_t>(sequence.pages.size()) * scheme.page_tokens;
+  if (tokens <= held && (!scheme.seals() || complete == sequence.complete)) return true;
+  if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals)) return false;
+  sequence.complete = complete;
+  return true;
+}
+
 void Scheduler::PlanDecode(size_t index, Draft& draft) {
   Sequence& sequence = *running_[index];
-  if (sequence.needs_page(options_.page_tokens)) {
-    if (pool_.free() == 0 && !MakeRoom(index, draft)) return;
-    ASYMSERVE_CHECK(pool_.Allocate(1, sequence.pages));
+  while (!Prepare(sequence, 1, draft)) {
+    if (!MakeRoom(index, draft)) return;
   }
   Emit(sequence, 1, StepItem::Role::kDecode, /*sample=*/true, draft);
 }
 
-void Scheduler::PlanCatchUp(Sequence& sequence, Draft& draft) {
-  const int32_t budget = draft.CatchUpBudget(options_.step_tokens);
-  if (budget == 0) return;
+int32_t Scheduler::CatchUpCount(const Sequence& sequence, const Draft& draft) const {
   const bool prefill = sequence.computed < sequence.spec.prompt_tokens;
-  const int32_t grain = prefill ? options_.chunk_tokens : options_.page_tokens;
+  const int32_t grain = prefill ? options_.scheme.chunk_tokens : options_.scheme.page_tokens;
   const int32_t end = prefill ? sequence.spec.prompt_tokens : sequence.known() - 1;
-  const int32_t count =
-      std::min({budget, end - sequence.computed, grain - sequence.computed % grain});
+  return std::min({draft.CatchUpBudget(options_.step_tokens), end - sequence.computed,
+                   grain - sequence.computed % grain});
+}
+
+void Scheduler::PlanCatchUp(size_t index, Draft& draft) {
+  Sequence& sequence = *running_[index];
+  const int32_t count = CatchUpCount(sequence, draft);
+  if (count <= 0) return;
+  while (!Prepare(sequence, count, draft)) {
+    if (!MakeRoom(index, draft)) return;
+  }
+  EmitCatchUp(sequence, count, draft);
+}
+
+void Scheduler::EmitCatchUp(Sequence& sequence, int32_t count, Draft& draft) {
+  const bool prefill = sequence.computed < sequence.spec.prompt_tokens;
   const bool sample =
       prefill && sequence.sampled == 0 && sequence.computed + count == sequence.spec.prompt_tokens;
   Emit(sequence, count, prefill ? StepItem::Role::kPrefill : StepItem::Role::kDecode, sample,
@@ -127,9 +154,11 @@ bool Scheduler::MakeRoom(size_t index, Draft& draft) {
   const bool youngest = index + 1 == running_.size();
   if (!youngest) {
     if (draft.held_back == nullptr) draft.held_back = running_.back();
-  } else if (index == 0) {
-    ASYMSERVE_CHECK(retired_ > 0);  // alone it fits, Add saw to that
+  } else if (index == 0 && retired_ > 0) {
+    // Alone it fits, once those that have left give their pages back.
   } else if (!running_[index]->outstanding()) {
+    // Alone it may still lie scattered over more slabs than it needs: it starts again in order.
+    ASYMSERVE_CHECK(index > 0 || options_.scheme.seals());
     Preempt(index, draft);
   }
   return false;
@@ -137,7 +166,8 @@ bool Scheduler::MakeRoom(size_t index, Draft& draft) {
 
 void Scheduler::Preempt(size_t index, Draft& draft) {
   Sequence& sequence = *running_[index];
-  pool_.Release(sequence.pages);
+  store_.Release(sequence.pages);
+  sequence.complete = 0;
   sequence.computed_before = std::max(sequence.computed_before, sequence.computed);
   sequence.computed = 0;
   sequence.state = Sequence::State::kWaiting;
@@ -147,18 +177,45 @@ void Scheduler::Preempt(size_t index, Draft& draft) {
   ++preemptions_;
 }
 
+KvDemand Scheduler::Promised() const {
+  KvDemand promised;
+  if (!options_.scheme.seals()) return promised;  // everything was taken at admission
+  for (const Sequence* sequence : running_) {
+    const int32_t target = sequence->tokens_at_admission();
+    if (sequence->computed + 1 >= target) continue;
+    KvDemand demand = store_.PeakDemand(target);
+    for (const KvPage& page : sequence->pages) {
+      demand.records[0] -= page.near != kNoPage ? 1 : 0;
+      demand.records[1] -= page.base != kNoPage ? 1 : 0;
+      demand.records[2] -= page.refinement != kNoPage ? 1 : 0;
+    }
+    for (int32_t& records : demand.records) records = std::max(records, 0);
+    promised += demand;
+  }
+  return promised;
+}
+
+bool Scheduler::HasRoomFor(const Sequence& sequence, int32_t growth) const {
+  KvDemand demand = store_.PeakDemand(sequence.tokens_at_admission());
+  demand += Promised();
+  // Room for every running sequence's next token, or one of them would preempt it right away.
+  const int32_t headroom = running_.empty() ? 0 : std::max(options_.watermark_pages, growth);
+  const auto kind = options_.scheme.seals() ? KvRecord::kBase : KvRecord::kNear;
+  demand.records[static_cast<size_t>(kind)] += headroom;
+  return store_.FitsNow(demand);
+}
+
 void Scheduler::Admit(Draft& draft) {
   const int32_t growth = PageGrowth();  // who is admitted below has a page to spare
   while (!waiting_.empty() && draft.CatchUpBudget(options_.step_tokens) > 0) {
     if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;
     Sequence& sequence = **waiting_.begin();
-    const int32_t pages = PagesFor(sequence.tokens_at_admission(), options_.page_tokens);
-    // Room for every running sequence's next token, or one of them would preempt it right away.
-    const int32_t headroom = running_.empty() ? 0 : std::max(options_.watermark_pages, growth);
-    if (int64_t{pages} + headroom > pool_.free()) return;
+    if (!HasRoomFor(sequence, growth)) return;
+    const int32_t count = CatchUpCount(sequence, draft);
+    const int32_t taken = options_.scheme.seals() ? count : sequence.tokens_at_admission();
+    if (!Prepare(sequence, taken, draft)) return;
 
     waiting_.erase(waiting_.begin());
-    ASYMSERVE_CHECK(pool_.Allocate(pages, sequence.pages));
     if (sequence.never_ran()) {
       --never_ran_;
       sequence.age = ++admitted_;
@@ -167,22 +224,23 @@ void Scheduler::Admit(Draft& draft) {
     running_.insert(std::upper_bound(running_.begin(), running_.end(), sequence.age,
                                      [](uint64_t age, const Sequence* s) { return age < s->age; }),
                     &sequence);
-    PlanCatchUp(sequence, draft);
+    EmitCatchUp(sequence, count, draft);
   }
 }
 
 /// Pages that the running sequences will ask for in the next plan.
 int32_t Scheduler::PageGrowth() const {
-  return static_cast<int32_t>(std::count_if(
-      running_.begin(), running_.end(),
-      [this](const Sequence* sequence) { return sequence->needs_page(options_.page_tokens); }));
+  return static_cast<int32_t>(
+      std::count_if(running_.begin(), running_.end(), [this](const Sequence* sequence) {
+        return sequence->needs_page(options_.scheme.page_tokens);
+      }));
 }
 
 void Scheduler::Emit(Sequence& sequence, int32_t count, StepItem::Role role, bool sample,
                      Draft& draft) {
   const int32_t begin = sequence.computed;
   const int32_t end = begin + count;
-  const auto page_count = static_cast<size_t>(PagesFor(end, options_.page_tokens));
+  const auto page_count = static_cast<size_t>(PagesFor(end, options_.scheme.page_tokens));
   ASYMSERVE_CHECK(count > 0 && page_count <= sequence.pages.size());
   const StepItem item = {.sequence = sequence.spec.id,
                          .begin = begin,

@@ -5,7 +5,7 @@
 #include <tuple>
 #include <vector>
 
-#include "engine/kv/ids.h"
+#include "engine/kv/page_tier.h"
 
 // The scheduler's record of one sequence, and the token arithmetic that needs nothing else.
 //
@@ -47,7 +47,8 @@ struct Sequence {
   int32_t committed = 0;          // generated tokens whose plan was committed
   int32_t computed_before = 0;    // the most tokens an earlier life computed
   int32_t outstanding_plans = 0;  // that hold an item of this sequence
-  std::vector<PageId> pages;
+  std::vector<KvPage> pages;
+  int32_t complete = 0;  // pages that count as complete in the newest plan (PageStore::Prepare)
 
   bool never_ran() const { return age == 0; }
   bool outstanding() const { return outstanding_plans > 0; }

@@ -56,7 +56,7 @@ absl::StatusOr<Value> ReplaceFilter(std::string_view name, const Value& value,
 }
 
 absl::StatusOr<Value> LengthFilter(std::string_view name, const Value& value,
-                                   const Arguments& arguments, Budget& budget) {
+                                   const Arguments& arguments, Budget& /*budget*/) {
   ASYMSERVE_RETURN_IF_ERROR(BoundArguments::Bind(name, arguments, {}, 0).status());
   ASYMSERVE_ASSIGN_OR_RETURN(const int64_t length, Length(value));
   return Value::MakeInt(length);
@@ -86,7 +86,7 @@ absl::StatusOr<Value> Join(std::string_view name, const Value& value, const Argu
 }
 
 absl::StatusOr<Value> Default(std::string_view name, const Value& value, const Arguments& arguments,
-                              Budget& budget) {
+                              Budget& /*budget*/) {
   ASYMSERVE_ASSIGN_OR_RETURN(
       const auto bound, BoundArguments::Bind(name, arguments, {"default_value", "boolean"}, 0));
   const bool use_default = value.IsUndefined() || (bound.At(1).IsTrue() && !value.IsTrue());
@@ -171,7 +171,7 @@ absl::StatusOr<Value> ParseInt(std::string_view text, const Value& otherwise) {
 }
 
 absl::StatusOr<Value> ToInt(std::string_view name, const Value& value, const Arguments& arguments,
-                            Budget& budget) {
+                            Budget& /*budget*/) {
   ASYMSERVE_ASSIGN_OR_RETURN(const auto bound,
                              BoundArguments::Bind(name, arguments, {"default"}, 0));
   int64_t storage = 0;

@@ -18,7 +18,8 @@ absl::Status Append(std::string_view text, Budget& budget, std::string& out) {
 
 // Python's repr of a str, ASCII only: which other characters it escapes is a table of its own.
 absl::Status AppendStringRepr(const std::string& text, Budget& budget, std::string& out) {
-  const bool double_quotes = text.find('\'') != text.npos && text.find('"') == text.npos;
+  const bool double_quotes =
+      text.find('\'') != std::string::npos && text.find('"') == std::string::npos;
   const char quote = double_quotes ? '"' : '\'';
   std::string repr(1, quote);
   for (const char c : text) {
@@ -209,7 +210,7 @@ std::string FloatText(double value) {
       std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::fixed)
           .ptr;
   text.assign(buffer.data(), fixed);
-  if (text.find('.') == text.npos) text += ".0";
+  if (text.find('.') == std::string::npos) text += ".0";
   return text;
 }
 

@@ -89,7 +89,8 @@ absl::StatusOr<Value> Interpreter::FormatNow(const Arguments& arguments) {
       out += '%';
       continue;
     }
-    if (conversion == '\0' || std::string_view("aAbBdHIjmMpSyY").find(conversion) == format.npos) {
+    if (conversion == '\0' ||
+        std::string_view("aAbBdHIjmMpSyY").find(conversion) == std::string_view::npos) {
       return absl::InvalidArgumentError(absl::StrCat("strftime_now('", std::string(format),
                                                      "') has a conversion that is not supported"));
     }

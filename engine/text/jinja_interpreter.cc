@@ -122,7 +122,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteOne(const Statement& state
       return At(statement.line, status);
     }
   } else if (const auto* branch = std::get_if<IfStatement>(&statement.node)) {
-    return Run(*branch, statement.line);
+    return Run(*branch);
   } else if (const auto* loop = std::get_if<ForStatement>(&statement.node)) {
     return Run(*loop, statement.line);
   } else if (const auto* assignment = std::get_if<SetStatement>(&statement.node)) {
@@ -140,7 +140,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteOne(const Statement& state
   return Flow::kNext;
 }
 
-absl::StatusOr<Interpreter::Flow> Interpreter::Run(const IfStatement& statement, int line) {
+absl::StatusOr<Interpreter::Flow> Interpreter::Run(const IfStatement& statement) {
   for (const auto& [condition, body] : statement.branches) {
     ASYMSERVE_ASSIGN_OR_RETURN(const Value value, Evaluate(*condition));
     if (value.IsTrue()) return Execute(body);

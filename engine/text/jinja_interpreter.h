@@ -38,7 +38,7 @@ class Interpreter {
   // Statements: jinja_interpreter.cc.
   absl::StatusOr<Flow> Execute(const Block& block);
   absl::StatusOr<Flow> ExecuteOne(const Statement& statement);
-  absl::StatusOr<Flow> Run(const IfStatement& statement, int line);
+  absl::StatusOr<Flow> Run(const IfStatement& statement);
   absl::StatusOr<Flow> Run(const ForStatement& statement, int line);
   absl::Status Run(const SetStatement& statement, int line);
   absl::StatusOr<std::vector<Value>> LoopItems(const ForStatement& statement, int line);

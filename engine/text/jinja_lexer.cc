@@ -84,7 +84,7 @@ class Lexer {
         text = StripRight(text);
       } else if (sign != '+' && source_[end + 1] != '{') {
         const size_t newline = text.rfind('\n');
-        const size_t line_begin = newline == text.npos ? 0 : newline + 1;
+        const size_t line_begin = newline == std::string_view::npos ? 0 : newline + 1;
         const bool whole_line = line_begin > 0 || at_line_start_;
         if (whole_line && StripLeft(text.substr(line_begin)).empty()) {
           text = text.substr(0, line_begin);
@@ -123,7 +123,7 @@ class Lexer {
 
   absl::Status LexComment() {
     const size_t end = Find(source_, "#}", position_);
-    if (end == source_.npos) return Error("a comment is not closed by #}");
+    if (end == std::string::npos) return Error("a comment is not closed by #}");
     const bool has_sign = end > position_ && (source_[end - 1] == '-' || source_[end - 1] == '+');
     Advance(end - position_ - (has_sign ? 1 : 0));
     Close("#}", true);
@@ -213,7 +213,7 @@ class Lexer {
     std::string digits(Rest().substr(0, end - position_));
     std::erase(digits, '_');
     if (kind == TokenKind::kInteger && digits.size() > 1 && digits[0] == '0' &&
-        digits.find_first_not_of('0') != digits.npos) {
+        digits.find_first_not_of('0') != std::string::npos) {
       return Error(absl::StrCat("the number ", digits, " begins with 0"));
     }
     Emit(kind, digits);

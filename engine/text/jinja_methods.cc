@@ -87,12 +87,12 @@ absl::StatusOr<Value> FindOrCount(std::string_view text, std::string_view name,
   ASYMSERVE_ASSIGN_OR_RETURN(const std::string_view part, bound.Text(0));
   size_t found = Find(text, part);
   if (name == "find") {
-    if (found == text.npos) return Value::MakeInt(-1);
+    if (found == std::string_view::npos) return Value::MakeInt(-1);
     return Value::MakeInt(CodePoints(text.substr(0, found)));
   }
   if (part.empty()) return Value::MakeInt(CodePoints(text) + 1);
   int64_t count = 0;
-  for (; found != text.npos; found = Find(text, part, found + part.size())) ++count;
+  for (; found != std::string_view::npos; found = Find(text, part, found + part.size())) ++count;
   return Value::MakeInt(count);
 }
 

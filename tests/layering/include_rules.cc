@@ -119,7 +119,7 @@ LayerTable MakeProjectLayers() {
        {}},
   };
   table.exceptions = {
-      {"engine/base/log.cc", {}, {"spdlog/"}},
+      {"engine/base/log.cc", {}, {"spdlog/", "utf8proc.h"}},
       {"server/main.cc", {"engine/backend/"}, {}},
   };
   table.device_code = {

@@ -109,8 +109,8 @@ TEST(IncludeRulesTest, FindsPlantedViolationsOfEveryRow) {
       {"engine/base/queue.h", "\"engine/kv/ids.h\""},
       {"engine/base/queue.h", "<spdlog/spdlog.h>"},
       {"engine/base/log.h", "\"spdlog/spdlog.h\""},
-      {"engine/kv/page_pool.cc", "\"engine/backend/backend.h\""},
-      {"engine/kv/page_pool.cc", "<sys/mman.h>"},
+      {"engine/kv/page_store.cc", "\"engine/backend/backend.h\""},
+      {"engine/kv/page_store.cc", "<sys/mman.h>"},
       {"engine/sched/scheduler.cc", "\"engine/model/model.h\""},
       {"engine/sched/scheduler.cc", "\"engine/backend/backend.h\""},
       {"engine/sched/scheduler.cc", "<chrono>"},
@@ -142,7 +142,7 @@ TEST(IncludeRulesTest, FindsPlantedViolationsOfEveryRow) {
       {"engine/backend/cuda/attention.cu", "\"engine/base/log.h\""},
       {"engine/backend/cuda/attention.cuh", "\"absl/status/status.h\""},
       {"engine/backend/cuda/attention.cu", "<iostream>"},
-      {"engine/backend/cuda/attention.cu", "\"engine/kv/page_pool.h\""},
+      {"engine/backend/cuda/attention.cu", "\"engine/kv/page_store.h\""},
   };
   for (const Case& planted : kPlanted) {
     EXPECT_EQ(Check(planted).size(), 1u) << planted.path << " includes " << planted.include;
@@ -159,7 +159,7 @@ TEST(IncludeRulesTest, AllowsWhatTheTableAllows) {
       {"engine/base/log.cc", "\"spdlog/spdlog.h\""},
       {"engine/base/thread_pool.cc", "<linux/futex.h>"},
       {"engine/base/thread_pool.cc", "<thread>"},
-      {"engine/sched/scheduler.cc", "\"engine/kv/page_pool.h\""},
+      {"engine/sched/scheduler.cc", "\"engine/kv/page_store.h\""},
       {"engine/backend/cpu/matmul.cc", "\"engine/backend/cpu/kernels.h\""},
       {"engine/backend/cpu/matmul.cc", "\"engine/backend/backend.h\""},
       {"engine/model/gguf.cc", "\"engine/text/tokenizer_spec.h\""},

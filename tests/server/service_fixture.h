@@ -29,9 +29,9 @@ inline bool Eventually(const std::function<bool()>& condition) {
 class ServiceFixture : public ::testing::Test {
  protected:
   ServiceFixture() {
-    engine_options_.pages = 4096;
-    engine_options_.page_tokens = 16;
-    engine_options_.chunk_tokens = 64;
+    engine_options_.arena = ArenaCut::Pages(4096);
+    engine_options_.scheme.page_tokens = 16;
+    engine_options_.scheme.chunk_tokens = 64;
     engine_options_.step_tokens = 256;
   }
   ~ServiceFixture() override {
@@ -53,7 +53,7 @@ class ServiceFixture : public ::testing::Test {
     served_.chat_template = chat_.get();
     served_.limits = {AlphabetModel::kVocabulary, model_.context_length()};
     served_.name = "alphabet";
-    served_.page_tokens = engine_options_.page_tokens;
+    served_.page_tokens = engine_options_.scheme.page_tokens;
     service_ = std::make_unique<InferenceService>(metrics_, stream_options_);
     section_.address = "127.0.0.1:0";
     auto server = GrpcServer::Start(section_, *service_);

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "tests/support/dequantize.h"
+#include "engine/model/dequantize.h"
 
 namespace asymserve::testing {
 namespace {

@@ -14,6 +14,7 @@
 #include "engine/backend/cpu/kv_arena.h"
 #include "engine/backend/cpu/matmul.h"
 #include "engine/backend/cpu/packed_weight.h"
+#include "engine/backend/cpu/paged_attention.h"
 #include "engine/base/status.h"
 #include "engine/base/thread_pool.h"
 
@@ -69,7 +70,8 @@ class CpuBackend final : public Backend {
         kernels_(kernels),
         pool_(threads),
         matmul_(kernels, pool_),
-        kv_(kernels, pool_) {}
+        kv_(kernels, pool_),
+        attention_(kernels, pool_, kv_) {}
 
   std::string_view name() const override { return name_; }
 
@@ -79,9 +81,7 @@ class CpuBackend final : public Backend {
   absl::StatusOr<TensorView> Upload(std::span<const float> values, int64_t rows) override;
   absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) override;
   absl::Status Reserve(int64_t max_tokens, int64_t max_cols) override;
-  absl::Status KvInit(const KvShape& shape, const KvScheme& scheme, int32_t pages) override {
-    return kv_.Init(shape, scheme, pages);
-  }
+  absl::Status KvInit(const KvSetup& setup) override { return kv_.Init(setup); }
 
   absl::Status Embed(TensorView out, const Weight& table, std::span<const int32_t> tokens) override;
   absl::Status MatMul(TensorView out, TensorView x, const Weight& w) override;
@@ -95,9 +95,10 @@ class CpuBackend final : public Backend {
   absl::Status KvWrite(const KvStep& step, int32_t layer, TensorView qkv) override {
     return kv_.Write(step, layer, qkv);
   }
+  absl::Status KvSeal(std::span<const KvSealOp> pages) override { return kv_.Seal(pages); }
   absl::Status Attention(const KvStep& step, int32_t layer, const AttentionShape& shape,
                          TensorView out, TensorView qkv) override {
-    return kv_.Attend(step, layer, shape, out, qkv);
+    return attention_.Attend(step, layer, shape, out, qkv);
   }
 
  private:
@@ -120,6 +121,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   MatMulRunner matmul_;
   KvArena kv_;
+  AttentionRunner attention_;
   std::vector<AlignedBuffer> buffers_;  // what Upload and AllocateActivation gave out
 };
 
@@ -160,7 +162,7 @@ absl::Status CpuBackend::Reserve(int64_t max_tokens, int64_t max_cols) {
                                                    kMaxReserve, "]"));
   }
   ASYMSERVE_RETURN_IF_ERROR(matmul_.Reserve(max_tokens, max_cols));
-  return kv_.Reserve(max_tokens);
+  return attention_.Reserve(max_tokens);
 }
 
 // ---- Operations -------------------------------------------------------------------------------

@@ -3,9 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/backend/cpu/kv_block.h"
 #include "engine/backend/cpu/packed_format.h"
 #include "engine/base/tensor.h"
-#include "engine/kv/ids.h"
 
 // The table of kernels that each instruction set fills in. Kernels are single-threaded, allocate
 // nothing and check nothing: their callers did.
@@ -40,21 +40,31 @@ struct QkvRow {
 };
 
 /// Softmax state of a row after some of its positions: the largest score, 16 partial sums of
-/// exp(score - largest), the weighted sum of values.
-inline constexpr int kStateSum = 16;    // floats from the start of a state
-inline constexpr int kStateValue = 32;  // D floats, padded to a multiple of 16
-inline constexpr int kMaxHeadSize = 256;
-inline constexpr int kPageTokens = 64;
+/// exp(score - largest), the same over positions whose values are rotated, the weighted sum of
+/// values [Dp], and that of rotated values [Dp]. Dp: D padded to a multiple of 16.
+inline constexpr int kStateSum = 16;  // floats from the start of a state
+inline constexpr int kStateRotatedSum = 32;
+inline constexpr int kStateValue = 48;
+inline constexpr int kMaxHeadSize = kMaxKvHeadSize;
+inline constexpr int kPageTokens = kKvPageTokens;
 inline constexpr int kAttentionRows = 32;  // rows of a tile at most
+
+/// A thread's scratch for a tile.
+struct AttentionScratch {
+  float* queries;        // [kAttentionRows][D] scaled queries
+  float* frame_queries;  // [kAttentionRows][D] the same as kPlanes keys of a frame need them
+  float* bias;           // [kAttentionRows] what a frame's scores have in common
+  float* keys;           // [D][64] a decoded block
+  float* values;         // [64][D] likewise
+  float* weights;        // [kAttentionRows][64]
+};
 
 /// Rows [first_row, first_row + rows) of one sequence and one KV head: row i is query head
 /// i % group of token i / group.
 struct AttentionTile {
-  const uint16_t* arena;
-  int64_t record_elements;
-  int64_t key_offset;  // of (layer, KV head) in a record
-  int64_t value_offset;
-  const PageId* pages;       // the sequence's page table
+  const KvHead* key;
+  const KvHead* value;
+  bool rotated;              // the state has rotated values
   const int32_t* positions;  // of the sequence's tokens in this step
   int32_t head_size;
   int32_t group;
@@ -63,8 +73,11 @@ struct AttentionTile {
   int64_t q_stride;
   float* out;
   int64_t out_stride;
-  float* queries;  // [kAttentionRows][D] scratch: scaled queries
-  float* weights;  // [kAttentionRows][64] scratch
+  // kPlanes keys: their frames and what rotates a query to the start of one.
+  int32_t frame_pages;
+  const float* rope;  // [positions][D] as in QkvParams
+  bool interleaved;
+  AttentionScratch scratch;
 };
 
 struct Kernels {
@@ -80,17 +93,18 @@ struct Kernels {
   void (*to_half)(uint16_t* out, const float* x, int64_t n);
   /// y = exp(x).
   void (*exp)(float* out, const float* x, int64_t n);
-  /// Copies the rows' queries, scaled by 1/sqrt(D), to tile.queries.
+  /// Copies the rows' queries, scaled by 1/sqrt(D), to the scratch.
   void (*attention_load)(const AttentionTile& tile);
-  /// states [rows][StateFloats(D)] = the rows' softmax over pages [first_page, last_page).
-  void (*attention_scan)(const AttentionTile& tile, int32_t first_page, int32_t last_page,
-                         float* states);
+  /// states [rows][StateFloats] = the rows' softmax over pages [first_page, last_page), whose
+  /// blocks begin at `blocks`. The pages lie in one frame.
+  void (*attention_scan)(const AttentionTile& tile, const KvPageBlocks* blocks, int32_t first_page,
+                         int32_t last_page, float* states);
   /// states = states merged with `later`, which scanned from `first_page` on. Rows that end before
   /// that page stay as they are.
   void (*attention_merge)(const AttentionTile& tile, int32_t first_page, float* states,
                           const float* later);
-  /// Writes the rows' outputs.
-  void (*attention_finish)(const AttentionTile& tile, const float* states);
+  /// Writes the rows' outputs; overwrites the states.
+  void (*attention_finish)(const AttentionTile& tile, float* states);
 };
 
 /// Null when compiled for a machine that cannot have the instruction set.

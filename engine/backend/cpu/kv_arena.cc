@@ -1,40 +1,32 @@
 #include "engine/backend/cpu/kv_arena.h"
 
 #include <algorithm>
-#include <limits>
+#include <array>
 
 #include "absl/strings/str_cat.h"
 
+#include "engine/backend/cpu/ragged.h"
 #include "engine/base/status.h"
 
 namespace asymserve {
 namespace {
 
-// A softmax is computed per group of this many pages and the groups merged in order, whoever
-// computes them: so several threads can share one long sequence and get the same bits as one.
-constexpr int32_t kGroupPages = 4;
-constexpr int64_t kPartialStateBytes = int64_t{8} << 20;
-constexpr int64_t kMinParallelProducts = 100'000;
 constexpr int64_t kWriteTokens = 32;  // per chunk
+constexpr int32_t kFrameGrain = 256;  // a softmax group of pages must not cross a frame
 
-constexpr int64_t kMaxStateFloats = kStateValue + kMaxHeadSize;
-constexpr int64_t kQueriesFloats = int64_t{kAttentionRows} * kMaxHeadSize;
-constexpr int64_t kWeightsFloats = int64_t{kAttentionRows} * kPageTokens;
-constexpr int64_t kStatesFloats = kAttentionRows * kMaxStateFloats;
-constexpr int64_t kScratchFloats = kQueriesFloats + kWeightsFloats + 2 * kStatesFloats;
-
-constexpr int32_t CeilDivide(int32_t a, int32_t b) {
-  return (a + b - 1) / b;
-}
-
-int64_t StateFloats(int32_t head_size) {
-  return kStateValue + CeilDivide(head_size, 16) * 16;
-}
-
-/// The sequence that holds token `token` of the step.
-int32_t FindSequence(std::span<const int32_t> token_offset, int64_t token) {
-  const auto after = std::upper_bound(token_offset.begin(), token_offset.end(), token);
-  return static_cast<int32_t>(after - token_offset.begin()) - 1;
+/// Rotates a key by minus the angles of a position.
+void RotateBack(const float* rope, bool interleaved, int32_t head_size, float* x) {
+  const int32_t half = head_size / 2;
+  const int32_t step = interleaved ? 2 : 1;
+  const int32_t other = interleaved ? 1 : half;
+  for (int32_t i = 0; i < half; ++i) {
+    const float cosine = rope[i];
+    const float sine = rope[half + i];
+    const float a = x[i * step];
+    const float b = x[i * step + other];
+    x[i * step] = a * cosine + b * sine;
+    x[i * step + other] = b * cosine - a * sine;
+  }
 }
 
 bool IsPartition(std::span<const int32_t> offset, int64_t total) {
@@ -42,61 +34,86 @@ bool IsPartition(std::span<const int32_t> offset, int64_t total) {
          std::is_sorted(offset.begin(), offset.end());
 }
 
+/// Schemes with learned keys need the rotary table.
+absl::Status CheckFrames(const KvSetup& setup) {
+  const bool planes =
+      std::any_of(setup.scheme.items.begin(), setup.scheme.items.end(),
+                  [](const KvItem& item) { return item.codec == KvCodec::kPlanes; });
+  if (!planes) return absl::OkStatus();
+  if (setup.rope.data == nullptr || setup.rope.row_elements() != setup.shape.head_size) {
+    return absl::InternalError("KvInit: a learned scheme needs the rotary table");
+  }
+  if (setup.scheme.frame_tokens % kFrameGrain != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("cpu: KV frames of ", setup.scheme.frame_tokens,
+                                                   " tokens are not a multiple of ", kFrameGrain));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::Status KvArena::Init(const KvShape& shape, const KvScheme& scheme, int32_t pages) {
-  if (pages_ != 0) return absl::InternalError("KvInit called twice");
-  if (scheme.page_tokens != kPageTokens) {
+absl::Status KvArena::Init(const KvSetup& setup) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckKvScheme(setup.scheme, setup.shape));
+  ASYMSERVE_RETURN_IF_ERROR(CheckFrames(setup));
+  constexpr int64_t kMaxHeads = int64_t{1} << 24;
+  if (int64_t{setup.shape.layers} * setup.shape.kv_heads > kMaxHeads) {
+    return absl::InvalidArgumentError(absl::StrCat("cpu: KV cache of ", setup.shape.layers,
+                                                   " layers, ", setup.shape.kv_heads, " heads"));
+  }
+  KvLayout layout(setup.shape, setup.scheme);
+  const ArenaCut cut(layout, setup.arena_bytes);
+  if (cut.slabs < 1) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "cpu: KV pages of ", scheme.page_tokens, " tokens; only ", kPageTokens, " are supported"));
+        "KV arena of ", setup.arena_bytes, " bytes; one slab of pages takes ", cut.slab_bytes));
   }
-  if (shape.head_size < 8 || shape.head_size > kMaxHeadSize || shape.head_size % 8 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "cpu: head size ", shape.head_size, "; must be a multiple of 8 up to ", kMaxHeadSize));
+  ASYMSERVE_ASSIGN_OR_RETURN(KvTables tables, KvTables::Make(setup));
+  const int64_t bytes = cut.slab_bytes * cut.slabs;
+  if (bytes != arena_.bytes()) {
+    arena_ = AlignedBuffer();
+    absl::StatusOr<AlignedBuffer> arena = AlignedBuffer::Allocate(bytes);
+    if (!arena.ok()) return Annotate(arena.status(), absl::StrCat("KV arena of ", bytes, " bytes"));
+    arena_ = *std::move(arena);
   }
-  if (shape.layers < 1 || shape.kv_heads < 1 || pages < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("cpu: KV cache of ", shape.layers, " layers, ",
-                                                   shape.kv_heads, " heads, ", pages, " pages"));
-  }
-  constexpr int64_t kMaxBytes = std::numeric_limits<int64_t>::max() / 2;
-  const int64_t block_bytes = int64_t{2} * shape.head_size * kPageTokens;
-  if (int64_t{shape.layers} * shape.kv_heads > kMaxBytes / (2 * block_bytes) / pages) {
-    return absl::ResourceExhaustedError(absl::StrCat("KV arena of ", pages, " pages is too large"));
-  }
-  const int64_t bytes = ExactPageLayout(shape, scheme).record_bytes() * pages;
-  absl::StatusOr<AlignedBuffer> arena = AlignedBuffer::Allocate(bytes);
-  if (!arena.ok()) {
-    return Annotate(arena.status(), absl::StrCat("KV arena of ", pages, " pages"));
-  }
-  ASYMSERVE_ASSIGN_OR_RETURN(partial_states_, AlignedBuffer::Allocate(kPartialStateBytes));
-  ASYMSERVE_ASSIGN_OR_RETURN(scratch_,
-                             AlignedBuffer::Allocate(kScratchFloats * pool_.threads() *
-                                                     static_cast<int64_t>(sizeof(float))));
-  arena_ = *std::move(arena);
-  shape_ = shape;
-  scheme_ = scheme;
-  pages_ = pages;
+  setup_ = setup;
+  codes_ = setup.codes != nullptr ? *setup.codes : PlaneCodes();
+  setup_.codes = &codes_;
+  layout_ = std::move(layout);
+  cut_ = cut;
+  tables_ = std::move(tables);
+  rotates_values_ =
+      std::any_of(setup.scheme.items.begin(), setup.scheme.items.end(), [](const KvItem& item) {
+        return item.codec == KvCodec::kFitted || item.codec == KvCodec::kPlanes;
+      });
   return absl::OkStatus();
 }
 
-absl::Status KvArena::Reserve(int64_t max_tokens) {
-  ASYMSERVE_ASSIGN_OR_RETURN(
-      tile_offset_,
-      AlignedBuffer::Allocate((max_tokens + 1) * static_cast<int64_t>(sizeof(int32_t))));
-  max_tokens_ = max_tokens;
+// ---- Checks -----------------------------------------------------------------------------------
+
+absl::Status KvArena::CheckPage(const KvPage& page) const {
+  const bool near = page.key_tier == KvTier::kNear || page.value_tier == KvTier::kNear;
+  const bool sealed = page.key_tier != KvTier::kNear || page.value_tier != KvTier::kNear;
+  const bool fresh = page.key_tier == KvTier::kFresh || page.value_tier == KvTier::kFresh;
+  const auto missing = [](const char* kind, PageId id, int32_t records) {
+    return absl::InternalError(
+        absl::StrCat(kind, " record ", Index(id), " of ", records, " in a KV page"));
+  };
+  if (near && !HasRecord(KvRecord::kNear, page.near)) {
+    return missing("near", page.near, cut_.records(KvRecord::kNear));
+  }
+  if (sealed && !HasRecord(KvRecord::kBase, page.base)) {
+    return missing("base", page.base, cut_.records(KvRecord::kBase));
+  }
+  if (fresh && cut_.records(KvRecord::kRefinement) > 0 &&
+      !HasRecord(KvRecord::kRefinement, page.refinement)) {
+    return missing("refinement", page.refinement, cut_.records(KvRecord::kRefinement));
+  }
   return absl::OkStatus();
 }
 
-absl::Status KvArena::CheckStep(const KvStep& step, int32_t layer, TensorView qkv) const {
-  if (pages_ == 0) return absl::InternalError("KvInit was not called");
-  const int64_t tokens = qkv.rows();
-  if (layer < 0 || layer >= shape_.layers) {
-    return absl::InternalError(absl::StrCat("layer ", layer, " of ", shape_.layers));
-  }
-  const auto sequences = static_cast<int64_t>(step.token_offset.size()) - 1;
-  if (tokens > max_tokens_ || sequences > max_tokens_) {
-    return absl::InternalError(absl::StrCat("step of ", tokens, " tokens, ", sequences,
-                                            " sequences; reserved for ", max_tokens_));
+absl::Status KvArena::CheckStep(const KvStep& step, int32_t layer, int64_t tokens) const {
+  if (arena_.data() == nullptr) return absl::InternalError("KvInit was not called");
+  if (layer < 0 || layer >= shape().layers) {
+    return absl::InternalError(absl::StrCat("layer ", layer, " of ", shape().layers));
   }
   if (static_cast<int64_t>(step.positions.size()) != tokens ||
       !IsPartition(step.token_offset, tokens) ||
@@ -116,188 +133,132 @@ absl::Status KvArena::CheckStep(const KvStep& step, int32_t layer, TensorView qk
       }
     }
   }
-  for (const PageId page : step.pages) {
-    if (Index(page) < 0 || Index(page) >= pages_) {
-      return absl::InternalError(absl::StrCat("page ", Index(page), " of ", pages_));
-    }
-  }
+  for (const KvPage& page : step.pages) ASYMSERVE_RETURN_IF_ERROR(CheckPage(page));
   return absl::OkStatus();
+}
+
+KvBlock KvArena::Block(const KvPage& page, KvTier tier, int32_t layer, KvTensor tensor,
+                       int32_t head) const {
+  if (tier == KvTier::kNear) {
+    return {BlockIn(KvRecord::kNear, page.near, layer, tensor, head), nullptr, false};
+  }
+  const KvItem& item = setup_.scheme.item(shape(), layer, tensor, head);
+  const bool fresh = tier == KvTier::kFresh && item.codec == KvCodec::kPlanes &&
+                     item.fresh_planes > item.base_planes;
+  return {BlockIn(KvRecord::kBase, page.base, layer, tensor, head),
+          fresh ? BlockIn(KvRecord::kRefinement, page.refinement, layer, tensor, head) : nullptr,
+          true};
 }
 
 // ---- Write ------------------------------------------------------------------------------------
 
 void KvArena::WriteToken(const KvStep& step, int32_t layer, int32_t sequence, int64_t token,
-                         const float* keys, uint16_t* half) const {
-  const ExactPageLayout layout(shape_, scheme_);
+                         const float* keys) const {
   const auto s = static_cast<size_t>(sequence);
   const int32_t position = step.positions[static_cast<size_t>(token)];
   const int32_t slot = position % kPageTokens;
-  const PageId page = step.pages[static_cast<size_t>(step.page_offset[s] + position / kPageTokens)];
-  uint16_t* record = arena_.As<uint16_t>() + Index(page) * layout.record_elements();
-  const int32_t size = shape_.head_size;
-  const float* values = keys + int64_t{shape_.kv_heads} * size;
-  for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-    kernels_.to_half(half, keys + int64_t{head} * size, size);
-    uint16_t* column = record + layout.Key(layer, head, 0, slot);
-    for (int32_t d = 0; d < size; ++d) column[d * kPageTokens] = half[d];
-    kernels_.to_half(record + layout.Value(layer, head, slot, 0), values + int64_t{head} * size,
-                     size);
+  const PageId page =
+      step.pages[static_cast<size_t>(step.page_offset[s] + position / kPageTokens)].near;
+  const int32_t size = shape().head_size;
+  const float* values = keys + int64_t{shape().kv_heads} * size;
+  for (int32_t head = 0; head < shape().kv_heads; ++head) {
+    const float* key = keys + int64_t{head} * size;
+    const float* value = values + int64_t{head} * size;
+    uint8_t* key_block = BlockIn(KvRecord::kNear, page, layer, KvTensor::kKey, head);
+    uint8_t* value_block = BlockIn(KvRecord::kNear, page, layer, KvTensor::kValue, head);
+    if (scheme().near == KvCodec::kInt8) {
+      StoreNear(KvCodec::kInt8, KvTensor::kKey, size, slot, key, key_block);
+      StoreNear(KvCodec::kInt8, KvTensor::kValue, size, slot, value, value_block);
+      continue;
+    }
+    std::array<uint16_t, kMaxHeadSize> half;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+    kernels_.to_half(half.data(), key, size);
+    auto* column = reinterpret_cast<uint16_t*>(key_block) + slot;
+    for (int32_t d = 0; d < size; ++d) column[d * kPageTokens] = half[static_cast<size_t>(d)];
+    kernels_.to_half(reinterpret_cast<uint16_t*>(value_block) + int64_t{slot} * size, value, size);
   }
 }
 
 absl::Status KvArena::Write(const KvStep& step, int32_t layer, TensorView qkv) {
-  ASYMSERVE_RETURN_IF_ERROR(CheckStep(step, layer, qkv));
-  const int64_t kv_elements = int64_t{2} * shape_.kv_heads * shape_.head_size;
+  ASYMSERVE_RETURN_IF_ERROR(CheckStep(step, layer, qkv.rows()));
+  const int64_t kv_elements = int64_t{2} * shape().kv_heads * shape().head_size;
   if (qkv.row_elements() < kv_elements) {
     return absl::InternalError(absl::StrCat("KvWrite: rows of ", qkv.row_elements(),
                                             " elements, keys and values are ", kv_elements));
   }
+  for (size_t s = 0; s + 1 < step.token_offset.size(); ++s) {
+    for (int32_t t = step.token_offset[s]; t < step.token_offset[s + 1]; ++t) {
+      const int32_t page = step.positions[static_cast<size_t>(t)] / kPageTokens;
+      const KvPage& written = step.pages[static_cast<size_t>(step.page_offset[s] + page)];
+      if (written.key_tier != KvTier::kNear || written.value_tier != KvTier::kNear) {
+        return absl::InternalError(absl::StrCat("KvWrite: page ", page, " is sealed"));
+      }
+    }
+  }
   const int64_t tokens = qkv.rows();
   const int64_t keys = qkv.row_elements() - kv_elements;
   const int64_t chunks = (tokens + kWriteTokens - 1) / kWriteTokens;
-  pool_.ParallelFor(static_cast<int>(chunks), [&](int chunk, int thread) {
-    auto* half = reinterpret_cast<uint16_t*>(ThreadScratch(thread).queries);
+  pool_.ParallelFor(static_cast<int>(chunks), [&](int chunk, int /*thread*/) {
     const int64_t last = std::min(tokens, (chunk + 1) * kWriteTokens);
     for (int64_t token = chunk * kWriteTokens; token < last; ++token) {
-      const int32_t sequence = FindSequence(step.token_offset, token);
-      WriteToken(step, layer, sequence, token, qkv.Row<float>(token) + keys, half);
+      const int32_t sequence = FindRange(step.token_offset, token);
+      WriteToken(step, layer, sequence, token, qkv.Row<float>(token) + keys);
     }
   });
   return absl::OkStatus();
 }
 
-// ---- Attention --------------------------------------------------------------------------------
+// ---- Seal -------------------------------------------------------------------------------------
 
-KvArena::Scratch KvArena::ThreadScratch(int thread) const {
-  float* base = scratch_.As<float>() + thread * kScratchFloats;
-  float* states = base + kQueriesFloats + kWeightsFloats;
-  return {base, base + kQueriesFloats, states, states + kStatesFloats};
-}
-
-int32_t KvArena::PlanTiles(const Request& request) {
-  auto* offset = tile_offset_.As<int32_t>();
-  offset[0] = 0;
-  const std::span<const int32_t> tokens = request.step.token_offset;
-  for (size_t s = 0; s + 1 < tokens.size(); ++s) {
-    const int32_t rows = (tokens[s + 1] - tokens[s]) * request.group();
-    offset[s + 1] = offset[s] + CeilDivide(rows, kAttentionRows);
-  }
-  return offset[tokens.size() - 1];
-}
-
-KvArena::Task KvArena::MakeTask(const Request& request, int32_t index, int thread) const {
-  const KvStep& step = request.step;
-  const int32_t kv_head = index % shape_.kv_heads;
-  const int32_t tile_index = index / shape_.kv_heads;
-  const std::span<const int32_t> offset(tile_offset_.As<const int32_t>(), step.token_offset.size());
-  const auto s = static_cast<size_t>(FindSequence(offset, tile_index));
-  const int32_t first_token = step.token_offset[s];
-  const int32_t tokens = step.token_offset[s + 1] - first_token;
-  const ExactPageLayout layout(shape_, scheme_);
-  const Scratch scratch = ThreadScratch(thread);
-
-  Task task = {};
-  AttentionTile& tile = task.tile;
-  tile.arena = arena_.As<const uint16_t>();
-  tile.record_elements = layout.record_elements();
-  tile.key_offset = layout.KeyOffset(request.layer, kv_head);
-  tile.value_offset = layout.ValueOffset(request.layer, kv_head);
-  tile.pages = step.pages.data() + step.page_offset[s];
-  tile.positions = step.positions.data() + first_token;
-  tile.head_size = shape_.head_size;
-  tile.group = request.group();
-  tile.first_row = (tile_index - offset[s]) * kAttentionRows;
-  tile.rows = std::min(kAttentionRows, tokens * tile.group - tile.first_row);
-  const int64_t head = int64_t{kv_head} * tile.group * tile.head_size;
-  tile.q = request.qkv.Row<const float>(first_token) + head;
-  tile.q_stride = request.qkv.row_elements();
-  tile.out = request.out.Row<float>(first_token) + head;
-  tile.out_stride = request.out.row_elements();
-  tile.queries = scratch.queries;
-  tile.weights = scratch.weights;
-
-  const auto* first = tile.positions + tile.first_row / tile.group;
-  const auto* last = tile.positions + (tile.first_row + tile.rows - 1) / tile.group;
-  task.pages = *std::max_element(first, last + 1) / kPageTokens + 1;
-  return task;
-}
-
-void KvArena::AttendWhole(const Task& task, int thread) const {
-  const Scratch scratch = ThreadScratch(thread);
-  kernels_.attention_load(task.tile);
-  for (int32_t page = 0; page < task.pages; page += kGroupPages) {
-    const int32_t last = std::min(task.pages, page + kGroupPages);
-    kernels_.attention_scan(task.tile, page, last, page == 0 ? scratch.states : scratch.later);
-    if (page != 0) kernels_.attention_merge(task.tile, page, scratch.states, scratch.later);
-  }
-  kernels_.attention_finish(task.tile, scratch.states);
-}
-
-bool KvArena::AttendSplit(const Request& request, int32_t tasks, int32_t max_pages) {
-  const int32_t groups = CeilDivide(max_pages, kGroupPages);
-  const int64_t slot_floats = kAttentionRows * StateFloats(shape_.head_size);
-  if (int64_t{tasks} * groups * slot_floats * static_cast<int64_t>(sizeof(float)) >
-      partial_states_.bytes()) {
-    return false;
-  }
-  const auto states = [&](int32_t index, int32_t group) {
-    return partial_states_.As<float>() + (int64_t{index} * groups + group) * slot_floats;
-  };
-  pool_.ParallelFor(tasks * groups, [&](int chunk, int thread) {
-    const int32_t index = chunk / groups;
-    const int32_t group = chunk % groups;
-    const Task task = MakeTask(request, index, thread);
-    const int32_t first = group * kGroupPages;
-    if (first >= task.pages) return;
-    kernels_.attention_load(task.tile);
-    kernels_.attention_scan(task.tile, first, std::min(task.pages, first + kGroupPages),
-                            states(index, group));
-  });
-  for (int32_t index = 0; index < tasks; ++index) {
-    const Task task = MakeTask(request, index, 0);
-    for (int32_t page = kGroupPages; page < task.pages; page += kGroupPages) {
-      kernels_.attention_merge(task.tile, page, states(index, 0),
-                               states(index, page / kGroupPages));
+void KvArena::SealBlock(const KvSealOp& op, int32_t layer, KvTensor tensor, int32_t head) const {
+  const int32_t size = shape().head_size;
+  const KvItem& item = scheme().item(shape(), layer, tensor, head);
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): LoadNear fills it
+  std::array<float, size_t{kPageTokens} * kMaxHeadSize> rows;
+  LoadNear(scheme().near, tensor, size, BlockIn(KvRecord::kNear, op.near, layer, tensor, head),
+           rows.data());
+  const PlaneCode* code = nullptr;
+  if (item.codec == KvCodec::kPlanes) {
+    code = &codes_[static_cast<size_t>(
+        (2 * layer + static_cast<int32_t>(tensor)) * shape().kv_heads + head)];
+    if (tensor == KvTensor::kKey) {
+      const int32_t frame_pages = scheme().frame_tokens / kPageTokens;
+      const int32_t start = op.page / frame_pages * scheme().frame_tokens;
+      for (int32_t t = 0; t < kPageTokens; ++t) {
+        RotateBack(setup_.rope.Row<const float>(start), interleaved(), size,
+                   rows.data() + int64_t{t} * size);
+      }
     }
-    kernels_.attention_finish(task.tile, states(index, 0));
   }
-  return true;
+  EncodeBlock(
+      item, tensor, size, code, rows.data(), BlockIn(KvRecord::kBase, op.base, layer, tensor, head),
+      Index(op.refinement) >= 0 ? BlockIn(KvRecord::kRefinement, op.refinement, layer, tensor, head)
+                                : nullptr);
 }
 
-absl::Status KvArena::Attend(const KvStep& step, int32_t layer, const AttentionShape& shape,
-                             TensorView out, TensorView qkv) {
-  ASYMSERVE_RETURN_IF_ERROR(CheckStep(step, layer, qkv));
-  const int64_t size = shape.head_size;
-  if (shape.kv_heads != shape_.kv_heads || shape.head_size != shape_.head_size ||
-      shape.heads < shape.kv_heads || shape.heads % shape.kv_heads != 0 ||
-      qkv.row_elements() != (shape.heads + int64_t{2} * shape.kv_heads) * size ||
-      out.rows() != qkv.rows() || out.row_elements() != shape.heads * size) {
-    return absl::InternalError(absl::StrCat(
-        "Attention: ", shape.heads, " heads, ", shape.kv_heads, " KV heads of ", size, ", q k v [",
-        qkv.rows(), ", ", qkv.row_elements(), "], out [", out.rows(), ", ", out.row_elements(),
-        "]; the arena has ", shape_.kv_heads, " KV heads of ", shape_.head_size));
+absl::Status KvArena::Seal(std::span<const KvSealOp> pages) {
+  if (!scheme().seals()) return absl::InternalError("KvSeal: the scheme never seals");
+  const int64_t positions = setup_.rope.data == nullptr ? 0 : setup_.rope.rows();
+  for (const KvSealOp& op : pages) {
+    const bool refined = op.refinement != kNoPage;
+    if (!HasRecord(KvRecord::kNear, op.near) || !HasRecord(KvRecord::kBase, op.base) ||
+        (refined && !HasRecord(KvRecord::kRefinement, op.refinement)) || op.page < 0 ||
+        (positions > 0 && int64_t{op.page} * kPageTokens >= positions)) {
+      return absl::InternalError(absl::StrCat("KvSeal: page ", op.page, " with records ",
+                                              Index(op.near), ", ", Index(op.base), ", ",
+                                              Index(op.refinement)));
+    }
   }
-  if (qkv.rows() == 0) return absl::OkStatus();
-  const Request request = {step, layer, shape, out, qkv};
-  const int32_t tasks = PlanTiles(request) * shape.kv_heads;
-  int64_t seen = 0;
-  int32_t farthest = 0;
-  for (const int32_t position : step.positions) {
-    seen += position + 1;
-    farthest = std::max(farthest, position);
-  }
-  const int32_t max_pages = farthest / kPageTokens + 1;
-  const int64_t products = 2 * seen * shape.heads * size;
-  if (pool_.threads() == 1 || products < kMinParallelProducts) {
-    for (int32_t task = 0; task < tasks; ++task) AttendWhole(MakeTask(request, task, 0), 0);
-    return absl::OkStatus();
-  }
-  if (tasks < 4 * pool_.threads() && max_pages > kGroupPages &&
-      AttendSplit(request, tasks, max_pages)) {
-    return absl::OkStatus();
-  }
-  pool_.ParallelFor(
-      tasks, [&](int task, int thread) { AttendWhole(MakeTask(request, task, thread), thread); });
+  const int32_t heads = shape().kv_heads;
+  const int32_t blocks = shape().layers * 2 * heads;
+  pool_.ParallelFor(static_cast<int>(pages.size()) * blocks, [&](int chunk, int /*thread*/) {
+    const KvSealOp& op = pages[static_cast<size_t>(chunk / blocks)];
+    const int32_t block = chunk % blocks;
+    const auto tensor = static_cast<KvTensor>(block / heads % 2);
+    if (tensor == KvTensor::kKey ? op.keys : op.values) {
+      SealBlock(op, block / heads / 2, tensor, block % heads);
+    }
+  });
   return absl::OkStatus();
 }
 

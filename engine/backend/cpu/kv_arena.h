@@ -7,71 +7,69 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/aligned_buffer.h"
 #include "engine/backend/cpu/kernels.h"
+#include "engine/backend/cpu/kv_tables.h"
 #include "engine/base/thread_pool.h"
 #include "engine/kv/layout.h"
+#include "engine/kv/record_pool.h"
 
 namespace asymserve {
 
-/// The bytes of the page records, the writing of them, and attention over them. Scratch is
-/// allocated by Init and Reserve.
+/// The bytes of the page records: writing and sealing them. Attention reads them through Blocks.
 class KvArena {
  public:
   KvArena(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
 
-  /// Once. InvalidArgument for shapes that the kernels cannot do, ResourceExhausted for memory.
-  absl::Status Init(const KvShape& shape, const KvScheme& scheme, int32_t pages);
-  absl::Status Reserve(int64_t max_tokens);
+  /// May be called again. InvalidArgument for schemes and shapes that the kernels cannot do,
+  /// ResourceExhausted for memory.
+  absl::Status Init(const KvSetup& setup);
 
+  /// InternalError unless the arena can hold every page of the step and `tokens` rows fit it.
+  absl::Status CheckStep(const KvStep& step, int32_t layer, int64_t tokens) const;
   absl::Status Write(const KvStep& step, int32_t layer, TensorView qkv);
-  absl::Status Attend(const KvStep& step, int32_t layer, const AttentionShape& shape,
-                      TensorView out, TensorView qkv);
+  absl::Status Seal(std::span<const KvSealOp> pages);
+
+  const KvShape& shape() const { return setup_.shape; }
+  const KvScheme& scheme() const { return setup_.scheme; }
+  const KvTables& tables() const { return tables_; }
+  TensorView rope() const { return setup_.rope; }
+  bool interleaved() const { return setup_.rope_style == RopeStyle::kInterleaved; }
+  /// Whether some values are summed in a space of their own.
+  bool rotates_values() const { return rotates_values_; }
+
+  /// The bytes of a page for one (layer, KV head).
+  KvPageBlocks Blocks(const KvPage& page, int32_t layer, int32_t head) const {
+    return {Block(page, page.key_tier, layer, KvTensor::kKey, head),
+            Block(page, page.value_tier, layer, KvTensor::kValue, head)};
+  }
 
  private:
-  /// Up to kAttentionRows rows (token, query head) of one sequence and one KV head.
-  struct Task {
-    AttentionTile tile;
-    int32_t pages;  // that any of the rows sees
-  };
-  /// What Attend was asked for.
-  struct Request {
-    const KvStep& step;
-    int32_t layer;
-    AttentionShape shape;
-    TensorView out;
-    TensorView qkv;
-
-    int32_t group() const { return shape.heads / shape.kv_heads; }
-  };
-  struct Scratch {
-    float* queries;
-    float* weights;
-    float* states;
-    float* later;
-  };
-
-  absl::Status CheckStep(const KvStep& step, int32_t layer, TensorView qkv) const;
+  uint8_t* Record(KvRecord kind, PageId id) const {
+    const int32_t per_slab = cut_.per_slab[static_cast<size_t>(kind)];
+    return arena_.As<uint8_t>() + Index(id) / per_slab * cut_.slab_bytes +
+           Index(id) % per_slab * layout_.record_bytes(kind);
+  }
+  uint8_t* BlockIn(KvRecord kind, PageId id, int32_t layer, KvTensor tensor, int32_t head) const {
+    return Record(kind, id) + layout_.Offset(kind, layer, tensor, head);
+  }
+  KvBlock Block(const KvPage& page, KvTier tier, int32_t layer, KvTensor tensor,
+                int32_t head) const;
+  bool HasRecord(KvRecord kind, PageId id) const {
+    return Index(id) >= 0 && Index(id) < cut_.records(kind);
+  }
+  absl::Status CheckPage(const KvPage& page) const;
   void WriteToken(const KvStep& step, int32_t layer, int32_t sequence, int64_t token,
-                  const float* keys, uint16_t* half) const;
-  /// Fills tile_offset_; returns how many tiles there are.
-  int32_t PlanTiles(const Request& request);
-  /// Tile `index` / G for KV head `index` % G.
-  Task MakeTask(const Request& request, int32_t index, int thread) const;
-  Scratch ThreadScratch(int thread) const;
-  void AttendWhole(const Task& task, int thread) const;
-  /// Deals page groups of long sequences to several threads; false when the partial states do not
-  /// fit, with nothing done.
-  bool AttendSplit(const Request& request, int32_t tasks, int32_t max_pages);
+                  const float* keys) const;
+  void SealBlock(const KvSealOp& op, int32_t layer, KvTensor tensor, int32_t head) const;
 
   const Kernels& kernels_;
   ThreadPool& pool_;
-  KvShape shape_;
-  KvScheme scheme_;
-  int32_t pages_ = 0;
+  KvSetup setup_;
+  PlaneCodes codes_;
+  KvLayout layout_;
+  ArenaCut cut_;
+  KvTables tables_;
   AlignedBuffer arena_;
-  AlignedBuffer scratch_;         // per thread: queries, weights, states, later states
-  AlignedBuffer partial_states_;  // of long sequences that several threads share
-  AlignedBuffer tile_offset_;     // [S + 1] tiles of the sequences before
-  int64_t max_tokens_ = 0;
+  bool rotates_values_ = false;
 };
 
 }  // namespace asymserve

@@ -44,7 +44,7 @@ struct QuantizedMatMul {
     F32 y[R];
     Unroll<R>([&](auto r) __attribute__((always_inline)) { y[r.value] = V::Zero(); });
     for (int64_t b = 0; b < blocks; ++b) {
-      WeightBlock<V> w;
+      WeightBlock<V> w;  // NOLINT(cppcoreguidelines-pro-type-member-init): Load sets all
       Format::Load(codes, scales, b, w);
       const ActivationBlock& block = x[b];
       Unroll<R>([&](auto r) __attribute__((always_inline)) {

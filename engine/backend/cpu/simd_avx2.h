@@ -145,6 +145,19 @@ struct Avx2Simd {
     const __m128i bytes = Load128(p);
     return ToFloat({_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))});
   }
+  template <int kShift>
+  static I32 LoadNibbles(const uint8_t* p) {
+    const __m128i bytes = _mm_and_si128(_mm_srli_epi16(Load128(p), kShift), _mm_set1_epi8(15));
+    return {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+  }
+  static F32 Lookup(F32 table, I32 index) {
+    const auto half = [&](__m256i i) {
+      const __m256 low = _mm256_permutevar8x32_ps(table.low, i);
+      const __m256 high = _mm256_permutevar8x32_ps(table.high, i);
+      return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+    };
+    return {half(index.low), half(index.high)};
+  }
   static F32 LoadInt8(const int8_t* p) {
     const __m128i bytes = Load128(p);
     return ToFloat({_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))});

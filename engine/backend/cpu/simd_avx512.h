@@ -90,6 +90,13 @@ struct Avx512Simd {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
   }
+  template <int kShift>
+  static I32 LoadNibbles(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_and_si512(_mm512_srli_epi32(_mm512_cvtepu8_epi32(bytes), kShift),
+                            _mm512_set1_epi32(15));
+  }
+  static F32 Lookup(F32 table, I32 index) { return _mm512_permutexvar_ps(index, table); }
   static F32 LoadInt8(const int8_t* p) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));

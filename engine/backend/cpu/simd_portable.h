@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -31,7 +32,7 @@ struct PortableSimd {
 
   template <typename Function>
   static F32 Map(Function function) {
-    F32 result;
+    F32 result;  // NOLINT(cppcoreguidelines-pro-type-member-init): all set below
     for (int i = 0; i < 16; ++i) result.lane[i] = function(i);
     return result;
   }
@@ -40,9 +41,7 @@ struct PortableSimd {
     return Map([&](int) { return value; });
   }
   static F32 Load(const float* p) {
-    F32 result;
-    std::memcpy(result.lane, p, sizeof(result.lane));
-    return result;
+    return Map([&](int i) { return p[i]; });
   }
   /// The first `n` lanes, zero in the others; n in [0, 16].
   static F32 LoadFirst(const float* p, int n) {
@@ -116,7 +115,7 @@ struct PortableSimd {
 
   template <typename Function>
   static I32 MapInt(Function function) {
-    I32 result;
+    I32 result;  // NOLINT(cppcoreguidelines-pro-type-member-init): all set below
     for (int i = 0; i < 16; ++i) result.lane[i] = function(i);
     return result;
   }
@@ -166,18 +165,19 @@ struct PortableSimd {
   static F32 ToFloat(I32 a) {
     return Map([&](int i) { return static_cast<float>(a.lane[i]); });
   }
-  static I32 Bits(F32 a) {
-    I32 result;
-    std::memcpy(result.lane, a.lane, sizeof(result.lane));
-    return result;
-  }
-  static F32 FromBits(I32 a) {
-    F32 result;
-    std::memcpy(result.lane, a.lane, sizeof(result.lane));
-    return result;
-  }
+  static I32 Bits(F32 a) { return std::bit_cast<I32>(a); }
+  static F32 FromBits(I32 a) { return std::bit_cast<F32>(a); }
   static F32 LoadUint8(const uint8_t* p) {
     return Map([&](int i) { return static_cast<float>(p[i]); });
+  }
+  /// (p[i] >> kShift) & 15
+  template <int kShift>
+  static I32 LoadNibbles(const uint8_t* p) {
+    return MapInt([&](int i) { return p[i] >> kShift & 15; });
+  }
+  /// table.lane[index.lane[i]], indices in [0, 16).
+  static F32 Lookup(F32 table, I32 index) {
+    return Map([&](int i) { return table.lane[index.lane[i]]; });
   }
   static F32 LoadInt8(const int8_t* p) {
     return Map([&](int i) { return static_cast<float>(p[i]); });
@@ -189,28 +189,30 @@ struct PortableSimd {
 
   // ---- Codes: 64 unsigned bytes ---------------------------------------------------------------
 
-  static U8 LoadCodes(const uint8_t* p) {
-    U8 result;
-    std::memcpy(result.byte, p, sizeof(result.byte));
+  template <typename Function>
+  static U8 MapCodes(Function function) {
+    U8 result;  // NOLINT(cppcoreguidelines-pro-type-member-init): all set below
+    for (int i = 0; i < 64; ++i) result.byte[i] = static_cast<uint8_t>(function(i));
     return result;
+  }
+  static U8 LoadCodes(const uint8_t* p) {
+    return MapCodes([&](int i) { return p[i]; });
   }
   static void StoreCodes(uint8_t* p, const U8& a) { std::memcpy(p, a.byte, sizeof(a.byte)); }
   /// (a >> kShift) & kMask in each byte; a negative shift is to the left. kMask keeps none of the
   /// bits that a shift of wider words would bring in from the neighbour.
   template <int kShift, uint8_t kMask>
   static U8 Field(const U8& a) {
-    U8 result;
-    for (int i = 0; i < 64; ++i) {
-      const int shifted = kShift >= 0 ? a.byte[i] >> (kShift >= 0 ? kShift : 0)
-                                      : a.byte[i] << (kShift >= 0 ? 0 : -kShift);
-      result.byte[i] = static_cast<uint8_t>(shifted & kMask);
-    }
-    return result;
+    return MapCodes([&](int i) {
+      if constexpr (kShift >= 0) {
+        return a.byte[i] >> kShift & kMask;
+      } else {
+        return a.byte[i] << -kShift & kMask;
+      }
+    });
   }
   static U8 Or(const U8& a, const U8& b) {
-    U8 result;
-    for (int i = 0; i < 64; ++i) result.byte[i] = a.byte[i] | b.byte[i];
-    return result;
+    return MapCodes([&](int i) { return a.byte[i] | b.byte[i]; });
   }
   /// Lane n: start + sum over tiles j in [kFirst, kFirst + kCount) and i < 4 of
   /// tiles[j][4 n + i] * x[4 j + i], exact. Codes have at most kBits bits, |x| <= 127.

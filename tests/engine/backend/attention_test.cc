@@ -4,10 +4,12 @@
 #include "engine/base/float16.h"
 #include "engine/kv/layout.h"
 #include "tests/engine/backend/backend_fixture.h"
+#include "tests/support/kv_setup.h"
 
 namespace asymserve {
 namespace {
 
+using ::asymserve::testing::ExactKvSetup;
 using ::asymserve::testing::FailsWith;
 using ::asymserve::testing::IsOk;
 using ::asymserve::testing::MakeBackend;
@@ -21,7 +23,7 @@ struct Sequence {
         qkv(Matrix::Random(tokens, (shape.heads + 2 * shape.kv_heads) * shape.head_size, seed)) {}
   int32_t length;
   Matrix qkv;
-  std::vector<PageId> pages;
+  std::vector<KvPage> pages;
 };
 
 /// Part of a sequence that a step runs: tokens [first, last).
@@ -36,7 +38,8 @@ class Cache {
  public:
   Cache(Isa isa, int threads, const AttentionShape& shape)
       : shape_(shape), backend_(MakeBackend(isa, threads)) {
-    EXPECT_THAT(backend_->KvInit({2, shape.kv_heads, shape.head_size}, {}, kPages), IsOk());
+    EXPECT_THAT(backend_->KvInit(ExactKvSetup({2, shape.kv_heads, shape.head_size}, kPages)),
+                IsOk());
     EXPECT_THAT(backend_->Reserve(512, 64), IsOk());
   }
 
@@ -47,11 +50,12 @@ class Cache {
     std::vector<int32_t> positions;
     std::vector<int32_t> token_offset = {0};
     std::vector<int32_t> page_offset = {0};
-    std::vector<PageId> pages;
+    std::vector<KvPage> pages;
     std::vector<float> rows;
     for (const Span& span : spans) {
       Sequence& s = *span.sequence;
-      while (static_cast<int32_t>(s.pages.size()) * 64 < span.last) s.pages.push_back(NextPage());
+      while (static_cast<int32_t>(s.pages.size()) * 64 < span.last)
+        s.pages.push_back({.near = NextPage()});
       for (int32_t t = span.first; t < span.last; ++t) positions.push_back(t);
       rows.insert(rows.end(), s.qkv.row(span.first), s.qkv.row(span.last));
       pages.insert(pages.end(), s.pages.begin(), s.pages.end());
@@ -232,30 +236,37 @@ INSTANTIATE_TEST_SUITE_P(EveryIsaAndShape, AttentionTest,
 
 TEST(KvArenaTest, RefusesShapesItCannotStore) {
   const auto backend = MakeBackend(Isa::kAuto);
-  EXPECT_THAT(backend->KvInit({1, 1, 60}, {}, 4),
-              FailsWith(absl::StatusCode::kInvalidArgument, "head size 60"));
-  EXPECT_THAT(backend->KvInit({1, 1, 264}, {}, 4),
-              FailsWith(absl::StatusCode::kInvalidArgument, "head size 264"));
-  EXPECT_THAT(backend->KvInit({1, 1, 64}, {.page_tokens = 32}, 4),
+  KvSetup setup;
+  setup.arena_bytes = 1 << 20;
+  setup.shape = {1, 1, 60};
+  EXPECT_THAT(backend->KvInit(setup), FailsWith(absl::StatusCode::kInvalidArgument, "60;"));
+  setup.shape = {1, 1, 264};
+  EXPECT_THAT(backend->KvInit(setup), FailsWith(absl::StatusCode::kInvalidArgument, "264;"));
+  setup.shape = {1 << 20, 1 << 20, 64};
+  EXPECT_THAT(backend->KvInit(setup), FailsWith(absl::StatusCode::kInvalidArgument, "1048576"));
+  setup.shape = {64, 64, 64};
+  EXPECT_THAT(backend->KvInit(setup), FailsWith(absl::StatusCode::kInvalidArgument, "one slab"));
+  setup.arena_bytes = int64_t{1} << 50;
+  EXPECT_THAT(backend->KvInit(setup), FailsWith(absl::StatusCode::kResourceExhausted, "KV arena"));
+  setup.scheme.page_tokens = 32;
+  EXPECT_THAT(backend->KvInit(setup),
               FailsWith(absl::StatusCode::kInvalidArgument, "pages of 32 tokens"));
-  EXPECT_THAT(backend->KvInit({1 << 20, 1 << 20, 64}, {}, 1 << 30),
-              FailsWith(absl::StatusCode::kResourceExhausted, "pages"));
 }
 
 TEST(KvArenaTest, RefusesPositionsAndPagesOutsideTheirTables) {
   const auto backend = MakeBackend(Isa::kAuto);
-  ASSERT_THAT(backend->KvInit({1, 1, 8}, {}, 4), IsOk());
+  ASSERT_THAT(backend->KvInit(ExactKvSetup({1, 1, 8}, 4)), IsOk());
   ASSERT_THAT(backend->Reserve(4, 64), IsOk());
   Matrix qkv = Matrix::Random(1, 24, 1);
   const std::vector<int32_t> offset = {0, 1};
   std::vector<int32_t> positions = {64};
-  std::vector<PageId> pages = {PageId{0}};
+  std::vector<KvPage> pages = {{.near = PageId{0}}};
   EXPECT_THAT(backend->KvWrite({positions, offset, pages, offset}, 0, qkv.view()),
               FailsWith(absl::StatusCode::kInternal, "position 64"));
   positions = {0};
-  pages = {PageId{4}};
+  pages = {{.near = PageId{4}}};
   EXPECT_THAT(backend->KvWrite({positions, offset, pages, offset}, 0, qkv.view()),
-              FailsWith(absl::StatusCode::kInternal, "page 4 of 4"));
+              FailsWith(absl::StatusCode::kInternal, "near record 4 of 4"));
 }
 
 }  // namespace

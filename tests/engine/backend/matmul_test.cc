@@ -200,7 +200,7 @@ TEST_P(MatMulTest, KeepsExtremeCodesExact) {
   }
   const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
   const WeightSource source = {data, dtype(), 1, cols};
-  const std::vector<float> w = testing::DequantizeRow(dtype(), data, cols);
+  const std::vector<float> w = DequantizeRow(dtype(), data, cols);
   Matrix x(3, cols);
   for (int64_t k = 0; k < cols; ++k) {
     x.row(0)[k] = 127;

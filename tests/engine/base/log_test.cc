@@ -44,6 +44,11 @@ TEST(LogTest, QuotesValuesThatWouldBreakTheLine) {
   EXPECT_EQ(Text({{"a", "d\u00e9j\u00e0"}}), "info event a=d\u00e9j\u00e0");
 }
 
+TEST(LogTest, BytesThatAreNotUtf8BecomeReplacementCharacters) {
+  EXPECT_EQ(Text({{"a", "x\xff\xc3"}}), "info event a=\"x\uFFFD\uFFFD\"");
+  EXPECT_EQ(Json({{"a", "\xc3\xa9\xed\xa0\x80"}})["a"], "\u00e9\uFFFD\uFFFD\uFFFD");
+}
+
 TEST(LogTest, AJsonLineHoldsTheValuesWithTheirTypes) {
   const json line = Json({{"id", 7},
                           {"ok", false},

@@ -26,9 +26,9 @@ TEST(PhiloxTest, GivesThePublishedKnownAnswers) {
 }
 
 TEST(PhiloxTest, UniformTakesTheUpper53BitsOfTheFirstTwoWords) {
-  constexpr double expected =
+  constexpr double kExpected =
       static_cast<double>((uint64_t{0x6627e8d5} << 21) | (0xe169c58du >> 11)) * 0x1p-53;
-  EXPECT_EQ(PhiloxUniform(0, 0, 0), expected);
+  EXPECT_EQ(PhiloxUniform(0, 0, 0), kExpected);
 }
 
 TEST(PhiloxTest, UniformDependsOnEveryBitOfItsArguments) {

@@ -5,66 +5,88 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/kv/page_tier.h"
+
 namespace asymserve {
 namespace {
 
-struct LayoutCase {
-  int32_t layers, kv_heads, head_size, page_tokens;
-};
+constexpr KvShape kShape = {.layers = 3, .kv_heads = 2, .head_size = 80};
 
-class ExactPageLayoutTest : public ::testing::TestWithParam<LayoutCase> {
- protected:
-  ExactPageLayout layout() const {
-    const auto [layers, kv_heads, head_size, page_tokens] = GetParam();
-    return {{.layers = layers, .kv_heads = kv_heads, .head_size = head_size},
-            {.page_tokens = page_tokens, .chunk_tokens = page_tokens}};
-  }
-};
+KvScheme Named(const char* name, const KvShape& shape = kShape) {
+  auto scheme = NamedKvScheme(name, shape);
+  EXPECT_TRUE(scheme.ok()) << scheme.status();
+  return *scheme;
+}
 
-TEST_P(ExactPageLayoutTest, OffsetsAreABijectionOntoTheRecord) {
-  const ExactPageLayout record = layout();
-  std::vector<int> hits(static_cast<size_t>(record.record_elements()), 0);
-  for (int32_t layer = 0; layer < record.layers; ++layer) {
-    for (int32_t head = 0; head < record.kv_heads; ++head) {
-      for (int32_t i = 0; i < record.head_size * record.page_tokens; ++i) {
-        const int32_t token = i % record.page_tokens;
-        const int32_t channel = i / record.page_tokens;
-        ++hits.at(static_cast<size_t>(record.Key(layer, head, channel, token)));
-        ++hits.at(static_cast<size_t>(record.Value(layer, head, token, channel)));
+TEST(KvLayoutTest, BlocksFillTheRecordWithoutOverlapAndStartAtCacheLines) {
+  for (const char* name : {"exact", "int8", "kivi-2", "asymkv-2/1", "fit-2/1", "fit-4/4"}) {
+    const KvScheme scheme = Named(name);
+    const KvLayout layout(kShape, scheme);
+    for (const KvRecord kind : {KvRecord::kNear, KvRecord::kBase}) {
+      if (kind == KvRecord::kBase && !scheme.seals()) continue;
+      int64_t expected = 0;
+      for (int32_t layer = 0; layer < kShape.layers; ++layer) {
+        for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
+          for (int32_t head = 0; head < kShape.kv_heads; ++head) {
+            EXPECT_EQ(layout.Offset(kind, layer, tensor, head), expected) << name;
+            EXPECT_EQ(expected % kKvBlockAlignment, 0);
+            const KvItem item = kind == KvRecord::kNear ? KvItem{.codec = scheme.near}
+                                                        : scheme.item(kShape, layer, tensor, head);
+            expected += PadKvBlock(KvBlockBytes(item, tensor, kShape.head_size, 0));
+          }
+        }
       }
+      EXPECT_EQ(layout.record_bytes(kind), expected) << name;
     }
   }
-  for (size_t i = 0; i < hits.size(); ++i) ASSERT_EQ(hits[i], 1) << "element " << i;
 }
 
-TEST_P(ExactPageLayoutTest, ARecordHoldsTwoFp16PerTokenChannelHeadAndLayer) {
-  const auto [layers, kv_heads, head_size, page_tokens] = GetParam();
-  EXPECT_EQ(layout().record_bytes(), int64_t{2} * 2 * layers * kv_heads * head_size * page_tokens);
+TEST(KvLayoutTest, SealedBitsAreThePublishedOnes) {
+  constexpr KvShape kLlama = {.layers = 32, .kv_heads = 8, .head_size = 128};
+  EXPECT_DOUBLE_EQ(KvLayout(kLlama, Named("exact", kLlama)).sealed_bits(), 16.0);
+  EXPECT_DOUBLE_EQ(KvLayout(kLlama, Named("kivi-2", kLlama)).sealed_bits(), 3.0);
+  EXPECT_DOUBLE_EQ(KvLayout(kLlama, Named("kivi-4", kLlama)).sealed_bits(), 5.0);
+  EXPECT_DOUBLE_EQ(KvLayout(kLlama, Named("asymkv-16/0", kLlama)).sealed_bits(), 2.25);
+  EXPECT_DOUBLE_EQ(KvLayout(kLlama, Named("asymkv-0/0", kLlama)).sealed_bits(), 2.0);
+  EXPECT_NEAR(KvLayout(kLlama, Named("fit-2/2", kLlama)).sealed_bits(), 2.25, 0.02);
+  EXPECT_NEAR(KvLayout(kLlama, Named("fit-2/1", kLlama)).sealed_bits(), 1.75, 0.02);
 }
 
-TEST_P(ExactPageLayoutTest, TokensOfAKeyChannelAndChannelsOfAValueTokenAreContiguous) {
-  const ExactPageLayout record = layout();
-  const int32_t layer = record.layers - 1;
-  const int32_t head = record.kv_heads - 1;
-  for (int32_t token = 1; token < record.page_tokens; ++token) {
-    ASSERT_EQ(record.Key(layer, head, 0, token), record.Key(layer, head, 0, token - 1) + 1);
-  }
-  for (int32_t channel = 1; channel < record.head_size; ++channel) {
-    ASSERT_EQ(record.Value(layer, head, 0, channel), record.Value(layer, head, 0, channel - 1) + 1);
-  }
+TEST(KvLayoutTest, EffectiveBitsCountEveryRecordOfASequence) {
+  const KvScheme scheme = Named("fit-2/2");
+  const KvLayout layout(kShape, scheme);
+  // 1,024 tokens: the sink, a recent and the newest page near, 13 sealed.
+  const double bytes = 3.0 * static_cast<double>(layout.record_bytes(KvRecord::kNear)) +
+                       13.0 * static_cast<double>(layout.record_bytes(KvRecord::kBase));
+  EXPECT_DOUBLE_EQ(layout.EffectiveBits(1024), 8 * bytes / (2.0 * 3 * 2 * 80) / 1024);
+  EXPECT_GE(KvLayout(kShape, Named("exact")).EffectiveBits(65), 2 * 16.0 * 64 / 65);
 }
 
-INSTANTIATE_TEST_SUITE_P(OddShapes, ExactPageLayoutTest,
-                         ::testing::Values(LayoutCase{1, 1, 1, 1}, LayoutCase{1, 1, 1, 64},
-                                           LayoutCase{3, 1, 5, 7}, LayoutCase{1, 3, 7, 5},
-                                           LayoutCase{5, 3, 11, 3}, LayoutCase{2, 3, 64, 64}));
+TEST(PageTierTest, KiviSealsKeysInBlocksOf128AndValuesBehind128Tokens) {
+  const KvScheme scheme = Named("kivi-2");
+  const auto near = [&](KvTensor tensor, int32_t page, int32_t complete) {
+    return TierOf(scheme, tensor, page, complete) == KvTier::kNear;
+  };
+  EXPECT_TRUE(near(KvTensor::kKey, 0, 1));
+  EXPECT_FALSE(near(KvTensor::kKey, 0, 2));
+  EXPECT_FALSE(near(KvTensor::kKey, 1, 3));
+  EXPECT_TRUE(near(KvTensor::kKey, 2, 3));
+  EXPECT_TRUE(near(KvTensor::kValue, 0, 2));
+  EXPECT_FALSE(near(KvTensor::kValue, 0, 3));
+  EXPECT_TRUE(near(KvTensor::kValue, 1, 3));
+}
 
-TEST(ExactPageLayoutLimitsTest, OffsetsOfALargeModelDoNotOverflow) {
-  // 80 layers of 64 heads of 256 channels, 1024 tokens a page: 2^31.3 elements.
-  const ExactPageLayout record({.layers = 80, .kv_heads = 64, .head_size = 256},
-                               {.page_tokens = 1024, .chunk_tokens = 1024});
-  EXPECT_EQ(record.record_elements(), int64_t{2} * 80 * 64 * 256 * 1024);
-  EXPECT_EQ(record.Value(79, 63, 1023, 255), record.record_elements() - 1);
+TEST(PageTierTest, APageIsNearThenFreshThenAgedAndTheSinkStaysNear) {
+  KvScheme scheme = Named("fit-2/2");
+  scheme.fresh_pages = 2;
+  const auto tier = [&](int32_t page) { return TierOf(scheme, KvTensor::kKey, page, 10); };
+  EXPECT_EQ(tier(10), KvTier::kNear);
+  EXPECT_EQ(tier(9), KvTier::kNear);
+  EXPECT_EQ(tier(8), KvTier::kFresh);
+  EXPECT_EQ(tier(7), KvTier::kFresh);
+  EXPECT_EQ(tier(6), KvTier::kAged);
+  EXPECT_EQ(tier(1), KvTier::kAged);
+  EXPECT_EQ(tier(0), KvTier::kNear);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/base/status.h"
 #include "engine/model/llama.h"
+#include "tests/support/kv_setup.h"
 
 namespace asymserve::testing {
 
@@ -31,8 +32,8 @@ class OneSequence {
     std::vector<int32_t> positions;
     for (size_t i = 0; i < tokens.size(); ++i) positions.push_back(next_++);
     const std::vector<int32_t> token_offset = {0, static_cast<int32_t>(tokens.size())};
-    std::vector<PageId> pages;
-    for (int32_t page = 0; page < kPages; ++page) pages.push_back(PageId{page});
+    std::vector<KvPage> pages;
+    for (int32_t page = 0; page < kPages; ++page) pages.push_back({.near = PageId{page}});
     const std::vector<int32_t> page_offset = {0, kPages};
     const std::vector<int32_t> rows = {static_cast<int32_t>(tokens.size()) - 1};
     const auto logits =
@@ -49,7 +50,7 @@ class OneSequence {
     ASYMSERVE_ASSIGN_OR_RETURN(const auto file, OpenWeightFile(path));
     const AttentionShape& attention = file->config().attention;
     const KvShape shape{file->config().layers, attention.kv_heads, attention.head_size};
-    ASYMSERVE_RETURN_IF_ERROR(backend_->KvInit(shape, KvScheme(), kPages));
+    ASYMSERVE_RETURN_IF_ERROR(backend_->KvInit(ExactKvSetup(shape, kPages)));
     ASYMSERVE_ASSIGN_OR_RETURN(model_,
                                LlamaModel::Load(*file, *backend_, {.max_positions = 64 * kPages}));
     return absl::OkStatus();

@@ -11,6 +11,7 @@
 
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/model/llama.h"
+#include "tests/support/kv_setup.h"
 
 namespace asymserve {
 namespace {
@@ -38,7 +39,7 @@ class Smollm2GoldenTest : public ::testing::Test {
     model_ = *std::move(model);
     const ModelConfig& config = model_->config();
     const KvShape shape{config.layers, config.attention.kv_heads, config.attention.head_size};
-    ASSERT_TRUE(backend_->KvInit(shape, KvScheme(), kPages).ok());
+    ASSERT_TRUE(backend_->KvInit(testing::ExactKvSetup(shape, kPages)).ok());
   }
 
   // Runs tokens at positions [begin, begin + n) of the only sequence; logits of the last.
@@ -46,7 +47,8 @@ class Smollm2GoldenTest : public ::testing::Test {
     std::vector<int32_t> positions;
     for (size_t i = 0; i < tokens.size(); ++i) positions.push_back(begin + static_cast<int32_t>(i));
     const std::vector<int32_t> token_offset = {0, static_cast<int32_t>(tokens.size())};
-    const std::vector<PageId> pages = {PageId{0}, PageId{1}, PageId{2}, PageId{3}};
+    std::vector<KvPage> pages;
+    for (int32_t page = 0; page < kPages; ++page) pages.push_back({.near = PageId{page}});
     const std::vector<int32_t> page_offset = {0, kPages};
     const std::vector<int32_t> rows = {static_cast<int32_t>(tokens.size()) - 1};
     const auto logits =

@@ -10,7 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/support/dequantize.h"
+#include "engine/model/dequantize.h"
 #include "tests/support/file_io.h"
 #include "tests/support/gguf_writer.h"
 #include "tests/support/status_matchers.h"
@@ -21,7 +21,6 @@
 namespace asymserve {
 namespace {
 
-using testing::DequantizeRow;
 using testing::FailsWith;
 using testing::GgmlType;
 using testing::IsOk;

@@ -104,9 +104,9 @@ class EngineTest : public ::testing::Test {
  protected:
   static EngineOptions SmallOptions() {
     EngineOptions options;
-    options.pages = 256;
-    options.page_tokens = kPageTokens;
-    options.chunk_tokens = 8;
+    options.arena = ArenaCut::Pages(256);
+    options.scheme.page_tokens = kPageTokens;
+    options.scheme.chunk_tokens = 8;
     options.max_running = 16;
     options.max_waiting = 64;
     options.step_tokens = 24;
@@ -178,7 +178,7 @@ TEST_F(EngineTest, ConcurrentRequestsShareBatchesAndGetTheTextTheyGetAlone) {
 
 TEST_F(EngineTest, PreemptedSequencesGenerateTheSameTokens) {
   EngineOptions options = SmallOptions();
-  options.pages = 14;  // three sequences of 20 tokens do not fit
+  options.arena = ArenaCut::Pages(14);  // three sequences of 20 tokens do not fit
   options.watermark_pages = 0;
   Start(options);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
@@ -370,7 +370,7 @@ TEST_F(EngineTest, RefusesWhenTheQueueIsFullAndTouchesNothing) {
 
 TEST_F(EngineTest, RefusesARequestThatCouldNeverHoldItsPages) {
   EngineOptions options = SmallOptions();
-  options.pages = 8;
+  options.arena = ArenaCut::Pages(8);
   Start(options);
   const auto refused = engine_->Submit(Greedy({1, 2}, 40), std::make_shared<RecordingSink>());
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
@@ -449,7 +449,7 @@ TEST_F(EngineTest, DestructionDeliversAFinalDeltaToEverybody) {
 
 TEST_F(EngineTest, RandomCancelsFromManyThreadsLoseNothing) {
   EngineOptions options = SmallOptions();
-  options.pages = 40;
+  options.arena = ArenaCut::Pages(40);
   options.max_waiting = 1000;
   Start(options);
   std::vector<std::thread> clients;

@@ -54,7 +54,8 @@ struct EngineSetup {
   Isa isa = Isa::kAuto;
   int32_t max_running = 16;
   int32_t step_tokens = 512;
-  int32_t pages = 0;  // 0: as many as the memory holds
+  int32_t slabs = 0;  // of four near pages; 0: as many as the memory holds
+  std::string kv_scheme = "exact";
 };
 
 class Server {
@@ -72,11 +73,12 @@ class Server {
     options.max_context_tokens = context_tokens;
     options.max_running = setup.max_running;
     options.step_tokens = setup.step_tokens;
+    options.kv_scheme = setup.kv_scheme;
     auto loaded = LoadModel(*backend_, options);
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     loaded_ = *std::move(loaded);
     EngineOptions engine = loaded_.engine_options;
-    if (setup.pages > 0) engine.pages = setup.pages;
+    if (setup.slabs > 0) engine.arena.slabs = setup.slabs;
     engine.watermark_pages = 0;
     engine_ = std::make_unique<Engine>(*loaded_.model, *loaded_.tokenizer, engine);
   }
@@ -138,8 +140,11 @@ class InvarianceTest : public ::testing::Test {
   // Each request by itself, one after the other.
   static std::vector<std::shared_ptr<TokenSink>> Alone(const std::string& path,
                                                        const std::vector<GenerateRequest>& requests,
-                                                       int32_t context) {
-    Server server(path, {}, context);
+                                                       int32_t context,
+                                                       const std::string& kv_scheme = "exact") {
+    EngineSetup setup;
+    setup.kv_scheme = kv_scheme;
+    Server server(path, setup, context);
     std::vector<std::shared_ptr<TokenSink>> sinks;
     sinks.reserve(requests.size());
     for (const GenerateRequest& request : requests) {
@@ -167,7 +172,7 @@ TEST_F(InvarianceTest, TokensAndLogProbsDoNotDependOnPreemption) {
   const auto alone = Alone(kStories, requests, 512);
   EngineSetup setup;
   setup.threads = 2;
-  setup.pages = 10;  // of the about 70 that they fill together
+  setup.slabs = 3;  // of the about 70 that they fill together
   Server server(kStories, setup, 512);
   ExpectSame(server.Run(requests), alone, "10 pages");
   EXPECT_GT(server.metrics().preemptions.value(), 0u);
@@ -185,6 +190,28 @@ TEST_F(InvarianceTest, TokensAndLogProbsDoNotDependOnTheInstructionSet) {
   }
 }
 
+TEST_F(InvarianceTest, SealedPagesGiveTheSameTokensAloneAndTogether) {
+  const auto requests = MixedRequests(8, 420, 60, 512);
+  const auto exact = Alone(kStories, requests, 512);
+  for (const char* scheme : {"int8", "kivi-2", "asymkv-3/1", "fit-2/1"}) {
+    const auto alone = Alone(kStories, requests, 512, scheme);
+    int different = 0;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      different += alone[i]->logprobs() != exact[i]->logprobs() ? 1 : 0;
+    }
+    EXPECT_GE(different, 2) << scheme << " quantizes nothing";
+    const EngineSetup setups[] = {{1, Isa::kAuto, 16, 512, 0, scheme},
+                                  {2, Isa::kAuto, 16, 37, 0, scheme},
+                                  {2, Isa::kAuto, 5, 64, 3, scheme},
+                                  {3, Isa::kPortable, 16, 300, 3, scheme}};
+    for (const EngineSetup& setup : setups) {
+      Server server(kStories, setup, 512);
+      ExpectSame(server.Run(requests), alone,
+                 std::string(scheme) + ", step tokens " + std::to_string(setup.step_tokens));
+    }
+  }
+}
+
 TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameAloneAndInABatchOfSixteenWithPreemptions) {
   if (!std::filesystem::exists(ASYMSERVE_MODEL_FILE)) {
     GTEST_SKIP() << "no model at " ASYMSERVE_MODEL_FILE " (tools/test fetches it)";
@@ -194,7 +221,7 @@ TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameAloneAndInABatchOfSixteenW
   EngineSetup setup;
   setup.threads = 2;
   setup.step_tokens = 150;
-  setup.pages = 12;
+  setup.slabs = 3;
   Server server(ASYMSERVE_MODEL_FILE, setup, 512);
   ExpectSame(server.Run(requests), alone, "batch of sixteen");
 }

@@ -98,7 +98,7 @@ class ScriptedModel final : public Model {
   std::pair<PageId, int32_t> Slot(const KvStep& kv, size_t sequence, int32_t position) const {
     const int32_t page = kv.page_offset[sequence] + position / kPageTokens;
     EXPECT_LT(page, kv.page_offset[sequence + 1]) << "position beyond the page table";
-    return {kv.pages[static_cast<size_t>(page)], position % kPageTokens};
+    return {kv.pages[static_cast<size_t>(page)].near, position % kPageTokens};
   }
   void Store(const Batch& batch) {
     for (size_t t = 0; t < batch.tokens.size(); ++t) {

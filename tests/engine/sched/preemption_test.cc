@@ -11,7 +11,7 @@ class PreemptionTest : public SchedulerFixture {
  protected:
   /// Three sequences of one page each, all pages taken, the next decode step of all needs another.
   void FillThreePages(int32_t generated = 6) {
-    options_.total_pages = 3;
+    options_.arena = ArenaCut::Pages(3);
     for (uint64_t id = 1; id <= 3; ++id) Add(id, 3, generated);
     Step();
     Step();
@@ -29,7 +29,7 @@ TEST_F(PreemptionTest, PreemptsTheYoungestWhenPagesRunOut) {
 }
 
 TEST_F(PreemptionTest, AVictimIsNotTakenBackInThePlanThatPreemptedIt) {
-  options_.total_pages = 4;
+  options_.arena = ArenaCut::Pages(4);
   Add(1, 3, 6);
   Add(2, 9, 3);
   Step();  // 1 holds 1 page, 2 holds 3
@@ -52,7 +52,7 @@ TEST_F(PreemptionTest, AVictimComesBackOnlyWhenTheRunningOnesCanGrow) {
 }
 
 TEST_F(PreemptionTest, ReplaysThePromptAsPrefillAndGeneratedTokensAsDecodeRowsWithinAPage) {
-  options_.total_pages = 6;
+  options_.arena = ArenaCut::Pages(6);
   Add(1, 3, 21);  // 23 tokens stored: all 6 pages
   Add(2, 2, 13);
   const StepPlan plan = StepUntilPreemption();
@@ -68,7 +68,7 @@ TEST_F(PreemptionTest, ReplaysThePromptAsPrefillAndGeneratedTokensAsDecodeRowsWi
 }
 
 TEST_F(PreemptionTest, ReplayTakesOnlyWhatTheBudgetLeavesAfterDecoding) {
-  options_.total_pages = 6;
+  options_.arena = ArenaCut::Pages(6);
   options_.step_tokens = 3;
   options_.max_running = 3;
   Add(1, 3, 21);
@@ -101,7 +101,7 @@ TEST_F(PreemptionTest, HigherPriorityGoesBeforeAPreemptedSequence) {
 }
 
 TEST_F(PreemptionTest, PriorityDoesNotChooseTheVictim) {
-  options_.total_pages = 2;
+  options_.arena = ArenaCut::Pages(2);
   Add(1, 2, 5, 0);
   Step();
   Add(2, 3, 5, 9);
@@ -112,7 +112,7 @@ TEST_F(PreemptionTest, PriorityDoesNotChooseTheVictim) {
 }
 
 TEST_F(PreemptionTest, ASequenceThatCameBackKeepsItsAge) {
-  options_.total_pages = 3;
+  options_.arena = ArenaCut::Pages(3);
   Add(1, 3, 6);
   Add(2, 3, 6);
   Step();
@@ -197,7 +197,7 @@ TEST_F(RunAheadTest, APassedDeadlineTakesEffectAfterTheOutstandingPlansCommit) {
 }
 
 TEST_F(RunAheadTest, HoldsTheYoungestBackWhenEveryVictimIsInTheOutstandingPlan) {
-  options_.total_pages = 2;
+  options_.arena = ArenaCut::Pages(2);
   Add(1, 3, 4);
   Add(2, 2, 4);
   Step();

@@ -116,7 +116,7 @@ class ScheduleChecker {
     int32_t sampled = 0, committed = 0;
     int32_t outstanding = 0;
     uint64_t last_plan = 0;
-    std::vector<PageId> pages;  // as last seen in an item
+    std::vector<KvPage> pages;  // as last seen in an item
 
     int32_t known() const { return spec.prompt_tokens + sampled; }
     auto QueueKey() const {
@@ -220,7 +220,7 @@ class ScheduleChecker {
     const int32_t end = item.begin + item.count;
     const int32_t prompt = record.spec.prompt_tokens;
     ASSERT_LE(end, prompt);
-    ASSERT_EQ(item.begin / options_.chunk_tokens, (end - 1) / options_.chunk_tokens);
+    ASSERT_EQ(item.begin / options_.scheme.chunk_tokens, (end - 1) / options_.scheme.chunk_tokens);
     ASSERT_EQ(item.sample, end == prompt && record.sampled == 0);
   }
 
@@ -228,14 +228,14 @@ class ScheduleChecker {
     const int32_t end = item.begin + item.count;
     ASSERT_GE(item.begin, record.spec.prompt_tokens);
     ASSERT_LE(end, record.known());
-    ASSERT_EQ(item.begin / options_.page_tokens, (end - 1) / options_.page_tokens);
+    ASSERT_EQ(item.begin / options_.scheme.page_tokens, (end - 1) / options_.scheme.page_tokens);
     ASSERT_EQ(item.sample, end == record.known()) << "exactly the newest token samples";
     ASSERT_TRUE(!item.sample || item.count == 1);
   }
 
   void OnPageTable(const StepItem& item, Record& record) const {
-    const auto pages = static_cast<size_t>((item.begin + item.count + options_.page_tokens - 1) /
-                                           options_.page_tokens);
+    const auto pages = static_cast<size_t>(
+        (item.begin + item.count + options_.scheme.page_tokens - 1) / options_.scheme.page_tokens);
     ASSERT_EQ(item.pages.size(), pages);
     const auto known = std::span(record.pages).first(std::min(pages, record.pages.size()));
     ASSERT_TRUE(std::equal(known.begin(), known.end(), item.pages.begin()))
@@ -267,9 +267,10 @@ class ScheduleChecker {
     std::set<PageId> seen;
     for (const auto* records : {&live_, &retired_}) {
       for (const auto& [id, record] : *records) {
-        for (const PageId page : record.pages) {
+        for (const KvPage& held : record.pages) {
+          const PageId page = held.near;
           ASSERT_TRUE(seen.insert(page).second) << "page " << Index(page) << " has two owners";
-          ASSERT_LT(Index(page), options_.total_pages);
+          ASSERT_LT(Index(page), options_.arena.slabs);
         }
       }
     }

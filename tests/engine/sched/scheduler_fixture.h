@@ -14,9 +14,8 @@ namespace asymserve {
 /// Short words for schedules written out by hand: pages of 4 tokens, chunks of 8.
 class SchedulerFixture : public ::testing::Test {
  protected:
-  SchedulerOptions options_{.total_pages = 100,
-                            .page_tokens = 4,
-                            .chunk_tokens = 8,
+  SchedulerOptions options_{.scheme = {.page_tokens = 4, .chunk_tokens = 8},
+                            .arena = ArenaCut::Pages(100),
                             .max_context_tokens = 1000,
                             .max_running = 8,
                             .max_waiting = 16,

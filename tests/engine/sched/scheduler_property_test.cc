@@ -33,9 +33,9 @@ class RandomSchedule {
  public:
   explicit RandomSchedule(uint32_t seed) : random_(seed) {
     constexpr int32_t kPageTokens[] = {1, 3, 7, 16};
-    options_.page_tokens = kPageTokens[Below(4)];
-    options_.total_pages = 2 + Below(40);
-    options_.chunk_tokens = 1 + Below(30);
+    options_.scheme.page_tokens = kPageTokens[Below(4)];
+    options_.arena = ArenaCut::Pages(2 + Below(40));
+    options_.scheme.chunk_tokens = 1 + Below(30);
     options_.max_context_tokens = 1 + Below(200);
     options_.max_running = 1 + Below(10);
     options_.max_waiting = 1 + Below(12);
@@ -207,9 +207,9 @@ TEST_P(StarvationTest, TheKthSequenceEndsWithinTheStepsOfTheFirstK) {
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
     std::mt19937 random(seed);
     SchedulerOptions options;
-    options.page_tokens = 1 + static_cast<int32_t>(random() % 6);
-    options.total_pages = 60 / options.page_tokens + 1;
-    options.chunk_tokens = 16;
+    options.scheme.page_tokens = 1 + static_cast<int32_t>(random() % 6);
+    options.arena = ArenaCut::Pages(60 / options.scheme.page_tokens + 1);
+    options.scheme.chunk_tokens = 16;
     options.max_context_tokens = 60;
     options.max_running = 1 + static_cast<int32_t>(random() % 8);
     options.max_waiting = 40;

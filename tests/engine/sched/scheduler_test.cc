@@ -28,13 +28,13 @@ class SchedulerTest : public SchedulerFixture {
 };
 
 TEST_F(SchedulerTest, RefusesASequenceThatNeverFitsAndSaysHowManyPagesItNeeds) {
-  options_.total_pages = 5;
+  options_.arena = ArenaCut::Pages(5);
   ExpectRefused(Spec(1, 11, 11), absl::StatusCode::kInvalidArgument,
                 "need 6 pages, the pool has 5");
 }
 
 TEST_F(SchedulerTest, RunsASequenceThatFillsThePoolToTheLastTokenWithoutPreemption) {
-  options_.total_pages = 5;
+  options_.arena = ArenaCut::Pages(5);
   Add(1, 11, 10);  // 20 tokens stored: the last generated one never is
   for (int i = 0; i < 11; ++i) Step();
   EXPECT_TRUE(scheduler().idle());
@@ -177,7 +177,7 @@ TEST_F(SchedulerTest, RunsNoMoreThanMaxRunning) {
 }
 
 TEST_F(SchedulerTest, NobodyOvertakesAHeadThatDoesNotFitYet) {
-  options_.total_pages = 6;
+  options_.arena = ArenaCut::Pages(6);
   Add(1, 14, 2);  // 4 pages
   Step();
   Add(2, 9, 2);  // 3 pages, 2 are free
@@ -188,7 +188,7 @@ TEST_F(SchedulerTest, NobodyOvertakesAHeadThatDoesNotFitYet) {
 }
 
 TEST_F(SchedulerTest, AdmissionLeavesTheWatermarkFree) {
-  options_.total_pages = 6;
+  options_.arena = ArenaCut::Pages(6);
   options_.watermark_pages = 2;
   Add(1, 6, 3);  // 2 pages
   Add(2, 6, 3);  // 2 pages, leaves 2
@@ -198,14 +198,14 @@ TEST_F(SchedulerTest, AdmissionLeavesTheWatermarkFree) {
 }
 
 TEST_F(SchedulerTest, TheWatermarkDoesNotStopASequenceWhenNothingRuns) {
-  options_.total_pages = 3;
+  options_.arena = ArenaCut::Pages(3);
   options_.watermark_pages = 3;
   Add(1, 12, 1);
   EXPECT_EQ(Describe(Step()), "1:prefill[0,8)");
 }
 
 TEST_F(SchedulerTest, AdmissionLeavesAPageForEachRunningSequenceThatNeedsOneNext) {
-  options_.total_pages = 3;
+  options_.arena = ArenaCut::Pages(3);
   Add(1, 7, 5);
   Step();
   Add(2, 1, 2);  // one page is free, but token 7 fills the second page of 1

@@ -28,8 +28,8 @@ struct Result {
 };
 
 Result Deliver(const Tokenizer& tokenizer, const std::vector<int32_t>& ids,
-               OutputTextOptions options) {
-  OutputText output(tokenizer, std::move(options));
+               const OutputTextOptions& options) {
+  OutputText output(tokenizer, options);
   Result result;
   for (const int32_t id : ids) {
     std::string delta;

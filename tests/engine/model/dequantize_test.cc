@@ -1,4 +1,4 @@
-#include "tests/support/dequantize.h"
+#include "engine/model/dequantize.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 #include <sstream>
 #include <string>
 
-namespace asymserve::testing {
+namespace asymserve {
 namespace {
 
 struct GoldenRow {
@@ -76,4 +76,4 @@ TEST(DequantizeTest, ReadsARowOfSeveralBlocksFromAnUnalignedAddress) {
 }
 
 }  // namespace
-}  // namespace asymserve::testing
+}  // namespace asymserve

@@ -1,4 +1,4 @@
-#include "tests/support/dequantize.h"
+#include "engine/model/dequantize.h"
 
 #include <cstring>
 
@@ -16,7 +16,7 @@
 //   Q5_K  d, dm, packed scales[12], qh[32], qs[128]  as Q4_K with a fifth bit from qh
 //   Q6_K  ql[128], qh[64], int8 s[16], d             x = (q - 32) (d s_j), 16 weights per j
 
-namespace asymserve::testing {
+namespace asymserve {
 namespace {
 
 const uint8_t* AsBytes(const std::byte* data) {
@@ -140,4 +140,4 @@ std::vector<float> DequantizeRow(DType dtype, const std::byte* row, int64_t elem
   return values;
 }
 
-}  // namespace asymserve::testing
+}  // namespace asymserve

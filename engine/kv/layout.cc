@@ -1,0 +1,54 @@
+#include "engine/kv/layout.h"
+
+#include "engine/kv/page_tier.h"
+
+namespace asymserve {
+
+KvLayout::KvLayout(const KvShape& shape, const KvScheme& scheme) : shape_(shape), scheme_(scheme) {
+  const KvItem near = {.codec = scheme.near};
+  int64_t sealed_bytes = 0;
+  for (int32_t layer = 0; layer < shape.layers; ++layer) {
+    for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
+      for (int32_t head = 0; head < shape.kv_heads; ++head) {
+        const auto add = [&](KvRecord record, int64_t bytes) {
+          offsets_[static_cast<size_t>(record)].push_back(bytes_[static_cast<size_t>(record)]);
+          bytes_[static_cast<size_t>(record)] += PadKvBlock(bytes);
+        };
+        add(KvRecord::kNear, KvBlockBytes(near, tensor, shape.head_size, 0));
+        if (!scheme.seals()) continue;
+        const KvItem& item = scheme.item(shape, layer, tensor, head);
+        const int64_t base = KvBlockBytes(item, tensor, shape.head_size, item.base_planes);
+        add(KvRecord::kBase, base);
+        sealed_bytes += base;
+        const int32_t finer =
+            item.codec == KvCodec::kPlanes ? item.fresh_planes - item.base_planes : 0;
+        add(KvRecord::kRefinement,
+            finer > 0 ? KvBlockBytes(item, tensor, shape.head_size, finer) : 0);
+      }
+    }
+  }
+  if (scheme.fresh_pages == 0) bytes_[static_cast<size_t>(KvRecord::kRefinement)] = 0;
+  const double elements =
+      2.0 * shape.layers * shape.kv_heads * shape.head_size * scheme.page_tokens;
+  const int64_t whole = scheme.seals() ? sealed_bytes : record_bytes(KvRecord::kNear);
+  sealed_bits_ = 8.0 * static_cast<double>(whole) / elements;
+}
+
+double KvLayout::EffectiveBits(int64_t tokens) const {
+  const auto pages = static_cast<int32_t>((tokens + scheme_.page_tokens - 1) / scheme_.page_tokens);
+  const auto complete = static_cast<int32_t>((tokens - 1) / scheme_.page_tokens);
+  int64_t bytes = 0;
+  for (int32_t page = 0; page < pages; ++page) {
+    const KvTier key = TierOf(scheme_, KvTensor::kKey, page, complete);
+    const KvTier value = TierOf(scheme_, KvTensor::kValue, page, complete);
+    if (key == KvTier::kNear || value == KvTier::kNear) bytes += record_bytes(KvRecord::kNear);
+    if (key != KvTier::kNear || value != KvTier::kNear) bytes += record_bytes(KvRecord::kBase);
+    if (key == KvTier::kFresh || value == KvTier::kFresh) {
+      bytes += record_bytes(KvRecord::kRefinement);
+    }
+  }
+  const double elements = 2.0 * shape_.layers * shape_.kv_heads * shape_.head_size;
+  return 8.0 * static_cast<double>(bytes) / elements / static_cast<double>(tokens);
+}
+
+}  // namespace asymserve

@@ -1,0 +1,189 @@
+#include "engine/kv/page_store.h"
+
+#include <algorithm>
+
+#include "engine/base/check.h"
+
+namespace asymserve {
+namespace {
+
+constexpr KvRecord kKinds[] = {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement};
+
+int32_t CeilDivide(int64_t a, int64_t b) {
+  return static_cast<int32_t>((a + b - 1) / b);
+}
+
+}  // namespace
+
+PageStore::PageStore(const KvScheme& scheme, const ArenaCut& arena)
+    : scheme_(scheme), arena_(arena), pool_(arena) {
+  int64_t fits = 0;
+  int64_t too_many = int64_t{arena.records(KvRecord::kBase)} + arena.records(KvRecord::kNear) + 1;
+  while (fits + 1 < too_many) {  // in pages
+    const int64_t middle = (fits + too_many) / 2;
+    (FitsAlone(PeakDemand(middle * scheme.page_tokens)) ? fits : too_many) = middle;
+  }
+  pages_total_ = static_cast<int32_t>(fits);
+}
+
+/// Records of a sequence of `pages` pages of which `complete` count as complete, by arithmetic.
+KvDemand PageStore::DemandAt(int32_t pages, int32_t complete) const {
+  KvDemand demand;
+  const auto sealed = [&](const KvWindow& window) {
+    return std::max(complete / window.block_pages * window.block_pages - window.recent_pages,
+                    scheme_.sink_pages);
+  };
+  const int32_t first = std::min(sealed(scheme_.key_window), sealed(scheme_.value_window));
+  const int32_t last = std::max(sealed(scheme_.key_window), sealed(scheme_.value_window));
+  const bool seals = scheme_.seals() && last > scheme_.sink_pages;
+  demand.records[0] = seals ? pages - (first - scheme_.sink_pages) : pages;
+  if (!seals) return demand;
+  demand.records[1] = last - scheme_.sink_pages;
+  if (refines()) {
+    demand.records[2] = last - std::max(first - scheme_.fresh_pages, scheme_.sink_pages);
+  }
+  return demand;
+}
+
+KvDemand PageStore::PeakDemand(int64_t tokens) const {
+  const int32_t pages = CeilDivide(tokens, scheme_.page_tokens);
+  const int32_t chunk_pages = CeilDivide(scheme_.chunk_tokens, scheme_.page_tokens);
+  KvDemand peak;
+  const auto include = [&](int32_t held, int32_t complete) {
+    const KvDemand demand = DemandAt(held, complete);
+    for (size_t k = 0; k < peak.records.size(); ++k) {
+      peak.records[k] = std::max(peak.records[k], demand.records[k]);
+    }
+  };
+  // Decode: sealing in blocks of pages makes the number of near ones go up and down.
+  const int32_t block = std::max(scheme_.key_window.block_pages, scheme_.value_window.block_pages);
+  for (int32_t held = std::max(1, pages - block); held <= pages; ++held) include(held, held - 1);
+  // Prefill: near records are most numerous at the end of a chunk.
+  const auto last_chunk = static_cast<int32_t>((tokens - 1) / scheme_.chunk_tokens);
+  for (int32_t chunk = std::max(0, last_chunk - block); chunk <= last_chunk; ++chunk) {
+    const auto complete =
+        static_cast<int32_t>(int64_t{chunk} * scheme_.chunk_tokens / scheme_.page_tokens);
+    include(std::min(pages, complete + chunk_pages), complete);
+  }
+  return peak;
+}
+
+bool PageStore::FitsAlone(const KvDemand& demand) const {
+  int64_t slabs = 0;
+  for (const KvRecord kind : kKinds) {
+    const int32_t count = demand.records[static_cast<size_t>(kind)];
+    if (count > 0) slabs += CeilDivide(count, arena_.per_slab[static_cast<size_t>(kind)]);
+  }
+  return slabs <= pool_.slabs();
+}
+
+bool PageStore::FitsNow(const KvDemand& demand) const {
+  int64_t slabs = 0;
+  for (const KvRecord kind : kKinds) {
+    const int32_t missing =
+        demand.records[static_cast<size_t>(kind)] - retired(kind) - pool_.partial_room(kind);
+    if (missing > 0) slabs += CeilDivide(missing, arena_.per_slab[static_cast<size_t>(kind)]);
+  }
+  return slabs <= pool_.empty_slabs();
+}
+
+/// What Prepare would take from the store. Counts no record that it would itself give up first
+/// for another kind.
+KvDemand PageStore::Missing(const std::vector<KvPage>& pages, int32_t count,
+                            int32_t complete) const {
+  KvDemand missing;
+  const auto held = static_cast<int32_t>(pages.size());
+  missing.records[0] = std::max(0, count - held);
+  for (int32_t i = 0; scheme_.seals() && i < held; ++i) {
+    const KvPage& page = pages[static_cast<size_t>(i)];
+    const KvTier key = TierOf(scheme_, KvTensor::kKey, i, complete);
+    const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete);
+    const bool sealed = key != KvTier::kNear || value != KvTier::kNear;
+    const bool fresh = key == KvTier::kFresh || value == KvTier::kFresh;
+    if (sealed && page.base == kNoPage) ++missing.records[1];
+    if (refines() && fresh && page.base == kNoPage) ++missing.records[2];
+    if (refines() && !fresh && page.refinement != kNoPage) --missing.records[2];
+    if (key != KvTier::kNear && value != KvTier::kNear && page.near != kNoPage) {
+      --missing.records[0];
+    }
+  }
+  return missing;
+}
+
+bool PageStore::Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t complete,
+                        std::vector<KvSealOp>& seals) {
+  const int32_t count = CeilDivide(tokens, scheme_.page_tokens);
+  if (!FitsNow(Missing(pages, count, complete))) return false;
+  if (scheme_.seals()) {
+    for (size_t i = 0; i < pages.size(); ++i) {
+      Advance(pages[i], static_cast<int32_t>(i), complete, seals);
+    }
+  }
+  for (auto i = static_cast<int32_t>(pages.size()); i < count; ++i) {
+    pages.push_back({.near = Take(KvRecord::kNear)});
+    ++pages_used_;
+  }
+  return true;
+}
+
+void PageStore::Advance(KvPage& page, int32_t index, int32_t complete,
+                        std::vector<KvSealOp>& seals) {
+  const KvTier key = TierOf(scheme_, KvTensor::kKey, index, complete);
+  const KvTier value = TierOf(scheme_, KvTensor::kValue, index, complete);
+  KvSealOp op;
+  op.keys = key != KvTier::kNear && page.key_tier == KvTier::kNear;
+  op.values = value != KvTier::kNear && page.value_tier == KvTier::kNear;
+  const bool fresh = key == KvTier::kFresh || value == KvTier::kFresh;
+  if (op.keys || op.values) {
+    if (page.base == kNoPage) {
+      page.base = Take(KvRecord::kBase);
+      if (refines() && fresh) page.refinement = Take(KvRecord::kRefinement);
+    }
+    op.near = page.near;
+    op.base = page.base;
+    op.refinement = page.refinement;
+    op.page = index;
+    seals.push_back(op);
+  }
+  page.key_tier = key;
+  page.value_tier = value;
+  if (key != KvTier::kNear && value != KvTier::kNear) Retire(KvRecord::kNear, page.near);
+  if (!fresh) Retire(KvRecord::kRefinement, page.refinement);
+}
+
+PageId PageStore::Take(KvRecord kind) {
+  std::vector<PageId>& retired = retired_[static_cast<size_t>(kind)];
+  if (!retired.empty()) {
+    const PageId id = retired.back();
+    retired.pop_back();
+    return id;
+  }
+  const PageId id = pool_.Allocate(kind);
+  ASYMSERVE_CHECK(id != kNoPage);
+  return id;
+}
+
+void PageStore::Retire(KvRecord kind, PageId& id) {
+  if (id != kNoPage) retired_[static_cast<size_t>(kind)].push_back(id);
+  id = kNoPage;
+}
+
+void PageStore::Release(std::vector<KvPage>& pages) {
+  for (const KvPage& page : pages) {
+    if (page.near != kNoPage) pool_.Release(KvRecord::kNear, page.near);
+    if (page.base != kNoPage) pool_.Release(KvRecord::kBase, page.base);
+    if (page.refinement != kNoPage) pool_.Release(KvRecord::kRefinement, page.refinement);
+  }
+  pages_used_ -= static_cast<int32_t>(pages.size());
+  pages.clear();
+}
+
+void PageStore::EndPlan() {
+  for (const KvRecord kind : kKinds) {
+    std::vector<PageId>& retired = retired_[static_cast<size_t>(kind)];
+    for (const PageId id : retired) pool_.Release(kind, id);
+    retired.clear();
+  }
+}
+
+}  // namespace asymserve

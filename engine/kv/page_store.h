@@ -1,0 +1,83 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "engine/kv/page_tier.h"
+#include "engine/kv/record_pool.h"
+#include "engine/kv/seal_op.h"
+
+namespace asymserve {
+
+/// How many records of each kind, by KvRecord.
+struct KvDemand {
+  std::array<int32_t, 3> records = {};
+
+  KvDemand& operator+=(const KvDemand& other) {
+    for (size_t k = 0; k < records.size(); ++k) records[k] += other.records[k];
+    return *this;
+  }
+  friend bool operator==(const KvDemand&, const KvDemand&) = default;
+};
+
+/// The page tables of sequences over one arena: which records a page holds, and in which tier it is
+/// read, as the sequence grows. Pure bookkeeping; the bytes live in a backend, which runs seal
+/// operations and steps in the order in which they were planned.
+///
+/// A record that a sequence gave up in this plan (a near record whose page is being sealed) may
+/// already be used again for the same kind, because seals read before the step writes; for another
+/// kind, which a seal might write, it is free from EndPlan on. One thread.
+class PageStore {
+ public:
+  PageStore(const KvScheme& scheme, const ArenaCut& arena);
+
+  /// The most records that a sequence holds at once on its way to `tokens` stored tokens.
+  KvDemand PeakDemand(int64_t tokens) const;
+  /// Whether a sequence alone in the arena always finds what it needs.
+  bool FitsAlone(const KvDemand& demand) const;
+  /// Whether records for `demand` can be had now.
+  bool FitsNow(const KvDemand& demand) const;
+  /// The most tokens of one sequence that fit the arena alone.
+  int64_t MaxTokens() const { return int64_t{pages_total_} * scheme_.page_tokens; }
+
+  /// Makes the page table ready for a step that stores tokens up to `tokens` and reads complete
+  /// pages as TierOf says for `complete`: seals what leaves the window, ages what is no longer
+  /// fresh, and gives every page near enough to be written a record. False, and nothing done, when
+  /// records are missing.
+  [[nodiscard]] bool Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t complete,
+                             std::vector<KvSealOp>& seals);
+  /// Gives up all records of a sequence that no plan uses any more.
+  void Release(std::vector<KvPage>& pages);
+  /// To be called once the operations of this plan are all known.
+  void EndPlan();
+
+  const KvScheme& scheme() const { return scheme_; }
+  bool empty() const { return pool_.empty_slabs() == pool_.slabs(); }
+  int32_t used(KvRecord kind) const { return pool_.used(kind) - retired(kind); }
+  int32_t slabs() const { return pool_.slabs(); }
+  int32_t empty_slabs() const { return pool_.empty_slabs(); }
+  /// Pages that one sequence could fill, and pages that sequences hold.
+  int32_t pages_total() const { return pages_total_; }
+  int32_t pages_used() const { return pages_used_; }
+
+ private:
+  int32_t retired(KvRecord kind) const {
+    return static_cast<int32_t>(retired_[static_cast<size_t>(kind)].size());
+  }
+  bool refines() const { return arena_.per_slab[static_cast<size_t>(KvRecord::kRefinement)] > 0; }
+  KvDemand DemandAt(int32_t pages, int32_t complete) const;
+  KvDemand Missing(const std::vector<KvPage>& pages, int32_t count, int32_t complete) const;
+  PageId Take(KvRecord kind);
+  void Retire(KvRecord kind, PageId& id);
+  void Advance(KvPage& page, int32_t index, int32_t complete, std::vector<KvSealOp>& seals);
+
+  const KvScheme scheme_;
+  const ArenaCut arena_;
+  RecordPool pool_;
+  std::array<std::vector<PageId>, 3> retired_;
+  int32_t pages_total_ = 0;
+  int32_t pages_used_ = 0;
+};
+
+}  // namespace asymserve

@@ -1,0 +1,87 @@
+#include "engine/kv/record_pool.h"
+
+#include <algorithm>
+
+#include "engine/base/check.h"
+
+namespace asymserve {
+namespace {
+
+constexpr int64_t kRecordsPerSlab = 4;  // of the largest kind: at most a few percent lost to others
+
+}  // namespace
+
+ArenaCut::ArenaCut(const KvLayout& layout, int64_t arena_bytes) {
+  constexpr KvRecord kKinds[] = {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement};
+  int64_t largest = 0;
+  for (const KvRecord kind : kKinds) largest = std::max(largest, layout.record_bytes(kind));
+  slab_bytes = largest * kRecordsPerSlab;
+  slabs = static_cast<int32_t>(
+      std::min<int64_t>(arena_bytes / slab_bytes, INT32_MAX / kRecordsPerSlab));
+  for (const KvRecord kind : kKinds) {
+    const int64_t bytes = layout.record_bytes(kind);
+    if (bytes > 0) per_slab[static_cast<size_t>(kind)] = static_cast<int32_t>(slab_bytes / bytes);
+  }
+}
+
+ArenaCut ArenaCut::Pages(int32_t pages) {
+  ArenaCut cut;
+  cut.slab_bytes = 1;
+  cut.slabs = pages;
+  cut.per_slab[static_cast<size_t>(KvRecord::kNear)] = 1;
+  return cut;
+}
+
+int64_t ArenaBytesFor(const KvLayout& layout, KvRecord kind, int32_t records) {
+  const ArenaCut cut(layout, 0);
+  const int32_t per_slab = cut.per_slab[static_cast<size_t>(kind)];
+  ASYMSERVE_CHECK(per_slab > 0);
+  return (records + per_slab - 1) / per_slab * cut.slab_bytes;
+}
+
+RecordPool::RecordPool(const ArenaCut& cut)
+    : cut_(cut), slabs_(static_cast<size_t>(cut.slabs)), empty_(static_cast<size_t>(cut.slabs)) {
+  for (int32_t i = 0; i < cut.slabs; ++i) empty_[static_cast<size_t>(i)] = cut.slabs - 1 - i;
+}
+
+PageId RecordPool::Allocate(KvRecord kind) {
+  const auto k = static_cast<size_t>(kind);
+  const int32_t per_slab = cut_.per_slab[k];
+  ASYMSERVE_CHECK(per_slab > 0);
+  if (partial_[k].empty()) {
+    if (empty_.empty()) return kNoPage;
+    partial_[k].push_back(empty_.back());
+    empty_.pop_back();
+    ++slabs_of_[k];
+    slabs_[static_cast<size_t>(partial_[k].back())].taken.assign(static_cast<size_t>(per_slab),
+                                                                 false);
+  }
+  const int32_t index = partial_[k].back();
+  Slab& slab = slabs_[static_cast<size_t>(index)];
+  const auto free = std::find(slab.taken.begin(), slab.taken.end(), false);
+  *free = true;
+  ++used_[k];
+  if (++slab.used == per_slab) partial_[k].pop_back();
+  return PageId{index * per_slab + static_cast<int32_t>(free - slab.taken.begin())};
+}
+
+void RecordPool::Release(KvRecord kind, PageId id) {
+  const auto k = static_cast<size_t>(kind);
+  const int32_t per_slab = cut_.per_slab[k];
+  ASYMSERVE_CHECK(per_slab > 0 && Index(id) >= 0 && Index(id) < cut_.records(kind));
+  const int32_t index = Index(id) / per_slab;
+  Slab& slab = slabs_[static_cast<size_t>(index)];
+  const auto slot = static_cast<size_t>(Index(id) % per_slab);
+  ASYMSERVE_CHECK(static_cast<int32_t>(slab.taken.size()) == per_slab && slab.taken[slot]);
+  slab.taken[slot] = false;
+  --used_[k];
+  if (slab.used-- == per_slab) partial_[k].push_back(index);
+  if (slab.used == 0) {
+    partial_[k].erase(std::find(partial_[k].begin(), partial_[k].end(), index));
+    empty_.push_back(index);
+    --slabs_of_[k];
+    slab.taken.clear();
+  }
+}
+
+}  // namespace asymserve

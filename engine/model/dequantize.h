@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "engine/base/tensor.h"
+
+namespace asymserve {
+
+/// One row of `elements` weights (a multiple of the type's block) at `row`, unaligned, as a model
+/// file holds it: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K. Every product is rounded to
+/// fp32 by itself, in the order of the block's definition in dequantize.cc, so that the bits are
+/// those of the gguf package. For statistics and tests; backends read the packed weights.
+std::vector<float> DequantizeRow(DType dtype, const std::byte* row, int64_t elements);
+
+}  // namespace asymserve

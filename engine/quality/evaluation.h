@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/backend/backend.h"
+#include "engine/quality/quality_report.h"
+#include "engine/quality/text_source.h"
+
+namespace asymserve {
+
+struct QualityOptions {
+  std::string model_path;
+  std::vector<std::string> schemes;  // names, kv/scheme.h
+  std::vector<TextSource> texts;
+  int32_t tokens = 2048;  // of each text
+  int32_t from = 256;     // first position that counts
+  bool copy = false;      // read the first tokens/2 twice, too
+};
+
+/// How far an evaluation is.
+struct QualityProgress {
+  int32_t scheme = 0;  // 1 ... schemes; 0 while the exact reference runs
+  int32_t schemes = 0;
+  std::string name;     // of the scheme
+  std::string text;     // its name
+  double fraction = 0;  // of the whole evaluation, [0, 1]
+};
+using QualityProgressSink = std::function<void(const QualityProgress&)>;
+
+/// Ranges, as far as they do not depend on the model. InvalidArgument names the option.
+absl::Status CheckQualityOptions(const QualityOptions& options);
+
+/// Loads the model onto the backend and pseudo-decodes every text with every scheme (rows by text,
+/// then by scheme). The exact logits of the text at hand stay in memory: tokens - from rows of V
+/// floats. Copy test: negative log-likelihood of the second of two readings of the first tokens/2,
+/// from its 64th token on, which only old pages can help with. All names and texts are checked
+/// before the first is run.
+absl::StatusOr<std::vector<QualityRow>> EvaluateQuality(Backend& backend,
+                                                        const QualityOptions& options,
+                                                        const QualityProgressSink& progress);
+
+}  // namespace asymserve

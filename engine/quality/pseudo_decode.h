@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/backend/backend.h"
+#include "engine/kv/layout.h"
+#include "engine/kv/page_store.h"
+#include "engine/model/model.h"
+
+namespace asymserve {
+
+/// Runs a text through a model as decoding would, a page (64 tokens) a step: each token reads the
+/// pages before its own as KvSeal left them for a decoded token of that position, so damage by
+/// sealing acts as it does in service (teacher-forced prefill would hide it). The page table is
+/// that of serving, kv/page_store.h. One sequence; one thread.
+class PseudoDecoder {
+ public:
+  /// Logits [V] that follow the token at `position`, valid during the call.
+  using LogitSink = std::function<void(int32_t position, std::span<const float> logits)>;
+  /// After each step: tokens run so far.
+  using ProgressSink = std::function<void(int32_t tokens)>;
+
+  /// Initializes the KV cache of the backend, to which `model` is bound, for `setup.scheme` and one
+  /// sequence of `max_tokens` tokens; `setup.arena_bytes` is ignored. Another decoder's Create ends
+  /// the life of this one. The model must take steps of 64 tokens and as many logit rows.
+  /// InvalidArgument for a bad scheme.
+  static absl::StatusOr<PseudoDecoder> Create(Model& model, Backend& backend, KvSetup setup,
+                                              int32_t max_tokens);
+
+  /// Runs `tokens` (ids in [0, V)) from position 0 on; `sink` gets the logits of positions `from`
+  /// to tokens.size() - 2, in order: those whose next token is known. Nothing stays in the cache.
+  absl::Status Run(std::span<const int32_t> tokens, int32_t from, const LogitSink& sink,
+                   const ProgressSink& progress = nullptr);
+
+  const KvLayout& layout() const { return layout_; }
+
+ private:
+  PseudoDecoder(Model& model, const KvLayout& layout, PageStore store, int32_t max_tokens)
+      : model_(&model), layout_(layout), store_(std::move(store)), max_tokens_(max_tokens) {}
+  absl::Status RunPages(std::span<const int32_t> tokens, int32_t from, const LogitSink& sink,
+                        const ProgressSink& progress, std::vector<KvPage>& pages);
+
+  Model* model_;
+  KvLayout layout_;
+  PageStore store_;
+  int32_t max_tokens_;
+};
+
+}  // namespace asymserve

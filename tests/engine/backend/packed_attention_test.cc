@@ -1,0 +1,306 @@
+#include <cmath>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "engine/kv/codec.h"
+#include "engine/kv/record_pool.h"
+#include "tests/engine/backend/backend_fixture.h"
+
+// Attention over sealed pages against a double reference on the decoded blocks, for every codec,
+// head size and instruction set.
+
+namespace asymserve {
+namespace {
+
+using ::asymserve::testing::IsOk;
+using ::asymserve::testing::MakeBackend;
+using ::asymserve::testing::Matrix;
+using ::asymserve::testing::SameBits;
+
+constexpr int32_t kTokens = 64 * 11 + 9;  // two frames of 512, two groups of pages and a bit
+constexpr int32_t kP = kKvPageTokens;
+
+struct Case {
+  const char* name;
+  KvItem item;
+  KvCodec near;
+};
+
+PlaneCode RandomCode(int32_t head_size, int32_t planes, uint32_t seed) {
+  const auto numbers = [&](int64_t count, uint32_t salt) {
+    const Matrix m = Matrix::Random(1, count, seed * 16 + salt);
+    return std::vector<float>(m.row(0), m.row(0) + count);
+  };
+  PlaneCode code;
+  code.head_size = head_size;
+  for (int32_t p = 0; p < planes; ++p) {
+    code.subvector.push_back(static_cast<uint8_t>(p * 5 % (head_size / 4)));
+  }
+  code.codebooks = numbers(int64_t{planes} * 64, 1);
+  code.encode = numbers(int64_t{head_size} * head_size, 2);
+  code.decode = numbers(int64_t{head_size} * head_size, 3);
+  code.mean = numbers(head_size, 4);
+  return code;
+}
+
+/// Rotates x by the angles of a table row, `sign` -1 back.
+void Rotate(const float* rope, bool interleaved, int32_t head_size, double sign, double* x) {
+  const int32_t half = head_size / 2;
+  for (int32_t i = 0; i < half; ++i) {
+    double& a = interleaved ? x[2 * i] : x[i];
+    double& b = interleaved ? x[2 * i + 1] : x[i + half];
+    const double c = rope[i];
+    const double s = sign * rope[half + i];
+    const double rotated = a * c - b * s;
+    b = b * c + a * s;
+    a = rotated;
+  }
+}
+
+class Cache {
+ public:
+  Cache(Isa isa, int threads, const Case& c, const AttentionShape& shape, bool interleaved)
+      : shape_(shape),
+        backend_(MakeBackend(isa, threads)),
+        qkv_(Matrix::Random(kTokens, (shape.heads + 2 * shape.kv_heads) * shape.head_size, 7)),
+        rope_(kTokens + 64, shape.head_size) {
+    for (int32_t p = 0; p < rope_.rows; ++p) {
+      for (int32_t i = 0; i < shape.head_size / 2; ++i) {
+        const double angle = p * std::pow(1e4, -2.0 * i / shape.head_size);
+        rope_.row(p)[i] = static_cast<float>(std::cos(angle));
+        rope_.row(p)[shape.head_size / 2 + i] = static_cast<float>(std::sin(angle));
+      }
+    }
+    setup_.shape = {1, shape.kv_heads, shape.head_size};
+    setup_.scheme.near = c.near;
+    setup_.scheme.items.assign(static_cast<size_t>(2 * shape.kv_heads), c.item);
+    setup_.scheme.sink_pages = 1;
+    setup_.scheme.fresh_pages = 2;
+    setup_.scheme.key_window = setup_.scheme.value_window = {.recent_pages = 1, .block_pages = 1};
+    for (uint32_t i = 0; i < setup_.scheme.items.size(); ++i) {
+      codes_.push_back(RandomCode(shape.head_size, c.item.fresh_planes, i + 1));
+    }
+    setup_.codes = &codes_;
+    setup_.rope = rope_.view();
+    setup_.rope_style = interleaved ? RopeStyle::kInterleaved : RopeStyle::kHalves;
+    const KvLayout layout(setup_.shape, setup_.scheme);
+    setup_.arena_bytes = 3 * ArenaBytesFor(layout, KvRecord::kNear, 16);
+    EXPECT_THAT(backend_->KvInit(setup_), IsOk());
+    EXPECT_THAT(backend_->Reserve(kTokens, 64), IsOk());
+    Fill(layout);
+  }
+
+  /// Attention of the tokens [first, kTokens), pages sealed as for the first of them.
+  Matrix Attend(int32_t first) {
+    Views(first / kP);
+    std::vector<int32_t> positions;
+    for (int32_t t = first; t < kTokens; ++t) positions.push_back(t);
+    const std::vector<int32_t> offset = {0, kTokens - first};
+    const std::vector<int32_t> page_offset = {0, static_cast<int32_t>(pages_.size())};
+    Matrix out(kTokens - first, shape_.heads * shape_.head_size);
+    const TensorView rows =
+        MakeMatrix(qkv_.row(first), kTokens - first, qkv_.view().row_elements());
+    EXPECT_THAT(
+        backend_->Attention({positions, offset, pages_, page_offset}, 0, shape_, out.view(), rows),
+        IsOk());
+    return out;
+  }
+
+  /// The largest difference of `out` from attention in doubles over what the codec stored.
+  double ErrorOf(const Matrix& out, int32_t first) {
+    Views(first / kP);
+    double worst = 0;
+    for (int32_t head = 0; head < shape_.heads; ++head) {
+      const int32_t kv_head = head / (shape_.heads / shape_.kv_heads);
+      const std::vector<double> keys = Stored(KvTensor::kKey, kv_head);
+      const std::vector<double> values = Stored(KvTensor::kValue, kv_head);
+      for (int32_t t = first; t < kTokens; ++t) {
+        const std::vector<double> expected = Row(head, t, keys, values);
+        for (int32_t d = 0; d < shape_.head_size; ++d) {
+          const double got = out.row(t - first)[head * shape_.head_size + d];
+          worst = std::max(worst, std::fabs(got - expected[static_cast<size_t>(d)]));
+          if (std::isnan(got)) return 1e9;
+        }
+      }
+    }
+    return worst;
+  }
+
+ private:
+  const float* Token(KvTensor tensor, int32_t head, int32_t token) const {
+    const int32_t index = shape_.heads + static_cast<int32_t>(tensor) * shape_.kv_heads + head;
+    return qkv_.row(token) + index * shape_.head_size;
+  }
+
+  /// Writes all tokens and seals every complete page.
+  void Fill(const KvLayout& layout) {
+    RecordPool pool(ArenaCut(layout, setup_.arena_bytes));
+    std::vector<KvSealOp> ops;
+    std::vector<int32_t> positions;
+    for (int32_t t = 0; t < kTokens; ++t) positions.push_back(t);
+    for (int32_t page = 0; page * kP < kTokens; ++page) {
+      KvPage records = {.near = pool.Allocate(KvRecord::kNear),
+                        .base = pool.Allocate(KvRecord::kBase)};
+      if (layout.record_bytes(KvRecord::kRefinement) > 0) {
+        records.refinement = pool.Allocate(KvRecord::kRefinement);
+      }
+      pages_.push_back(records);
+      if ((page + 1) * kP <= kTokens) {
+        ops.push_back({.near = records.near,
+                       .base = records.base,
+                       .refinement = records.refinement,
+                       .page = page});
+      }
+    }
+    const std::vector<int32_t> offset = {0, kTokens};
+    const std::vector<int32_t> page_offset = {0, static_cast<int32_t>(pages_.size())};
+    EXPECT_THAT(backend_->KvWrite({positions, offset, pages_, page_offset}, 0, qkv_.view()),
+                IsOk());
+    EXPECT_THAT(backend_->KvSeal(ops), IsOk());
+  }
+
+  void Views(int32_t complete) {
+    for (size_t page = 0; page < pages_.size(); ++page) {
+      const auto index = static_cast<int32_t>(page);
+      pages_[page].key_tier = TierOf(setup_.scheme, KvTensor::kKey, index, complete);
+      pages_[page].value_tier = TierOf(setup_.scheme, KvTensor::kValue, index, complete);
+    }
+  }
+
+  /// What attention should see of a head: [tokens][D], keys at their absolute positions.
+  std::vector<double> Stored(KvTensor tensor, int32_t head) {
+    const int32_t size = shape_.head_size;
+    const KvItem& item = setup_.scheme.item(setup_.shape, 0, tensor, head);
+    const PlaneCode& code =
+        codes_[static_cast<size_t>(static_cast<int32_t>(tensor) * shape_.kv_heads + head)];
+    std::vector<double> all;
+    for (size_t page = 0; page < pages_.size(); ++page) {
+      std::vector<uint8_t> near(static_cast<size_t>(size) * kP * 2 + 256);
+      for (int32_t slot = 0; slot < kP; ++slot) {
+        const int32_t t = static_cast<int32_t>(page) * kP + slot;
+        if (t >= kTokens) break;
+        StoreNear(setup_.scheme.near, tensor, size, slot, Token(tensor, head, t), near.data());
+      }
+      std::vector<float> rows(static_cast<size_t>(size) * kP);
+      LoadNear(setup_.scheme.near, tensor, size, near.data(), rows.data());
+      const KvTier tier =
+          tensor == KvTensor::kKey ? pages_[page].key_tier : pages_[page].value_tier;
+      if (tier == KvTier::kNear) {
+        all.insert(all.end(), rows.begin(), rows.end());
+        continue;
+      }
+      const bool framed = item.codec == KvCodec::kPlanes && tensor == KvTensor::kKey;
+      const float* start = rope_.row(static_cast<int32_t>(page) / 8 * 512);
+      const bool interleaved = setup_.rope_style == RopeStyle::kInterleaved;
+      const auto rotate_all = [&](double sign, auto& x) {
+        for (int32_t slot = 0; framed && slot < kP; ++slot) {
+          std::vector<double> row(x.begin() + slot * size, x.begin() + (slot + 1) * size);
+          Rotate(start, interleaved, size, sign, row.data());
+          std::copy(row.begin(), row.end(), x.begin() + slot * size);
+        }
+      };
+      rotate_all(-1, rows);
+      std::vector<uint8_t> base(static_cast<size_t>(size) * kP * 2 + 4096);
+      std::vector<uint8_t> refinement(base.size());
+      EncodeBlock(item, tensor, size, &code, rows.data(), base.data(), refinement.data());
+      const bool fresh = tier == KvTier::kFresh && item.fresh_planes > item.base_planes;
+      DecodeBlock(item, tensor, size, &code, base.data(), fresh ? refinement.data() : nullptr,
+                  rows.data());
+      std::vector<double> decoded(rows.begin(), rows.end());
+      rotate_all(1, decoded);
+      all.insert(all.end(), decoded.begin(), decoded.end());
+    }
+    return all;
+  }
+
+  std::vector<double> Row(int32_t head, int32_t token, const std::vector<double>& keys,
+                          const std::vector<double>& values) const {
+    const int32_t size = shape_.head_size;
+    const float* q = qkv_.row(token) + head * size;
+    std::vector<double> scores;
+    double top = -1e300;
+    for (int32_t t = 0; t <= token; ++t) {
+      double score = 0;
+      for (int32_t d = 0; d < size; ++d) {
+        score += q[d] * keys[static_cast<size_t>(t * size + d)] / std::sqrt(size);
+      }
+      scores.push_back(score);
+      top = std::max(top, score);
+    }
+    std::vector<double> out(static_cast<size_t>(size));
+    double sum = 0;
+    for (int32_t t = 0; t <= token; ++t) {
+      const double weight = std::exp(scores[static_cast<size_t>(t)] - top);
+      sum += weight;
+      for (int32_t d = 0; d < size; ++d) {
+        out[static_cast<size_t>(d)] += weight * values[static_cast<size_t>(t * size + d)];
+      }
+    }
+    for (double& x : out) x /= sum;
+    return out;
+  }
+
+  AttentionShape shape_;
+  std::unique_ptr<Backend> backend_;
+  Matrix qkv_;
+  Matrix rope_;
+  KvSetup setup_;
+  PlaneCodes codes_;
+  std::vector<KvPage> pages_;
+};
+
+constexpr Case kCases[] = {
+    {"minmax1", {.codec = KvCodec::kMinMax, .bits = 1}, KvCodec::kHalf},
+    {"minmax2", {.codec = KvCodec::kMinMax, .bits = 2}, KvCodec::kHalf},
+    {"minmax4", {.codec = KvCodec::kMinMax, .bits = 4}, KvCodec::kInt8},
+    {"fitted1", {.codec = KvCodec::kFitted, .bits = 1}, KvCodec::kHalf},
+    {"fitted2", {.codec = KvCodec::kFitted, .bits = 2}, KvCodec::kInt8},
+    {"fitted4", {.codec = KvCodec::kFitted, .bits = 4}, KvCodec::kHalf},
+    {"int8", {.codec = KvCodec::kInt8}, KvCodec::kInt8},
+    {"half", {.codec = KvCodec::kHalf}, KvCodec::kHalf},
+    {"planes", {.codec = KvCodec::kPlanes, .base_planes = 8, .fresh_planes = 20}, KvCodec::kInt8},
+    {"planes_aged",
+     {.codec = KvCodec::kPlanes, .base_planes = 6, .fresh_planes = 6},
+     KvCodec::kHalf},
+};
+constexpr AttentionShape kShapes[] = {{3, 1, 64}, {4, 2, 80}, {2, 2, 24}, {2, 1, 128}};
+
+class PackedAttentionTest : public ::testing::TestWithParam<std::tuple<Case, AttentionShape>> {};
+
+TEST_P(PackedAttentionTest, IsWithinFloatErrorOfADoubleReference) {
+  const auto& [c, shape] = GetParam();
+  for (const Isa isa : SupportedIsas()) {
+    for (const bool interleaved : {false, true}) {
+      Cache cache(isa, 1, c, shape, interleaved);
+      for (const int32_t first : {kTokens - 1, kTokens - 9}) {
+        EXPECT_LT(cache.ErrorOf(cache.Attend(first), first), 2e-4)
+            << IsaName(isa) << " from token " << first << " interleaved " << interleaved;
+      }
+    }
+  }
+}
+
+TEST_P(PackedAttentionTest, HasTheSameBitsForEveryInstructionSetAndThreadCount) {
+  const auto& [c, shape] = GetParam();
+  const Matrix expected = Cache(Isa::kPortable, 1, c, shape, true).Attend(kTokens - 9);
+  for (const Isa isa : SupportedIsas()) {
+    for (const int threads : {1, 3}) {
+      EXPECT_TRUE(
+          SameBits(Cache(isa, threads, c, shape, true).Attend(kTokens - 9).values, expected.values))
+          << IsaName(isa) << " with " << threads << " threads";
+    }
+  }
+}
+
+std::string CaseName(const ::testing::TestParamInfo<std::tuple<Case, AttentionShape>>& info) {
+  return std::string(std::get<0>(info.param).name) + "_" +
+         std::to_string(std::get<1>(info.param).head_size);
+}
+INSTANTIATE_TEST_SUITE_P(EveryCodecAndShape, PackedAttentionTest,
+                         ::testing::Combine(::testing::ValuesIn(kCases),
+                                            ::testing::ValuesIn(kShapes)),
+                         CaseName);
+
+}  // namespace
+}  // namespace asymserve

@@ -1,0 +1,233 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <map>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include "engine/sched/scheduler.h"
+
+// Schedules with sealed pages, run against a model of the arena: every record that a step or a seal
+// reads must hold what its sequence put there, whatever memory was used again in between.
+
+namespace asymserve {
+namespace {
+
+/// Which page of which sequence's life a record holds, and how many of its tokens.
+struct Content {
+  uint64_t sequence = 0;
+  int32_t page = -1;
+  int32_t tokens = 0;
+};
+
+/// The arena as bytes would be: a record of one kind loses its content when a record of another
+/// kind is written over it.
+class ArenaModel {
+ public:
+  explicit ArenaModel(const ArenaCut& cut) : cut_(cut), slabs_(static_cast<size_t>(cut.slabs)) {}
+
+  Content& Write(KvRecord kind, PageId id) {
+    Slab& slab = SlabOf(kind, id);
+    if (slab.kind != kind) {
+      slab.kind = kind;
+      slab.records.clear();
+    }
+    return slab.records[Index(id)];
+  }
+  std::optional<Content> Read(KvRecord kind, PageId id) {
+    Slab& slab = SlabOf(kind, id);
+    const auto found = slab.records.find(Index(id));
+    if (slab.kind != kind || found == slab.records.end()) return std::nullopt;
+    return found->second;
+  }
+
+ private:
+  struct Slab {
+    std::optional<KvRecord> kind;
+    std::map<int32_t, Content> records;
+  };
+  Slab& SlabOf(KvRecord kind, PageId id) {
+    const int32_t per_slab = cut_.per_slab[static_cast<size_t>(kind)];
+    return slabs_.at(static_cast<size_t>(Index(id) / per_slab));
+  }
+
+  ArenaCut cut_;
+  std::vector<Slab> slabs_;
+};
+
+constexpr int32_t kP = 4;
+
+SchedulerOptions RandomOptions(std::mt19937& random) {
+  const auto below = [&](uint32_t n) { return static_cast<int32_t>(random() % n); };
+  SchedulerOptions options;
+  KvScheme& scheme = options.scheme;
+  scheme.page_tokens = kP;
+  scheme.chunk_tokens = kP * (1 + below(4));
+  scheme.sink_pages = below(2);
+  scheme.key_window = {.recent_pages = below(2), .block_pages = 1 + below(2)};
+  scheme.value_window =
+      below(2) == 0 ? scheme.key_window : KvWindow{.recent_pages = below(3), .block_pages = 1};
+  scheme.fresh_pages = scheme.key_window == scheme.value_window ? below(4) : 0;
+  scheme.items = {KvItem{}};  // seals; the items themselves do not matter here
+  options.arena.slab_bytes = 64;
+  options.arena.slabs = 10 + below(12);
+  options.arena.per_slab = {2, 1 + below(6), scheme.fresh_pages > 0 ? 1 + below(4) : 0};
+  options.max_running = 1 + below(8);
+  options.max_waiting = 20;
+  options.step_tokens = options.max_running + below(40);
+  options.watermark_pages = below(3);
+  options.max_context_tokens = static_cast<int32_t>(PageStore(scheme, options.arena).MaxTokens());
+  return options;
+}
+
+class SealedPagesTest : public ::testing::TestWithParam<int> {
+ protected:
+  void Run(uint32_t seed) {
+    random_.seed(seed);
+    added_ = 0;
+    lives_.clear();
+    outstanding_.clear();
+    options_ = RandomOptions(random_);
+    if (options_.max_context_tokens < 2) return;
+    scheduler_.emplace(options_);
+    arena_.emplace(options_.arena);
+    for (int call = 0; call < 400 && !HasFailure(); ++call) Step(seed);
+    for (int call = 0; call < 60000 && !scheduler_->idle() && !HasFailure(); ++call) Advance();
+    EXPECT_TRUE(scheduler_->idle()) << "seed " << seed;
+    scheduler_->CheckInvariants();
+  }
+
+  uint64_t preemptions() const { return preemptions_; }
+  uint64_t seals() const { return seals_; }
+
+ private:
+  void Step(uint32_t seed) {
+    SCOPED_TRACE(seed);
+    const uint32_t choice = random_() % 10;
+    if (choice < 3) {
+      const auto context = static_cast<uint32_t>(options_.max_context_tokens);
+      const auto prompt = static_cast<int32_t>(1 + random_() % (context - 1));
+      const auto left = static_cast<uint32_t>(options_.max_context_tokens - prompt);
+      const SequenceSpec spec = {.id = SequenceId{++added_},
+                                 .prompt_tokens = prompt,
+                                 .max_new_tokens = static_cast<int32_t>(1 + random_() % left)};
+      (void)scheduler_->Add(spec);
+    } else if (choice == 3 && added_ > 0) {
+      scheduler_->Cancel(SequenceId{1 + random_() % added_});
+    } else {
+      Advance();
+    }
+    scheduler_->CheckInvariants();
+  }
+
+  /// Plans a step and runs it at once; commits it now or one plan later.
+  void Advance() {
+    if (outstanding_.size() == 2 || (!outstanding_.empty() && random_() % 2 == 0)) {
+      CommitOldest();
+      return;
+    }
+    StepPlan plan = scheduler_->Plan(0);
+    preemptions_ += plan.preempted.size();
+    for (const SequenceId id : plan.preempted) ++lives_[id];
+    if (plan.empty()) {
+      scheduler_->Commit(plan, {});
+      if (!outstanding_.empty()) CommitOldest();
+      return;
+    }
+    RunSeals(plan);
+    for (const StepItem& item : plan.items) RunItem(item);
+    outstanding_.push_back(std::move(plan));
+  }
+
+  void CommitOldest() {
+    const StepPlan plan = std::move(outstanding_.front());
+    outstanding_.pop_front();
+    std::vector<Outcome> outcomes;
+    for (const StepItem& item : plan.items) {
+      if (item.sample) outcomes.push_back({item.sequence, random_() % 30 == 0});
+    }
+    scheduler_->Commit(plan, outcomes);
+  }
+
+  /// All seals of a plan run at once: none may write what another reads.
+  void RunSeals(const StepPlan& plan) {
+    std::vector<Content> sources;
+    for (const KvSealOp& op : plan.seals) {
+      const auto near = arena_->Read(KvRecord::kNear, op.near);
+      ASSERT_TRUE(near.has_value()) << "a seal reads a record that holds nothing";
+      ASSERT_EQ(near->page, op.page);
+      ASSERT_EQ(near->tokens, kP) << "an incomplete page is sealed";
+      sources.push_back(*near);
+    }
+    for (size_t i = 0; i < plan.seals.size(); ++i) {
+      const KvSealOp& op = plan.seals[i];
+      arena_->Write(KvRecord::kBase, op.base) = sources[i];
+      if (op.refinement != kNoPage)
+        arena_->Write(KvRecord::kRefinement, op.refinement) = sources[i];
+      ++seals_;
+    }
+    for (const KvSealOp& op : plan.seals) {
+      ASSERT_TRUE(arena_->Read(KvRecord::kNear, op.near).has_value())
+          << "a seal writes over what another reads";
+    }
+  }
+
+  void RunItem(const StepItem& item) {
+    const uint64_t owner = (static_cast<uint64_t>(item.sequence) << 16) + lives_[item.sequence];
+    const int32_t end = item.begin + item.count;
+    const bool prefill = item.role == StepItem::Role::kPrefill;
+    const int32_t chunk = options_.scheme.chunk_tokens;
+    const int32_t complete = (prefill ? item.begin / chunk * chunk : item.begin) / kP;
+    ASSERT_EQ(static_cast<int32_t>(item.pages.size()), (end + kP - 1) / kP);
+    for (int32_t token = item.begin; token < end; ++token) {
+      const KvPage& page = item.pages[static_cast<size_t>(token / kP)];
+      ASSERT_EQ(page.key_tier, KvTier::kNear);
+      ASSERT_EQ(page.value_tier, KvTier::kNear);
+      arena_->Write(KvRecord::kNear, page.near) = {owner, token / kP, token % kP + 1};
+    }
+    for (int32_t i = 0; i < static_cast<int32_t>(item.pages.size()); ++i) {
+      const KvPage& page = item.pages[static_cast<size_t>(i)];
+      ASSERT_EQ(page.key_tier, TierOf(options_.scheme, KvTensor::kKey, i, complete));
+      ASSERT_EQ(page.value_tier, TierOf(options_.scheme, KvTensor::kValue, i, complete));
+      for (const KvTier tier : {page.key_tier, page.value_tier}) {
+        ExpectHeld(tier == KvTier::kNear ? KvRecord::kNear : KvRecord::kBase,
+                   tier == KvTier::kNear ? page.near : page.base, owner, i,
+                   std::min(kP, end - i * kP));
+        if (tier == KvTier::kFresh && options_.arena.per_slab[2] > 0) {
+          ExpectHeld(KvRecord::kRefinement, page.refinement, owner, i, kP);
+        }
+      }
+    }
+  }
+
+  void ExpectHeld(KvRecord kind, PageId id, uint64_t owner, int32_t page, int32_t tokens) {
+    ASSERT_NE(id, kNoPage);
+    const auto content = arena_->Read(kind, id);
+    ASSERT_TRUE(content.has_value()) << "page " << page << " is read but holds nothing";
+    ASSERT_EQ(content->sequence, owner) << "page " << page << " holds another's tokens";
+    ASSERT_EQ(content->page, page);
+    ASSERT_GE(content->tokens, tokens);
+  }
+
+  std::mt19937 random_;
+  SchedulerOptions options_;
+  std::optional<Scheduler> scheduler_;
+  std::optional<ArenaModel> arena_;
+  std::deque<StepPlan> outstanding_;
+  std::map<SequenceId, uint64_t> lives_;
+  uint64_t added_ = 0, preemptions_ = 0, seals_ = 0;
+};
+
+TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
+  for (int i = 0; i < 60 && !HasFailure(); ++i) Run(static_cast<uint32_t>(GetParam() * 1000 + i));
+  EXPECT_GT(preemptions(), 20u);
+  EXPECT_GT(seals(), 1000u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, SealedPagesTest, ::testing::Range(0, 10));
+
+}  // namespace
+}  // namespace asymserve
