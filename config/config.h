@@ -32,7 +32,8 @@ struct EngineSection {
 };
 
 struct KvSection {
-  std::string scheme = "exact";  // how keys and values are stored
+  std::string scheme = "auto";  // how keys and values are stored
+  std::string profile;          // learned codes; empty: the model's path + ".asymkv", if it exists
 
   bool operator==(const KvSection&) const = default;
 };

@@ -39,6 +39,7 @@ constexpr Option kOptions[] = {
     {"engine.step_tokens", +[](Config& c) -> int32_t& { return c.engine.step_tokens; }, 1, 65'536},
     {"engine.isa", +[](Config& c) -> std::string& { return c.engine.isa; }, 0, 0, kIsas},
     {"kv.scheme", +[](Config& c) -> std::string& { return c.kv.scheme; }},
+    {"kv.profile", +[](Config& c) -> std::string& { return c.kv.profile; }},
     {"server.address",
      +[](Config& c) -> std::string& { return c.server.address; },
      0,

@@ -14,6 +14,7 @@
 #include "engine/base/log.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
+#include "server/calibrate_command.h"
 #include "server/quality_command.h"
 #include "server/serve.h"
 #include "server/tokenize_command.h"
@@ -119,11 +120,53 @@ void AddQualityOptions(CLI::App& command, QualityArguments& arguments) {
       ->type_name("FILE[@OFFSET]")
       ->take_all()
       ->required();
+  command.add_option("--profile", arguments.profile, "whose tiers --schemes may name, too")
+      ->type_name("FILE");
   command.add_option("--tokens", arguments.tokens, "tokens of each text")->capture_default_str();
   command.add_option("--from", arguments.from, "first position that counts")->capture_default_str();
   command.add_flag("--copy", arguments.copy, "also read the first half of each text twice");
   command.add_option("--threads", arguments.threads, "short for --set engine.threads=N");
   command.add_option("--json", arguments.json_path, "write the table as JSON")->type_name("FILE");
+}
+
+ExitStatus RunCalibrateCommand(CommonOptions common, const CalibrateArguments& arguments) {
+  if (arguments.threads != 0) {
+    common.overrides.push_back("engine.threads=" + std::to_string(arguments.threads));
+  }
+  const absl::StatusOr<Config> config = ReadConfig(common);
+  if (!config.ok()) return UsageError(config.status());
+  absl::StatusOr<CalibrationOptions> options = ReadCalibrationOptions(arguments, *config);
+  if (!options.ok()) return UsageError(options.status());
+  options->threads = config->engine.threads > 0 ? config->engine.threads : AvailableCores();
+  const absl::Status status =
+      RunCalibrate(*options, arguments.out_path, config->engine, MakeBackend, std::cout);
+  if (status.ok()) return kExitOk;
+  std::cerr << "asymserve: " << std::string(status.message()) << '\n';
+  return kExitFailure;
+}
+
+void AddCalibrateOptions(CLI::App& command, CalibrateArguments& arguments) {
+  command
+      .add_option("--text", arguments.texts,
+                  "UTF-8 text from a character on, or .jsonl; several, of many kinds")
+      ->type_name("FILE[@OFFSET]")
+      ->take_all()
+      ->required();
+  command.add_option("--out", arguments.out_path, "the profile to write")
+      ->type_name("FILE")
+      ->required();
+  command.add_option("--budget", arguments.budget,
+                     "bits per element of old pages, for one tier named custom; default: the tiers "
+                     "light, balanced and dense");
+  command
+      .add_option("--search-texts", arguments.search_texts,
+                  "how many of the texts, the first ones, the search measures")
+      ->capture_default_str();
+  command.add_option("--rounds", arguments.rounds, "times that every item is measured")
+      ->capture_default_str();
+  command.add_option("--seed", arguments.seed, "of everything random")->capture_default_str();
+  command.add_flag("--quick", arguments.quick, "shorter texts: faster, a worse code");
+  command.add_option("--threads", arguments.threads, "short for --set engine.threads=N");
 }
 
 int Main(int argc, char** argv) {
@@ -148,6 +191,12 @@ int Main(int argc, char** argv) {
   QualityArguments quality_arguments;
   AddQualityOptions(*quality, quality_arguments);
 
+  CLI::App* calibrate =
+      app.add_subcommand("calibrate", "learn a model's KV code and write its profile");
+  AddCommonOptions(*calibrate, common);
+  CalibrateArguments calibrate_arguments;
+  AddCalibrateOptions(*calibrate, calibrate_arguments);
+
   CLI::App* version = app.add_subcommand("version", "print the version");
   try {
     app.parse(argc, argv);
@@ -163,6 +212,7 @@ int Main(int argc, char** argv) {
     return RunTokenizeCommand(common, options, text->count() > 0);
   }
   if (quality->parsed()) return RunQualityCommand(common, quality_arguments);
+  if (calibrate->parsed()) return RunCalibrateCommand(common, calibrate_arguments);
   return RunServe(common);
 }
 

@@ -20,6 +20,7 @@ struct QualityArguments {
   int32_t tokens = QualityOptions().tokens;
   int32_t from = QualityOptions().from;
   bool copy = false;
+  std::string profile;    // whose tiers --schemes may name; empty: none
   int32_t threads = 0;    // 0: the configuration's
   std::string json_path;  // empty: none
 };

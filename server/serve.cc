@@ -49,6 +49,7 @@ LoadOptions ToLoadOptions(const Config& config) {
   options.path = config.model.path;
   options.kv_memory_bytes = config.engine.kv_memory_bytes;
   options.kv_scheme = config.kv.scheme;
+  options.kv_profile = config.kv.profile;
   options.max_context_tokens = config.engine.context_tokens;
   options.max_running = config.engine.max_running;
   options.max_waiting = config.engine.max_waiting;
@@ -79,6 +80,7 @@ ServedModel Describe(const Config& config, const LoadedModel& loaded, Engine& en
   served.page_tokens = store.scheme().page_tokens;
   served.kv_cache_tokens = store.MaxTokens();
   served.kv_scheme = store.scheme().name;
+  served.kv_losses = loaded.kv_losses;
   const KvShape shape{loaded.config.layers, loaded.config.attention.kv_heads,
                       loaded.config.attention.head_size};
   const KvLayout layout(shape, store.scheme());
@@ -92,6 +94,13 @@ ServedModel Describe(const Config& config, const LoadedModel& loaded, Engine& en
 absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEnd& front,
                         SignalWatcher& signals) {
   if (signals.WaitFor(std::chrono::milliseconds(0))) return absl::OkStatus();
+  for (const KvLoss& loss : served.kv_losses) {
+    Log(LogLevel::kInfo, "kv_quality",
+        {{"scheme", served.kv_scheme},
+         {"text", loss.text},
+         {"mean_kl", loss.mean_kl},
+         {"copy_loss", loss.copy_loss}});
+  }
   front.service.StartServing(served);
   front.server->SetReady(true);
   Log(LogLevel::kInfo, "serving",

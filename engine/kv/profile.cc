@@ -200,4 +200,14 @@ absl::StatusOr<KvScheme> TierScheme(const KvProfile& profile, std::string_view n
       absl::StrCat("the profile has no tier '", std::string(name), "'; it has ", names));
 }
 
+absl::StatusOr<KvScheme> ResolveKvScheme(std::string_view name, const KvShape& shape,
+                                         const KvProfile* profile) {
+  if (profile != nullptr) {
+    for (const KvProfileTier& tier : profile->tiers) {
+      if (tier.name == name) return TierScheme(*profile, name);
+    }
+  }
+  return NamedKvScheme(name, shape);
+}
+
 }  // namespace asymserve

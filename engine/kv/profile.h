@@ -58,6 +58,10 @@ absl::Status CheckProfile(const KvProfile& profile);
 /// tiers. The profile must be valid.
 absl::StatusOr<KvScheme> TierScheme(const KvProfile& profile, std::string_view name);
 
+/// The scheme of that name: a tier of the profile, which may be null, or one of NamedKvScheme.
+absl::StatusOr<KvScheme> ResolveKvScheme(std::string_view name, const KvShape& shape,
+                                         const KvProfile* profile);
+
 /// The profile as bytes, all numbers little-endian:
 ///
 ///   "ASYMKVPF", u32 version = 1, u64 bytes of the whole file

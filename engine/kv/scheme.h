@@ -15,6 +15,8 @@ struct KvShape {
   int32_t layers = 0;
   int32_t kv_heads = 0;
   int32_t head_size = 0;
+
+  friend bool operator==(const KvShape&, const KvShape&) = default;
 };
 
 enum class KvTensor : uint8_t { kKey, kValue };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,7 +11,9 @@
 #include "engine/base/status.h"
 #include "engine/kv/scheme.h"
 #include "engine/model/llama.h"
+#include "engine/quality/model_profile.h"
 #include "engine/quality/pseudo_decode.h"
+#include "engine/quality/reference_logits.h"
 
 namespace asymserve {
 namespace {
@@ -18,17 +21,6 @@ namespace {
 constexpr int32_t kCopySkip = kKvPageTokens;  // of the second reading: it has not caught on yet
 constexpr int32_t kMaxTokens = 1 << 20;
 constexpr int64_t kEffectiveTokens[] = {1024, 4096, 8192};
-
-/// Logits of positions `from` on, one row each.
-struct ReferenceLogits {
-  int32_t from = 0;
-  size_t vocabulary = 0;
-  std::vector<float> values;
-
-  std::span<const float> At(int32_t position) const {
-    return std::span(values).subspan(static_cast<size_t>(position - from) * vocabulary, vocabulary);
-  }
-};
 
 class Evaluation {
  public:
@@ -53,6 +45,7 @@ class Evaluation {
   const QualityProgressSink& progress_;
   std::unique_ptr<LlamaModel> model_;
   KvSetup setup_;  // but for the scheme
+  std::optional<KvProfile> profile_;
   std::vector<KvScheme> schemes_;
   std::vector<std::vector<int32_t>> texts_;
   QualityProgress at_;
@@ -68,8 +61,13 @@ absl::Status Evaluation::Load() {
   }
   const AttentionShape& attention = config.attention;
   setup_.shape = {config.layers, attention.kv_heads, attention.head_size};
+  if (!options_.profile_path.empty()) {
+    ASYMSERVE_ASSIGN_OR_RETURN(profile_, ReadModelProfile(options_.profile_path, *file));
+  }
   for (const std::string& name : options_.schemes) {
-    ASYMSERVE_ASSIGN_OR_RETURN(KvScheme scheme, NamedKvScheme(name, setup_.shape));
+    ASYMSERVE_ASSIGN_OR_RETURN(
+        KvScheme scheme,
+        ResolveKvScheme(name, setup_.shape, profile_.has_value() ? &*profile_ : nullptr));
     ASYMSERVE_RETURN_IF_ERROR(CheckKvScheme(scheme, setup_.shape));
     schemes_.push_back(std::move(scheme));
   }
@@ -106,6 +104,7 @@ absl::Status Evaluation::LoadTexts(const Tokenizer& tokenizer, int32_t vocabular
 absl::StatusOr<PseudoDecoder> Evaluation::MakeDecoder(const KvScheme& scheme) {
   KvSetup setup = setup_;
   setup.scheme = scheme;
+  if (profile_.has_value()) setup.codes = &profile_->codes;
   return PseudoDecoder::Create(*model_, backend_, std::move(setup), options_.tokens);
 }
 

@@ -15,7 +15,8 @@ namespace asymserve {
 
 struct QualityOptions {
   std::string model_path;
-  std::vector<std::string> schemes;  // names, kv/scheme.h
+  std::vector<std::string> schemes;  // names, ResolveKvScheme
+  std::string profile_path;          // whose tiers may be named; empty: none
   std::vector<TextSource> texts;
   int32_t tokens = 2048;  // of each text
   int32_t from = 256;     // first position that counts

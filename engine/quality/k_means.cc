@@ -114,9 +114,10 @@ void NearestEntries(const Points& points, const Codebook& codebook, std::span<in
       for (size_t i = 0; i < kBlock; ++i) {
         const float distance =
             Distance({x[0][i], x[1][i], x[2][i], x[3][i]}, codebook.data(), entry);
-        const bool nearer = distance < least[i];
-        least[i] = nearer ? distance : least[i];
-        nearest[i] = nearer ? static_cast<int32_t>(entry) : nearest[i];
+        // Without a branch, or it would not become vector code.
+        const int32_t nearer = -static_cast<int32_t>(distance < least[i]);
+        nearest[i] = (nearest[i] & ~nearer) | (static_cast<int32_t>(entry) & nearer);
+        least[i] = distance < least[i] ? distance : least[i];
       }
     }
     std::copy_n(nearest.begin(), count, entries.begin() + static_cast<ptrdiff_t>(begin));

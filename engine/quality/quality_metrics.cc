@@ -1,43 +1,84 @@
 #include "engine/quality/quality_metrics.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 
 namespace asymserve {
 namespace {
 
-double LargestOf(std::span<const float> logits) {
+float LargestOf(std::span<const float> logits) {
   return *std::max_element(logits.begin(), logits.end());
+}
+
+/// exp(x) for x <= 0, within 3e-7 relative; 0 below -87. In plain arithmetic, so that a compiler
+/// turns loops over it into vector code: the evaluation is a dozen times faster than with std::exp.
+inline float Exp(float x) {
+  constexpr float kLog2E = 1.44269504f;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+  const float clamped = x > -87.0f ? x : -87.0f;
+  const float whole = clamped * kLog2E + kRound;
+  const float exponent = whole - kRound;
+  const float r = (clamped - exponent * 0.693359375f) + exponent * 2.12194440e-4f;
+  float p = 1.9875691e-4f;
+  p = p * r + 1.3981999e-3f;
+  p = p * r + 8.3334519e-3f;
+  p = p * r + 4.1665796e-2f;
+  p = p * r + 1.6666666e-1f;
+  p = p * r + 0.5f;
+  p = p * r * r + r + 1.0f;
+  const auto bits = std::bit_cast<int32_t>(whole) << 23;  // the exponent's own bits
+  const float scaled = std::bit_cast<float>(std::bit_cast<int32_t>(p) + bits);
+  return x > -87.0f ? scaled : x <= -87.0f ? 0.0f : x;  // NaN stays NaN
+}
+
+/// Sums term(i) for i in [0, count): floats in sixteen lanes for a stretch, stretches in double.
+template <typename Term>
+double Sum(size_t count, Term term) {
+  constexpr size_t kLanes = 16;
+  constexpr size_t kStretch = 1024;
+  double sum = 0;
+  for (size_t begin = 0; begin < count; begin += kStretch) {
+    const size_t end = std::min(count, begin + kStretch);
+    std::array<float, kLanes> lanes = {};
+    size_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);
+    }
+    for (; i < end; ++i) lanes[0] += term(i);
+    for (const float lane : lanes) sum += lane;
+  }
+  return sum;
+}
+
+/// The logarithm of the sum of exp(logit).
+double LogSum(std::span<const float> logits) {
+  const float top = LargestOf(logits);
+  return top + std::log(Sum(logits.size(), [&](size_t i) { return Exp(logits[i] - top); }));
 }
 
 }  // namespace
 
 PositionLoss Compare(std::span<const float> exact, std::span<const float> tested, int32_t next) {
-  const double exact_top = LargestOf(exact), tested_top = LargestOf(tested);
-  double exact_sum = 0, tested_sum = 0, weighted = 0;
-  for (size_t i = 0; i < exact.size(); ++i) {
-    const double a = exact[i] - exact_top, b = tested[i] - tested_top;
-    const double p = std::exp(a);
-    exact_sum += p;
-    tested_sum += std::exp(b);
-    weighted += p * (a - b);
-  }
-  const double exact_log = std::log(exact_sum), tested_log = std::log(tested_sum);
+  const double exact_log = LogSum(exact);
+  const double tested_log = LogSum(tested);
+  const auto log = static_cast<float>(exact_log);
+  const double weight = Sum(exact.size(), [&](size_t i) { return Exp(exact[i] - log); });
+  const double weighted = Sum(
+      exact.size(), [&](size_t i) { return Exp(exact[i] - log) * (exact[i] - tested[i]); });
   const auto at = static_cast<size_t>(next);
   PositionLoss loss;
-  loss.kl = weighted / exact_sum + tested_log - exact_log;
-  loss.nll = tested_log + tested_top - tested[at];
-  loss.nll_exact = exact_log + exact_top - exact[at];
+  loss.kl = weighted / weight + tested_log - exact_log;
+  loss.nll = tested_log - tested[at];
+  loss.nll_exact = exact_log - exact[at];
   loss.same_top = std::max_element(exact.begin(), exact.end()) - exact.begin() ==
                   std::max_element(tested.begin(), tested.end()) - tested.begin();
   return loss;
 }
 
 double NegativeLogLikelihood(std::span<const float> logits, int32_t next) {
-  const double top = LargestOf(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - top);
-  return std::log(sum) + top - logits[static_cast<size_t>(next)];
+  return LogSum(logits) - logits[static_cast<size_t>(next)];
 }
 
 QualityFigures Summarize(std::span<const PositionLoss> losses) {

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <future>
+#include <optional>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/status.h"
 #include "engine/kv/record_pool.h"
+#include "engine/quality/model_profile.h"
 #include "engine/runtime/host_memory.h"
 
 namespace asymserve {
@@ -53,6 +57,34 @@ absl::StatusOr<ArenaCut> CutArena(const LoadOptions& options, const KvLayout& la
   return cut;
 }
 
+/// The profile that was asked for, or the one beside the model; none is no error.
+absl::StatusOr<std::optional<KvProfile>> FindProfile(const LoadOptions& options,
+                                                     const WeightFile& file, LoadedModel& loaded) {
+  std::string path = options.kv_profile;
+  if (path.empty()) {
+    path = options.path + ".asymkv";
+    std::error_code ignored;
+    if (!std::filesystem::exists(path, ignored)) return std::optional<KvProfile>();
+  }
+  ASYMSERVE_ASSIGN_OR_RETURN(KvProfile profile, ReadModelProfile(path, file));
+  loaded.kv_profile = path;
+  return std::optional<KvProfile>(std::move(profile));
+}
+
+absl::StatusOr<KvScheme> ChooseScheme(const LoadOptions& options, const KvShape& shape,
+                                      const KvProfile* profile, LoadedModel& loaded) {
+  constexpr const char* kDefaultTier = "balanced";
+  const bool automatic = options.kv_scheme == "auto";
+  const std::string name =
+      !automatic ? options.kv_scheme : profile != nullptr ? kDefaultTier : "exact";
+  absl::StatusOr<KvScheme> scheme = ResolveKvScheme(name, shape, profile);
+  if (!scheme.ok()) return Annotate(scheme.status(), "kv.scheme");
+  for (size_t i = 0; profile != nullptr && i < profile->tiers.size(); ++i) {
+    if (profile->tiers[i].name == name) loaded.kv_losses = profile->tiers[i].losses;
+  }
+  return scheme;
+}
+
 }  // namespace
 
 absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& options) {
@@ -68,7 +100,10 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
 
   const KvShape shape{loaded.config.layers, loaded.config.attention.kv_heads,
                       loaded.config.attention.head_size};
-  ASYMSERVE_ASSIGN_OR_RETURN(const KvScheme scheme, NamedKvScheme(options.kv_scheme, shape));
+  ASYMSERVE_ASSIGN_OR_RETURN(const std::optional<KvProfile> profile,
+                             FindProfile(options, *file, loaded));
+  const KvProfile* found = profile.has_value() ? &*profile : nullptr;
+  ASYMSERVE_ASSIGN_OR_RETURN(const KvScheme scheme, ChooseScheme(options, shape, found, loaded));
   ASYMSERVE_RETURN_IF_ERROR(CheckKvScheme(scheme, shape));
   const int32_t context_tokens =
       options.max_context_tokens > 0
@@ -98,6 +133,7 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   setup.shape = shape;
   setup.scheme = scheme;
   setup.arena_bytes = loaded.kv_bytes;
+  setup.codes = found != nullptr ? &found->codes : nullptr;
   setup.rope = loaded.model->rope();
   setup.rope_style = loaded.config.rope_style;
   ASYMSERVE_RETURN_IF_ERROR(backend.KvInit(setup));

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "engine/kv/profile.h"
 #include "engine/model/llama.h"
 #include "engine/runtime/engine.h"
 #include "engine/text/chat_template.h"
@@ -17,7 +18,8 @@ namespace asymserve {
 
 struct LoadOptions {
   std::string path;                 // GGUF file or Hugging Face folder
-  std::string kv_scheme = "exact";  // NamedKvScheme
+  std::string kv_scheme = "auto";  // ResolveKvScheme; auto: balanced with a profile, else exact
+  std::string kv_profile;          // empty: PATH.asymkv if that exists
   int64_t kv_memory_bytes = 0;      // 0: a quarter of the memory available now
   int32_t max_context_tokens = 0;   // 0: the model's
   int32_t max_running = 64;
@@ -36,6 +38,8 @@ struct LoadedModel {
   EngineOptions engine_options;  // sized for the KV memory
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;
+  std::string kv_profile;         // that was read; empty: none
+  std::vector<KvLoss> kv_losses;  // of the tier that is served
   std::vector<std::pair<std::string, double>> phase_seconds;  // start-up phases, in order
 };
 

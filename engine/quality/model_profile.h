@@ -1,0 +1,16 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+
+#include "engine/kv/profile.h"
+#include "engine/model/weight_file.h"
+
+namespace asymserve {
+
+/// Reads a profile and checks that it was made for this model. FailedPrecondition names both when
+/// it was not.
+absl::StatusOr<KvProfile> ReadModelProfile(const std::string& path, const WeightFile& file);
+
+}  // namespace asymserve

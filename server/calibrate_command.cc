@@ -1,0 +1,106 @@
+#include "server/calibrate_command.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <ostream>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+
+#include "engine/base/status.h"
+#include "engine/kv/layout.h"
+#include "server/progress_line.h"
+#include "server/version.h"
+
+namespace asymserve {
+namespace {
+
+constexpr int32_t kQuickTrainTokens = 1024;
+constexpr int32_t kQuickSearchTokens = 256;
+
+/// Catches a misspelt path before a calibration of minutes.
+absl::Status CheckOutPath(const std::string& path) {
+  if (path.empty()) return absl::InvalidArgumentError("out: no file given");
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  std::error_code ignored;
+  if (!folder.empty() && !std::filesystem::is_directory(folder, ignored)) {
+    return absl::InvalidArgumentError(absl::StrCat("out: ", path, ": no folder ", folder.string()));
+  }
+  if (std::filesystem::is_directory(path, ignored)) {
+    return absl::InvalidArgumentError(absl::StrCat("out: ", path, " is a folder"));
+  }
+  return absl::OkStatus();
+}
+
+std::string Describe(const CalibrationOptions& options) {
+  std::string text = absl::StrCat("asymserve ", std::string(kVersion), " calibrate, seed ",
+                                  options.seed, ", rounds ", options.rounds, ", train ",
+                                  options.train_tokens, ", search ", options.search_tokens,
+                                  " tokens; texts:");
+  for (const TextSource& source : options.texts) {
+    const std::string name = std::filesystem::path(source.path).filename().string();
+    absl::StrAppend(&text, " ", name, "@", source.offset);
+  }
+  return text;
+}
+
+void WriteSummary(const KvProfile& profile, std::ostream& out) {
+  for (const KvProfileTier& tier : profile.tiers) {
+    const auto scheme = TierScheme(profile, tier.name);
+    if (!scheme.ok()) continue;
+    const KvLayout layout(profile.shape, *scheme);
+    const auto wide = std::count_if(tier.items.begin(), tier.items.end(), [](const KvItem& item) {
+      return item.codec == KvCodec::kInt8;
+    });
+    out << tier.name << ": " << layout.sealed_bits() << " bits sealed, "
+        << layout.EffectiveBits(4096) << " at 4,096 tokens, " << wide << " heads in 8 bits";
+    for (const KvLoss& loss : tier.losses) {
+      out << "; " << loss.text << ": KL " << loss.mean_kl << ", copy " << loss.copy_loss;
+    }
+    out << '\n';
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<CalibrationOptions> ReadCalibrationOptions(const CalibrateArguments& arguments,
+                                                          const Config& config) {
+  CalibrationOptions options;
+  options.model_path = config.model.path;
+  for (const std::string& text : arguments.texts) {
+    ASYMSERVE_ASSIGN_OR_RETURN(TextSource source, ParseTextSource(text));
+    options.texts.push_back(std::move(source));
+  }
+  options.search_texts =
+      std::min(arguments.search_texts, static_cast<int32_t>(options.texts.size()));
+  options.rounds = arguments.rounds;
+  options.seed = arguments.seed;
+  if (arguments.quick) {
+    options.train_tokens = kQuickTrainTokens;
+    options.search_tokens = kQuickSearchTokens;
+  }
+  if (arguments.budget != 0) options.tiers = {{"custom", arguments.budget, 4}};
+  ASYMSERVE_RETURN_IF_ERROR(CheckCalibrationOptions(options));
+  ASYMSERVE_RETURN_IF_ERROR(CheckOutPath(arguments.out_path));
+  return options;
+}
+
+absl::Status RunCalibrate(const CalibrationOptions& options, const std::string& out_path,
+                          const EngineSection& engine, const BackendFactory& make_backend,
+                          std::ostream& out) {
+  ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend(engine));
+  absl::StatusOr<KvProfile> profile;
+  {
+    ProgressLine line;
+    profile = Calibrate(
+        *backend, options,
+        [&line](const std::string& what, double fraction) { line.Show(what, fraction); });
+  }
+  if (!profile.ok()) return profile.status();
+  profile->description = Describe(options);
+  ASYMSERVE_RETURN_IF_ERROR(WriteProfile(*profile, out_path));
+  WriteSummary(*profile, out);
+  return absl::OkStatus();
+}
+
+}  // namespace asymserve
