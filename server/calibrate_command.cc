@@ -33,10 +33,10 @@ absl::Status CheckOutPath(const std::string& path) {
 }
 
 std::string Describe(const CalibrationOptions& options) {
-  std::string text = absl::StrCat("asymserve ", std::string(kVersion), " calibrate, seed ",
-                                  options.seed, ", rounds ", options.rounds, ", train ",
-                                  options.train_tokens, ", search ", options.search_tokens,
-                                  " tokens; texts:");
+  std::string text =
+      absl::StrCat("asymserve ", std::string(kVersion), " calibrate, seed ", options.seed,
+                   ", rounds ", options.rounds, ", train ", options.train_tokens, ", search ",
+                   options.search_tokens, " tokens; texts:");
   for (const TextSource& source : options.texts) {
     const std::string name = std::filesystem::path(source.path).filename().string();
     absl::StrAppend(&text, " ", name, "@", source.offset);
@@ -92,9 +92,9 @@ absl::Status RunCalibrate(const CalibrationOptions& options, const std::string& 
   absl::StatusOr<KvProfile> profile;
   {
     ProgressLine line;
-    profile = Calibrate(
-        *backend, options,
-        [&line](const std::string& what, double fraction) { line.Show(what, fraction); });
+    profile = Calibrate(*backend, options, [&line](const std::string& what, double fraction) {
+      line.Show(what, fraction);
+    });
   }
   if (!profile.ok()) return profile.status();
   profile->description = Describe(options);

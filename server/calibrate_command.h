@@ -16,7 +16,7 @@ namespace asymserve {
 struct CalibrateArguments {
   std::vector<std::string> texts;  // FILE[@OFFSET]
   std::string out_path;            // the profile
-  double budget = 0;               // bits per element of one tier named "custom"; 0: the usual tiers
+  double budget = 0;  // bits per element of one tier named "custom"; 0: the usual tiers
   int32_t search_texts = CalibrationOptions().search_texts;
   int32_t rounds = CalibrationOptions().rounds;
   uint64_t seed = CalibrationOptions().seed;

@@ -28,8 +28,8 @@ struct ServedModel {
   int64_t kv_cache_tokens = 0;  // as one sequence could fill it
   std::string kv_scheme;
   std::vector<KvLoss> kv_losses;  // of a learned scheme, as its profile says
-  double kv_sealed_bits = 0;     // per element
-  double kv_effective_bits = 0;  // per element, of a sequence of the whole context
+  double kv_sealed_bits = 0;      // per element
+  double kv_effective_bits = 0;   // per element, of a sequence of the whole context
   int32_t max_running = 0;
   int32_t page_tokens = 0;
 };

@@ -136,9 +136,8 @@ absl::Status Calibration::Train() {
   for (const Text& text : texts_) sequences.push_back(text.train);
   KvStatisticsOptions collect;
   collect.seed = options_.seed;
-  ASYMSERVE_ASSIGN_OR_RETURN(
-      const KvStatistics statistics,
-      CollectKvStatistics(*model_, backend_, *file_, sequences, collect));
+  ASYMSERVE_ASSIGN_OR_RETURN(const KvStatistics statistics,
+                             CollectKvStatistics(*model_, backend_, *file_, sequences, collect));
   Report("training the codes", 0);
   PlaneTraining training;
   training.max_planes = PlanesFor(kFreshBits);
@@ -180,8 +179,8 @@ absl::StatusOr<Probe> Calibration::MakeProbe(const std::vector<int32_t>& passage
   probe.reference.vocabulary = static_cast<size_t>(model_->vocabulary());
   ASYMSERVE_ASSIGN_OR_RETURN(PseudoDecoder decoder,
                              MakeDecoder(KvScheme(), static_cast<int32_t>(probe.tokens.size())));
-  ASYMSERVE_RETURN_IF_ERROR(decoder.Run(
-      probe.tokens, probe.natural_from(), [&](int32_t, std::span<const float> logits) {
+  ASYMSERVE_RETURN_IF_ERROR(
+      decoder.Run(probe.tokens, probe.natural_from(), [&](int32_t, std::span<const float> logits) {
         probe.reference.values.insert(probe.reference.values.end(), logits.begin(), logits.end());
       }));
   return probe;
@@ -225,7 +224,8 @@ absl::StatusOr<double> Calibration::Objective(const KvScheme& scheme) {
   return sum / static_cast<double>(probes_.size());
 }
 
-/// Fills losses_: for every item, by how much the objective falls when it alone is stored in 8 bits.
+/// Fills losses_: for every item, by how much the objective falls when it alone is stored in 8
+/// bits.
 absl::Status Calibration::MeasureItems(const std::vector<KvItem>& base, int32_t round) {
   constexpr double kLeast = 2e-5;  // noise must not look like nothing at all
   ASYMSERVE_ASSIGN_OR_RETURN(const double all, Objective(SchemeOf(base, 0)));
@@ -270,9 +270,8 @@ absl::StatusOr<KvProfile> Calibration::Search() {
   }
   const auto uniform = static_cast<uint8_t>(
       std::max(kPlanesToMove, setup_.shape.head_size / 4 * kUniformPlanesPerChannel4));
-  std::vector<KvItem> base(codes_.size(), {.codec = KvCodec::kPlanes,
-                                           .base_planes = uniform,
-                                           .fresh_planes = uniform});
+  std::vector<KvItem> base(
+      codes_.size(), {.codec = KvCodec::kPlanes, .base_planes = uniform, .fresh_planes = uniform});
   for (int32_t round = 1; round <= options_.rounds; ++round) {
     ASYMSERVE_RETURN_IF_ERROR(MeasureItems(base, round));
     base = AllocatePlanes(losses_, setup_.shape.head_size, 1.0, kPlanesToMove, 0);

@@ -65,8 +65,8 @@ PositionLoss Compare(std::span<const float> exact, std::span<const float> tested
   const double tested_log = LogSum(tested);
   const auto log = static_cast<float>(exact_log);
   const double weight = Sum(exact.size(), [&](size_t i) { return Exp(exact[i] - log); });
-  const double weighted = Sum(
-      exact.size(), [&](size_t i) { return Exp(exact[i] - log) * (exact[i] - tested[i]); });
+  const double weighted =
+      Sum(exact.size(), [&](size_t i) { return Exp(exact[i] - log) * (exact[i] - tested[i]); });
   const auto at = static_cast<size_t>(next);
   PositionLoss loss;
   loss.kl = weighted / weight + tested_log - exact_log;

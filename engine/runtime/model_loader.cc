@@ -75,8 +75,9 @@ absl::StatusOr<KvScheme> ChooseScheme(const LoadOptions& options, const KvShape&
                                       const KvProfile* profile, LoadedModel& loaded) {
   constexpr const char* kDefaultTier = "balanced";
   const bool automatic = options.kv_scheme == "auto";
-  const std::string name =
-      !automatic ? options.kv_scheme : profile != nullptr ? kDefaultTier : "exact";
+  const std::string name = !automatic           ? options.kv_scheme
+                           : profile != nullptr ? kDefaultTier
+                                                : "exact";
   absl::StatusOr<KvScheme> scheme = ResolveKvScheme(name, shape, profile);
   if (!scheme.ok()) return Annotate(scheme.status(), "kv.scheme");
   for (size_t i = 0; profile != nullptr && i < profile->tiers.size(); ++i) {

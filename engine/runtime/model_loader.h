@@ -17,11 +17,11 @@
 namespace asymserve {
 
 struct LoadOptions {
-  std::string path;                 // GGUF file or Hugging Face folder
+  std::string path;                // GGUF file or Hugging Face folder
   std::string kv_scheme = "auto";  // ResolveKvScheme; auto: balanced with a profile, else exact
   std::string kv_profile;          // empty: PATH.asymkv if that exists
-  int64_t kv_memory_bytes = 0;      // 0: a quarter of the memory available now
-  int32_t max_context_tokens = 0;   // 0: the model's
+  int64_t kv_memory_bytes = 0;     // 0: a quarter of the memory available now
+  int32_t max_context_tokens = 0;  // 0: the model's
   int32_t max_running = 64;
   int32_t max_waiting = 256;
   int32_t step_tokens = 512;
@@ -38,8 +38,8 @@ struct LoadedModel {
   EngineOptions engine_options;  // sized for the KV memory
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;
-  std::string kv_profile;         // that was read; empty: none
-  std::vector<KvLoss> kv_losses;  // of the tier that is served
+  std::string kv_profile;                                     // that was read; empty: none
+  std::vector<KvLoss> kv_losses;                              // of the tier that is served
   std::vector<std::pair<std::string, double>> phase_seconds;  // start-up phases, in order
 };
 

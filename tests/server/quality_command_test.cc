@@ -34,8 +34,8 @@ class QualityCommandTest : public ::testing::Test {
 
   /// `asymserve quality` on a trained model of 260 K parameters with a context of 512 tokens.
   Finished Run(const std::vector<std::string>& arguments) {
-    std::vector<std::string> all = {ASYMSERVE_BINARY, "quality",   "--model",
-                                    model_,           "--threads", "1"};
+    std::vector<std::string> all = {ASYMSERVE_BINARY, "quality", "--set", "engine.threads=1"};
+    if (arguments.front() != "--model") all.insert(all.end(), {"--model", model_});
     all.insert(all.end(), arguments.begin(), arguments.end());
     return RunProgram(all);
   }
