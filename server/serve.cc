@@ -126,6 +126,13 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
                           SignalWatcher& signals, Clock::time_point start) {
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend(config.engine));
   ASYMSERVE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(*backend, ToLoadOptions(config)));
+  if (!loaded.kv_profile.empty()) {
+    Log(LogLevel::kInfo, "kv_profile", {{"file", loaded.kv_profile}});
+  } else if (config.kv.scheme == "auto") {
+    Log(LogLevel::kInfo, "kv_profile",
+        {{"file", "none"},
+         {"hint", "the KV cache is exact; asymserve calibrate learns a smaller one"}});
+  }
   Engine engine(*loaded.model, *loaded.tokenizer, loaded.engine_options);
   const ServedModel served = Describe(config, loaded, engine);
   PhaseSeconds phases = loaded.phase_seconds;
