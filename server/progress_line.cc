@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
@@ -35,7 +36,7 @@ void ProgressLine::Show(const std::string& what, double fraction) {
   if (fraction > 0) {
     const double elapsed = std::chrono::duration<double>(now - start_).count();
     const double left = elapsed * (1 - fraction) / fraction;
-    absl::StrAppend(&line, ", ", static_cast<int64_t>(left + 0.5), " s left");
+    absl::StrAppend(&line, ", ", std::lround(left), " s left");
   }
   std::cerr << (terminal_ ? "\r\x1b[K" + line : line + "\n") << std::flush;
 }

@@ -39,7 +39,7 @@ absl::Status SyncFolderOf(const std::string& path) {
   const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return Failed("open the folder of", path);
   const int synced = ::fsync(fd);
-  const absl::Status status = synced == 0 ? absl::OkStatus() : Failed("sync the folder of", path);
+  absl::Status status = synced == 0 ? absl::OkStatus() : Failed("sync the folder of", path);
   ::close(fd);
   return status;
 }

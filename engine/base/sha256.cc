@@ -24,7 +24,7 @@ uint32_t LoadBigEndian(const std::byte* p) {
 }  // namespace
 
 void Sha256::Compress(const std::byte* block) {
-  std::array<uint32_t, 64> w;
+  std::array<uint32_t, 64> w = {};
   for (size_t i = 0; i < 16; ++i) w[i] = LoadBigEndian(block + 4 * i);
   for (size_t i = 16; i < 64; ++i) {
     const uint32_t s0 = std::rotr(w[i - 15], 7) ^ std::rotr(w[i - 15], 18) ^ (w[i - 15] >> 3);

@@ -14,7 +14,7 @@
 namespace asymserve {
 namespace {
 
-constexpr int32_t P = kKvPageTokens;
+constexpr int32_t kP = kKvPageTokens;
 
 uint16_t LoadHalf(const uint8_t* p) {
   uint16_t half;
@@ -36,12 +36,12 @@ uint16_t ToHalf(float value) {
 // ---- Near blocks ------------------------------------------------------------------------------
 
 int64_t HalfIndex(KvTensor tensor, int32_t head_size, int32_t token, int32_t channel) {
-  return tensor == KvTensor::kKey ? int64_t{channel} * P + token
+  return tensor == KvTensor::kKey ? int64_t{channel} * kP + token
                                   : int64_t{token} * head_size + channel;
 }
 
 int64_t Int8Index(KvTensor tensor, int32_t head_size, int32_t token, int32_t channel) {
-  return tensor == KvTensor::kKey ? (int64_t{channel} / 4 * P + token) * 4 + channel % 4
+  return tensor == KvTensor::kKey ? (int64_t{channel} / 4 * kP + token) * 4 + channel % 4
                                   : (int64_t{token} / 4 * head_size + channel) * 4 + token % 4;
 }
 
@@ -63,14 +63,14 @@ void StoreInt8Token(KvTensor tensor, int32_t head_size, int32_t slot, const floa
     block[Int8Index(tensor, head_size, slot, d)] =
         static_cast<uint8_t>(static_cast<int32_t>(code) + bias);
   }
-  StoreHalf(block + int64_t{head_size} * P + 2 * slot, half);
+  StoreHalf(block + int64_t{head_size} * kP + 2 * slot, half);
 }
 
 float LoadInt8(KvTensor tensor, int32_t head_size, const uint8_t* block, int32_t token,
                int32_t channel) {
   const uint8_t byte = block[Int8Index(tensor, head_size, token, channel)];
   const int32_t code = tensor == KvTensor::kKey ? byte - 128 : static_cast<int8_t>(byte);
-  return HalfToFloat(LoadHalf(block + int64_t{head_size} * P + 2 * token)) *
+  return HalfToFloat(LoadHalf(block + int64_t{head_size} * kP + 2 * token)) *
          static_cast<float>(code);
 }
 
@@ -82,8 +82,8 @@ template <typename Visit>
 void ForGroups(KvTensor tensor, int32_t head_size, int32_t group_size, const float* x,
                Visit visit) {
   const bool key = tensor == KvTensor::kKey;
-  const int32_t rows = key ? head_size : P;
-  const int32_t row_elements = key ? P : head_size;
+  const int32_t rows = key ? head_size : kP;
+  const int32_t row_elements = key ? kP : head_size;
   const int64_t row_stride = key ? 1 : head_size;
   const int64_t stride = key ? head_size : 1;
   int32_t group = 0;
@@ -126,7 +126,8 @@ Levels FittedLevels(const FittedHeader& header, uint8_t scale, uint8_t mean, int
 void EncodeFitted(const KvItem& item, KvTensor tensor, int32_t head_size, const float* x,
                   uint8_t* block) {
   const ScalarBlock layout = ScalarBlockOf(item, tensor, head_size);
-  std::array<CentredLevels, kMaxKvHeadSize> fits;  // groups: D, or P ceil(D/64) <= 256
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): written before it is read
+  std::array<CentredLevels, kMaxKvHeadSize> fits;  // groups: D, or kP ceil(D/64) <= 256
   FittedHeader header = {0.0f, 0.0f, 0.0f};
   float largest_mean = 0.0f;
   ForGroups(
@@ -183,7 +184,7 @@ void DecodeScalar(const KvItem& item, KvTensor tensor, int32_t head_size, const 
 
 void StorePlanes(const uint8_t* codes, int32_t first, int32_t last, int32_t token, uint8_t* block) {
   for (int32_t p = first; p < last; p += 2) {
-    block[int64_t{p - first} / 2 * P + token] = static_cast<uint8_t>(codes[p] | codes[p + 1] << 4);
+    block[int64_t{p - first} / 2 * kP + token] = static_cast<uint8_t>(codes[p] | codes[p + 1] << 4);
   }
 }
 
@@ -191,10 +192,13 @@ void EncodePlanesBlock(const KvItem& item, int32_t head_size, const PlaneCode& c
                        uint8_t* base, uint8_t* refinement) {
   const int32_t planes = refinement != nullptr ? item.fresh_planes : item.base_planes;
   ASYMSERVE_CHECK(code.planes() >= planes && code.head_size == head_size);
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): written before it is read
   std::array<float, kMaxKvHeadSize> centred;
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): written before it is read
   std::array<float, kMaxKvHeadSize> z;
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): written before it is read
   std::array<uint8_t, 256> codes;
-  for (int32_t token = 0; token < P; ++token) {
+  for (int32_t token = 0; token < kP; ++token) {
     for (int32_t d = 0; d < head_size; ++d) {
       centred[static_cast<size_t>(d)] =
           x[int64_t{token} * head_size + d] - code.mean[static_cast<size_t>(d)];
@@ -211,13 +215,13 @@ void EncodePlanesBlock(const KvItem& item, int32_t head_size, const PlaneCode& c
 void DecodePlanesBlock(const KvItem& item, int32_t head_size, const PlaneCode& code,
                        const uint8_t* base, const uint8_t* refinement, float* out) {
   const int32_t planes = refinement != nullptr ? item.fresh_planes : item.base_planes;
-  for (int32_t token = 0; token < P; ++token) {
+  for (int32_t token = 0; token < kP; ++token) {
     std::array<float, kMaxKvHeadSize> z = {};
     for (int32_t p = 0; p < planes; ++p) {
       const bool in_base = p < item.base_planes;
       const uint8_t* block = in_base ? base : refinement;
       const int32_t pair = (in_base ? p : p - item.base_planes) / 2;
-      const uint8_t entry = block[int64_t{pair} * P + token] >> (p % 2 * 4) & 15;
+      const uint8_t entry = block[int64_t{pair} * kP + token] >> (p % 2 * 4) & 15;
       float* channels = z.data() + 4 * code.subvector[static_cast<size_t>(p)];
       for (int32_t c = 0; c < 4; ++c) channels[c] += code.codebook(p)[c * 16 + entry];
     }
@@ -238,7 +242,7 @@ void StoreNear(KvCodec near, KvTensor tensor, int32_t head_size, int32_t slot, c
 }
 
 void LoadNear(KvCodec near, KvTensor tensor, int32_t head_size, const uint8_t* block, float* x) {
-  for (int32_t token = 0; token < P; ++token) {
+  for (int32_t token = 0; token < kP; ++token) {
     for (int32_t d = 0; d < head_size; ++d) {
       x[int64_t{token} * head_size + d] =
           near == KvCodec::kInt8
@@ -255,7 +259,7 @@ void EncodeBlock(const KvItem& item, KvTensor tensor, int32_t head_size, const P
   switch (item.codec) {
     case KvCodec::kHalf:
     case KvCodec::kInt8:
-      for (int32_t token = 0; token < P; ++token) {
+      for (int32_t token = 0; token < kP; ++token) {
         StoreNear(item.codec, tensor, head_size, token, x + int64_t{token} * head_size, base);
       }
       return;
@@ -263,9 +267,10 @@ void EncodeBlock(const KvItem& item, KvTensor tensor, int32_t head_size, const P
       return EncodeMinMax(item, tensor, head_size, x, base);
     case KvCodec::kFitted: {
       if (tensor == KvTensor::kKey) return EncodeFitted(item, tensor, head_size, x, base);
-      std::array<float, size_t{P} * kMaxKvHeadSize> rotated;
-      std::copy_n(x, int64_t{P} * head_size, rotated.begin());
-      for (int32_t token = 0; token < P; ++token) {
+      // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): written before it is read
+      std::array<float, size_t{kP} * kMaxKvHeadSize> rotated;
+      std::copy_n(x, int64_t{kP} * head_size, rotated.begin());
+      for (int32_t token = 0; token < kP; ++token) {
         Hadamard(rotated.data() + int64_t{token} * head_size, head_size);
       }
       return EncodeFitted(item, tensor, head_size, rotated.data(), base);
@@ -286,7 +291,7 @@ void DecodeBlock(const KvItem& item, KvTensor tensor, int32_t head_size, const P
       return DecodeScalar(item, tensor, head_size, base, out);
     case KvCodec::kFitted:
       DecodeScalar(item, tensor, head_size, base, out);
-      for (int32_t token = 0; tensor == KvTensor::kValue && token < P; ++token) {
+      for (int32_t token = 0; tensor == KvTensor::kValue && token < kP; ++token) {
         Hadamard(out + int64_t{token} * head_size, head_size);
       }
       return;

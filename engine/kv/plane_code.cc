@@ -26,6 +26,7 @@ uint8_t NearestEntry(const float* codebook, const float* x) {
 }  // namespace
 
 void EncodePlanes(const PlaneCode& code, int32_t planes, const float* z, uint8_t* codes) {
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): written before it is read
   std::array<float, kMaxKvHeadSize> left;
   std::copy_n(z, code.head_size, left.begin());
   for (int32_t p = 0; p < planes; ++p) {

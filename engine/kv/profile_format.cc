@@ -120,24 +120,14 @@ class ProfileParser {
 
   absl::StatusOr<KvProfile> Run() {
     ASYMSERVE_RETURN_IF_ERROR(Envelope());
-    KvProfile& profile = profile_;
-    ASYMSERVE_RETURN_IF_ERROR(Number(profile.shape.layers, "the shape"));
-    ASYMSERVE_RETURN_IF_ERROR(Number(profile.shape.kv_heads, "the shape"));
-    ASYMSERVE_RETURN_IF_ERROR(Number(profile.shape.head_size, "the shape"));
-    ASYMSERVE_RETURN_IF_ERROR(CheckProfileShape(profile.shape));
-    ASYMSERVE_RETURN_IF_ERROR(Number(profile.frame_tokens, "the frame"));
-    ASYMSERVE_RETURN_IF_ERROR(Number(profile.model_digest, "the model's digest"));
-    ASYMSERVE_RETURN_IF_ERROR(Text(profile.description, kMaxDescriptionBytes, "the description"));
+    ASYMSERVE_RETURN_IF_ERROR(Header());
     ASYMSERVE_RETURN_IF_ERROR(Codes());
-    uint32_t tiers = 0;
-    ASYMSERVE_RETURN_IF_ERROR(Count(tiers, kMaxTiers, "tiers"));
-    profile.tiers.resize(tiers);
-    for (KvProfileTier& tier : profile.tiers) ASYMSERVE_RETURN_IF_ERROR(Tier(tier));
+    ASYMSERVE_RETURN_IF_ERROR(Tiers());
     if (reader_.remaining() > 0) {
       return Bad(absl::StrCat(reader_.remaining(), " bytes after its last tier"));
     }
-    ASYMSERVE_RETURN_IF_ERROR(CheckProfile(profile));
-    return std::move(profile);
+    ASYMSERVE_RETURN_IF_ERROR(CheckProfile(profile_));
+    return std::move(profile_);
   }
 
  private:
@@ -207,6 +197,17 @@ class ProfileParser {
     return absl::OkStatus();
   }
 
+  absl::Status Header() {
+    KvShape& shape = profile_.shape;
+    for (int32_t* size : {&shape.layers, &shape.kv_heads, &shape.head_size}) {
+      ASYMSERVE_RETURN_IF_ERROR(Number(*size, "the shape"));
+    }
+    ASYMSERVE_RETURN_IF_ERROR(CheckProfileShape(shape));
+    ASYMSERVE_RETURN_IF_ERROR(Number(profile_.frame_tokens, "the frame"));
+    ASYMSERVE_RETURN_IF_ERROR(Number(profile_.model_digest, "the model's digest"));
+    return Text(profile_.description, kMaxDescriptionBytes, "the description");
+  }
+
   absl::Status Codes() {
     const size_t items = KvItemCount(profile_.shape);
     // So that a short file cannot ask for many items.
@@ -237,6 +238,14 @@ class ProfileParser {
     auto decode = InverseOf(code.encode, code.head_size);
     if (!decode.ok()) return Annotate(decode.status(), "profile: " + name + ": encode");
     code.decode = *std::move(decode);
+    return absl::OkStatus();
+  }
+
+  absl::Status Tiers() {
+    uint32_t tiers = 0;
+    ASYMSERVE_RETURN_IF_ERROR(Count(tiers, kMaxTiers, "tiers"));
+    profile_.tiers.resize(tiers);
+    for (KvProfileTier& tier : profile_.tiers) ASYMSERVE_RETURN_IF_ERROR(Tier(tier));
     return absl::OkStatus();
   }
 

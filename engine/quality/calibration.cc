@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -44,6 +45,12 @@ struct ProbeLoss {
   double copy = 0;     // mean KL on the second reading
   double copy_nll = 0;
 };
+
+/// A text's name in a profile, which travels: its file without the folder.
+std::string LabelOf(const TextSource& source) {
+  const std::string file = std::filesystem::path(source.path).filename().string();
+  return source.offset == 0 ? file : absl::StrCat(file, "@", source.offset);
+}
 
 class Calibration {
  public:
@@ -255,7 +262,7 @@ absl::StatusOr<KvProfileTier> Calibration::MakeTier(const TierRequest& request) 
     ASYMSERVE_ASSIGN_OR_RETURN(const Probe probe, MakeProbe(texts_[t].verify));
     ASYMSERVE_ASSIGN_OR_RETURN(const ProbeLoss loss,
                                Measure(SchemeOf(tier.items, tier.fresh_pages), probe));
-    tier.losses.push_back({.text = options_.texts[t].name,
+    tier.losses.push_back({.text = LabelOf(options_.texts[t]),
                            .tokens = options_.verify_tokens,
                            .mean_kl = loss.natural,
                            .copy_loss = loss.copy_nll});

@@ -104,7 +104,7 @@ void NearestEntries(const Points& points, const Codebook& codebook, std::span<in
   for (size_t begin = 0; begin < entries.size(); begin += kBlock) {
     const size_t count = std::min(kBlock, entries.size() - begin);
     std::array<std::array<float, kBlock>, kChannels> x = {};
-    std::array<float, kBlock> least;
+    std::array<float, kBlock> least = {};
     std::array<int32_t, kBlock> nearest = {};
     least.fill(std::numeric_limits<float>::infinity());
     for (size_t c = 0; c < kChannels; ++c) {

@@ -86,6 +86,20 @@ absl::StatusOr<KvScheme> ChooseScheme(const LoadOptions& options, const KvShape&
   return scheme;
 }
 
+/// The tokenizer's chat template, or why there is none.
+void LoadChatTemplate(LoadedModel& loaded) {
+  const std::string& source = loaded.tokenizer->spec().chat_template;
+  if (source.empty()) {
+    loaded.chat_template_error =
+        absl::FailedPreconditionError("the model file has no chat template");
+  } else if (auto parsed = ChatTemplate::Parse(source); parsed.ok()) {
+    loaded.chat_template = std::make_unique<ChatTemplate>(*std::move(parsed));
+  } else {
+    loaded.chat_template_error = absl::FailedPreconditionError(absl::StrCat(
+        "the model's chat template is not supported: ", std::string(parsed.status().message())));
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& options) {
@@ -143,16 +157,7 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   auto built = tokenizer.get();
   if (!built.ok()) return Annotate(built.status(), absl::StrCat(options.path, ": tokenizer"));
   loaded.tokenizer = *std::move(built);
-  const std::string& source = loaded.tokenizer->spec().chat_template;
-  if (source.empty()) {
-    loaded.chat_template_error =
-        absl::FailedPreconditionError("the model file has no chat template");
-  } else if (auto parsed = ChatTemplate::Parse(source); parsed.ok()) {
-    loaded.chat_template = std::make_unique<ChatTemplate>(*std::move(parsed));
-  } else {
-    loaded.chat_template_error = absl::FailedPreconditionError(absl::StrCat(
-        "the model's chat template is not supported: ", std::string(parsed.status().message())));
-  }
+  LoadChatTemplate(loaded);
   timer.End("tokenizer");
   return loaded;
 }

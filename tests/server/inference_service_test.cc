@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <future>
+#include <thread>
 
 #include "asymserve/v1/rpc_status.pb.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -210,10 +212,12 @@ TEST_F(InferenceServiceTest, ACallWhoseDeadlinePassesInTheQueueEndsWithDeadlineE
   first = std::async([&] { return Generate(Request("a", 2), text); });
   ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
   v1::GenerateUnaryResponse response;
   EXPECT_EQ(stub_->GenerateUnary(&context, Request("a", 2), &response).error_code(),
             StatusCode::DEADLINE_EXCEEDED);
+  // The server's deadline is a little later than the client's: the time of the way is added.
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
   model_.Release();
   EXPECT_TRUE(first.get().ok());
   EXPECT_TRUE(Eventually(

@@ -53,7 +53,8 @@ double RelativeError(const std::vector<float>& x, const std::vector<float>& y) {
 
 struct DistortionCase {
   KvItem item;
-  double at_least, at_most;  // squared error relative to the power of normal values
+  double at_least = 0;  // squared error relative to the power of normal values
+  double at_most = 0;
 };
 
 TEST(CodecTest, DistortionOfNormalValuesIsThatOfTheQuantizer) {

@@ -13,8 +13,6 @@
 
 namespace {
 
-using asymserve::KvProfile;
-
 void Try(const std::string& bytes) {
   const auto profile = asymserve::ParseProfile(std::as_bytes(std::span(bytes)));
   if (!profile.ok()) return;

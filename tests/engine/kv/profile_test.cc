@@ -19,7 +19,6 @@ namespace asymserve {
 namespace {
 
 using testing::FailsWith;
-using ::testing::HasSubstr;
 using testing::IsOk;
 using testing::SignProfile;
 using testing::ToyProfile;
