@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <ostream>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/status.h"
 #include "engine/kv/layout.h"
+#include "server/output_path.h"
 #include "server/progress_line.h"
 #include "server/version.h"
 
@@ -17,20 +17,6 @@ namespace {
 
 constexpr int32_t kQuickTrainTokens = 1024;
 constexpr int32_t kQuickSearchTokens = 256;
-
-/// Catches a misspelt path before a calibration of minutes.
-absl::Status CheckOutPath(const std::string& path) {
-  if (path.empty()) return absl::InvalidArgumentError("out: no file given");
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  std::error_code ignored;
-  if (!folder.empty() && !std::filesystem::is_directory(folder, ignored)) {
-    return absl::InvalidArgumentError(absl::StrCat("out: ", path, ": no folder ", folder.string()));
-  }
-  if (std::filesystem::is_directory(path, ignored)) {
-    return absl::InvalidArgumentError(absl::StrCat("out: ", path, " is a folder"));
-  }
-  return absl::OkStatus();
-}
 
 std::string Describe(const CalibrationOptions& options) {
   std::string text =
@@ -81,7 +67,8 @@ absl::StatusOr<CalibrationOptions> ReadCalibrationOptions(const CalibrateArgumen
   }
   if (arguments.budget != 0) options.tiers = {{"custom", arguments.budget, 4}};
   ASYMSERVE_RETURN_IF_ERROR(CheckCalibrationOptions(options));
-  ASYMSERVE_RETURN_IF_ERROR(CheckOutPath(arguments.out_path));
+  if (arguments.out_path.empty()) return absl::InvalidArgumentError("out: no file given");
+  ASYMSERVE_RETURN_IF_ERROR(CheckOutputPath("out", arguments.out_path));
   return options;
 }
 

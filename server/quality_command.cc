@@ -1,33 +1,15 @@
 #include "server/quality_command.h"
 
-#include <filesystem>
 #include <span>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/atomic_file.h"
 #include "engine/base/status.h"
+#include "server/output_path.h"
 #include "server/progress_line.h"
 
 namespace asymserve {
-namespace {
-
-/// Catches a misspelt path before an evaluation of minutes.
-absl::Status CheckJsonPath(const std::string& path) {
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  std::error_code ignored;
-  if (!folder.empty() && !std::filesystem::is_directory(folder, ignored)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("json: ", path, ": no folder ", folder.string()));
-  }
-  if (std::filesystem::is_directory(path, ignored)) {
-    return absl::InvalidArgumentError(absl::StrCat("json: ", path, " is a folder"));
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
 
 absl::StatusOr<QualityOptions> ReadQualityOptions(const QualityArguments& arguments,
                                                   const Config& config) {
@@ -43,7 +25,7 @@ absl::StatusOr<QualityOptions> ReadQualityOptions(const QualityArguments& argume
   options.from = arguments.from;
   options.copy = arguments.copy;
   ASYMSERVE_RETURN_IF_ERROR(CheckQualityOptions(options));
-  ASYMSERVE_RETURN_IF_ERROR(CheckJsonPath(arguments.json_path));
+  ASYMSERVE_RETURN_IF_ERROR(CheckOutputPath("json", arguments.json_path));
   return options;
 }
 
