@@ -5,25 +5,27 @@
 #include <cstring>
 
 #include "engine/backend/cpu/elementwise_kernel.h"
+#include "engine/backend/cpu/int8_attention_kernel.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/kv_decode_kernel.h"
+#include "engine/backend/cpu/plane_attention_kernel.h"
 #include "engine/backend/cpu/unroll.h"
 
 namespace asymserve {
 
-/// Online softmax (Milakov and Gimelshein 2018) over pages of 64 positions. Per row: scores of a
-/// page as four vectors, summed over channels in order; rescale once a page; values added in
-/// position order. What a row computes depends on its own position only: slots after it are
-/// masked out of the scores and never multiplied into the values, whatever bits they hold.
+/// Softmax attention over groups of pages (Milakov and Gimelshein 2018). Per row and group: scores
+/// of all pages, weights against the group's largest score, values; Merge adds groups in order.
+/// This file drives the codecs' kernels and holds that of floats: scores summed over channels in
+/// order, values over positions in order. What a row computes depends on its own position only:
+/// slots after it are masked out of the scores and never reach a sum, whatever bits they hold.
 template <typename V>
 struct PagedAttention {
   using F32 = typename V::F32;
+  using Int8 = Int8Attention<V>;
+  using Planes = PlaneAttention<V>;
   static constexpr int kVectors = kPageTokens / 16;
 
   static int64_t Padded(int32_t head_size) { return (head_size + 15) / 16 * 16; }
-  static int64_t StateFloats(const AttentionTile& tile) {
-    return kStateValue + (tile.rotated ? 2 : 1) * Padded(tile.head_size);
-  }
 
   /// How many slots of page `page` row `row` of the tile sees.
   static int32_t Visible(const AttentionTile& tile, int32_t row, int32_t page) {
@@ -41,73 +43,26 @@ struct PagedAttention {
       float* scaled = tile.scratch.queries + int64_t{row} * tile.head_size;
       for (int32_t d = 0; d < tile.head_size; ++d) scaled[d] = q[d] * scale;
     }
+    if (tile.int8_keys) Int8::LoadQueries(tile);
   }
 
-  /// Rotates q to the start of a frame, as keys were before they were encoded.
-  static void RotateBack(const AttentionTile& tile, int32_t position, float* q) {
-    const int32_t half = tile.head_size / 2;
-    const float* cosine = tile.rope + int64_t{position} * tile.head_size;
-    const float* sine = cosine + half;
-    const int32_t step = tile.interleaved ? 2 : 1;
-    const int32_t other = tile.interleaved ? 1 : half;
-    for (int32_t i = 0; i < half; ++i) {
-      const float a = q[i * step];
-      const float b = q[i * step + other];
-      q[i * step] = a * cosine[i] + b * sine[i];
-      q[i * step + other] = b * cosine[i] - a * sine[i];
-    }
-  }
-
-  /// out [Dp] = x [D] times matrix [D][Dp], summed over the rows in order.
-  static void TimesMatrix(const float* x, const float* matrix, int32_t n, float* out) {
-    const int64_t padded = Padded(n);
-    for (int64_t j = 0; j < padded; j += 16) {
-      F32 sum = V::Zero();
-      for (int32_t i = 0; i < n; ++i) {
-        sum = V::Fma(V::Set(x[i]), V::Load(matrix + i * padded + j), sum);
-      }
-      V::Store(out + j, sum);
-    }
-  }
-
-  /// The rows' queries for kPlanes keys of the frame that starts at page `page`.
-  static void LoadFrame(const AttentionTile& tile, int32_t page) {
-    const PlaneTables& planes = tile.key->planes;
-    const int32_t size = tile.head_size;
-    for (int32_t row = 0; row < tile.rows; ++row) {
-      float rotated[kMaxHeadSize];
-      float transformed[kMaxHeadSize];
-      std::memcpy(rotated, tile.scratch.queries + int64_t{row} * size,
-                  sizeof(float) * static_cast<size_t>(size));
-      RotateBack(tile, page * kPageTokens, rotated);
-      TimesMatrix(rotated, planes.transform, size, transformed);
-      std::memcpy(tile.scratch.frame_queries + int64_t{row} * size, transformed,
-                  sizeof(float) * static_cast<size_t>(size));
-      F32 sum = V::Zero();
-      for (int32_t d = 0; d < size; d += 16) {
-        const F32 part = V::LoadFirst(rotated + d, Elementwise<V>::Lanes(size - d));
-        sum = V::Fma(part, V::Load(planes.mean + d), sum);
-      }
-      tile.scratch.bias[row] = V::ReduceAdd(sum);
-    }
-  }
+  // ---- Scores ---------------------------------------------------------------------------------
 
   static F32 LoadElement(const uint16_t* p) { return V::LoadHalf(p); }
   static F32 LoadElement(const float* p) { return V::Load(p); }
   static F32 LoadEight(const uint16_t* p) { return V::LoadHalfFirst(p, 8); }
   static F32 LoadEight(const float* p) { return V::LoadFirst(p, 8); }
 
-  /// Scores of R rows from `row` on against keys [D][64], to the weights. `bias` [rows] or null.
+  /// Scores of R rows from `row` on against keys [D][64], to weights[row][offset ...].
   template <int R, typename Element>
-  static void Scores(const AttentionTile& tile, int32_t row, const float* queries,
-                     const float* bias, const Element* keys) {
+  static void ScoreRows(const AttentionTile& tile, int32_t row, const Element* keys,
+                        int32_t offset) {
     F32 score[R][kVectors];
     Unroll<R>([&](auto r) __attribute__((always_inline)) {
-      const F32 start = V::Set(bias == nullptr ? 0.0f : bias[row + r.value]);
       Unroll<kVectors>([&](auto i)
-                           __attribute__((always_inline)) { score[r.value][i.value] = start; });
+                           __attribute__((always_inline)) { score[r.value][i.value] = V::Zero(); });
     });
-    const float* q = queries + int64_t{row} * tile.head_size;
+    const float* q = tile.scratch.queries + int64_t{row} * tile.head_size;
     for (int32_t d = 0; d < tile.head_size; ++d) {
       F32 key[kVectors];
       Unroll<kVectors>([&](auto i) __attribute__((always_inline)) {
@@ -122,72 +77,124 @@ struct PagedAttention {
     }
     Unroll<R>([&](auto r) __attribute__((always_inline)) {
       Unroll<kVectors>([&](auto i) __attribute__((always_inline)) {
-        V::Store(tile.scratch.weights + (row + r.value) * kPageTokens + 16 * i.value,
+        V::Store(tile.scratch.weights + (row + r.value) * kGroupTokens + offset + 16 * i.value,
                  score[r.value][i.value]);
       });
     });
   }
 
-  /// Turns a row's first `visible` scores into weights; returns the factor for what was summed
-  /// before. NaN scores do not count for the maximum but make the sum NaN.
-  /// `rotated`, `sealed`: whether the state has rotated values, and whether this page's are.
-  static float Softmax(float* weights, int32_t visible, float* state, bool rotated, bool sealed) {
-    const F32 masked = V::Set(-__builtin_inff());
-    F32 score[kVectors];
-    F32 largest = V::Set(state[0]);
-    for (int i = 0; i < kVectors; ++i) {
-      const int lanes = visible - 16 * i;
-      score[i] = V::KeepFirst(V::Load(weights + 16 * i),
-                              lanes < 0    ? 0
-                              : lanes > 16 ? 16
-                                           : lanes,
-                              masked);
-      largest = V::Larger(score[i], largest);
+  template <typename Element>
+  static void FloatScores(const AttentionTile& tile, const Element* keys, int32_t offset) {
+    for (int32_t row = 0; row < tile.rows; row += V::kScoreRows) {
+      WithCount<V::kScoreRows>(tile.rows - row, [&](auto count) {
+        ScoreRows<decltype(count)::value>(tile, row, keys, offset);
+      });
     }
-    const float top = V::ReduceLargest(largest);
-    const F32 factor = Elementwise<V>::Exp(V::Set(state[0] - top));
-    F32 sum = V::Mul(V::Load(state + kStateSum), factor);
-    for (int i = 0; i < kVectors; ++i) {
-      const F32 weight = Elementwise<V>::Exp(V::Sub(score[i], V::Set(top)));
-      V::Store(weights + 16 * i, weight);
-      sum = V::Add(sum, weight);
-    }
-    if (rotated) {
-      F32 part = V::Mul(V::Load(state + kStateRotatedSum), factor);
-      for (int i = 0; sealed && i < kVectors; ++i) {
-        part = V::Add(part, V::Load(weights + 16 * i));
-      }
-      V::Store(state + kStateRotatedSum, part);
-    }
-    V::Store(state + kStateSum, sum);
-    state[0] = top;
-    float result[16];
-    V::Store(result, factor);
-    return result[0];
   }
 
-  /// What Values needs to know of the rows of a tile on one page.
-  struct PageRows {
-    float factor[kAttentionRows];
-    int32_t visible[kAttentionRows];
-  };
+  static void Scores(const AttentionTile& tile, const KvPageBlocks* blocks, int32_t first_page,
+                     int32_t pages) {
+    int32_t planes = 0;
+    for (int32_t page = 0; page < pages; ++page) {
+      const KvBlock& block = blocks[page].key;
+      if (block.codec != KvCodec::kPlanes) continue;
+      const int32_t count = Planes::PlanesOf(tile.key->item, block);
+      planes = count > planes ? count : planes;
+    }
+    if (planes > 0) {
+      Planes::LoadTables(tile, first_page / tile.frame_pages * tile.frame_pages, planes);
+    }
+    for (int32_t page = 0; page < pages; ++page) {
+      const KvBlock& block = blocks[page].key;
+      const int32_t offset = page * kPageTokens;
+      switch (block.codec) {
+        case KvCodec::kHalf:
+          FloatScores(tile, reinterpret_cast<const uint16_t*>(block.bytes), offset);
+          break;
+        case KvCodec::kInt8:
+          Int8::Scores(tile, block.bytes, offset);
+          break;
+        case KvCodec::kPlanes:
+          Planes::Scores(tile, block, offset);
+          break;
+        case KvCodec::kMinMax:
+        case KvCodec::kFitted:
+          KvDecode<V>::Scalar(tile.key->item, KvTensor::kKey, tile.head_size, block.bytes,
+                              tile.scratch.block);
+          FloatScores(tile, tile.scratch.block, offset);
+          break;
+      }
+    }
+  }
 
-  /// Adds values [64][D] to channels [16 c, 16 (c + N)) of R rows, or to the 8 channels from 16 c
-  /// on. `area`: where the sums are in a state.
+  // ---- Softmax --------------------------------------------------------------------------------
+
+  static F32 Masked(F32 scores, int32_t visible) {
+    return V::KeepFirst(scores,
+                        visible < 0    ? 0
+                        : visible > 16 ? 16
+                                       : visible,
+                        V::Set(-__builtin_inff()));
+  }
+
+  /// Turns a row's scores into weights and begins its state. NaN scores do not count for the
+  /// maximum but make the sum NaN.
+  static void Softmax(const AttentionTile& tile, int32_t row, const KvPageBlocks* blocks,
+                      int32_t first_page, int32_t pages, float* state) {
+    float* weights = tile.scratch.weights + int64_t{row} * kGroupTokens;
+    for (int64_t i = 0; i < tile.state_floats; i += 16) V::Store(state + i, V::Zero());
+    state[0] = -__builtin_inff();
+    if (Visible(tile, row, first_page) == 0) {
+      for (int32_t t = 0; t < pages * kPageTokens; t += 16) V::Store(weights + t, V::Zero());
+      return;
+    }
+    F32 largest = V::Set(-__builtin_inff());
+    for (int32_t page = 0; page < pages; ++page) {
+      const int32_t visible = Visible(tile, row, first_page + page);
+      for (int i = 0; i < kVectors; ++i) {
+        float* place = weights + page * kPageTokens + 16 * i;
+        const F32 score = Masked(V::Load(place), visible - 16 * i);
+        V::Store(place, score);
+        largest = V::Larger(score, largest);
+      }
+    }
+    const float top = V::ReduceLargest(largest);
+    F32 natural = V::Zero();
+    F32 rotated = V::Zero();
+    for (int32_t page = 0; page < pages; ++page) {
+      F32 sum = V::Zero();
+      for (int i = 0; i < kVectors; ++i) {
+        float* place = weights + page * kPageTokens + 16 * i;
+        const F32 weight = Elementwise<V>::Exp(V::Sub(V::Load(place), V::Set(top)));
+        V::Store(place, weight);
+        sum = V::Add(sum, weight);
+      }
+      F32& part = tile.rotated && blocks[page].value.sealed ? rotated : natural;
+      part = V::Add(part, sum);
+    }
+    state[0] = top;
+    V::Store(state + kStateSum, V::Add(natural, rotated));
+    V::Store(state + kStateRotatedSum, rotated);
+  }
+
+  // ---- Values ---------------------------------------------------------------------------------
+
+  /// Adds a page's values [64][D] to channels [channel, channel + 16 N) of R rows' states, or to 8
+  /// channels. `area`: where the sums are in a state.
   template <int R, int N, bool kEight, typename Element>
-  static void Values(const AttentionTile& tile, const PageRows& page, int32_t row, int32_t channel,
-                     const Element* values, int64_t area, float* states) {
-    const int64_t stride = StateFloats(tile);
+  static void ValueRows(const AttentionTile& tile, const int32_t* visible, int32_t row,
+                        int32_t channel, const Element* values, int32_t offset, int64_t area,
+                        float* states) {
+    const int64_t stride = tile.state_floats;
     float* sums = states + row * stride + area + channel;
-    const float* weights = tile.scratch.weights + int64_t{row} * kPageTokens;
+    const float* weights = tile.scratch.weights + int64_t{row} * kGroupTokens + offset;
     F32 sum[R][N];
     int32_t common = kPageTokens;
     Unroll<R>([&](auto r) __attribute__((always_inline)) {
-      const F32 factor = V::Set(page.factor[row + r.value]);
-      const int32_t visible = page.visible[row + r.value];
-      common = visible < common ? visible : common;
+      const int32_t seen = visible[row + r.value];
+      common = seen < common ? seen : common;
       Unroll<N>([&](auto i) __attribute__((always_inline)) {
-        sum[r.value][i.value] = V::Mul(V::Load(sums + r.value * stride + 16 * i.value), factor);
+        sum[r.value][i.value] = V::Load(sums + r.value * stride + 16 * i.value);
       });
     });
     const auto load = [&](int32_t t, F32(&value)[N]) __attribute__((always_inline)) {
@@ -200,17 +207,17 @@ struct PagedAttention {
       F32 value[N];
       load(t, value);
       Unroll<R>([&](auto r) __attribute__((always_inline)) {
-        const F32 weight = V::Set(weights[r.value * kPageTokens + t]);
+        const F32 weight = V::Set(weights[r.value * kGroupTokens + t]);
         Unroll<N>([&](auto i) __attribute__((always_inline)) {
           sum[r.value][i.value] = V::Fma(weight, value[i.value], sum[r.value][i.value]);
         });
       });
     }
     Unroll<R>([&](auto r) __attribute__((always_inline)) {
-      for (int32_t t = common; t < page.visible[row + r.value]; ++t) {
+      for (int32_t t = common; t < visible[row + r.value]; ++t) {
         F32 value[N];
         load(t, value);
-        const F32 weight = V::Set(weights[r.value * kPageTokens + t]);
+        const F32 weight = V::Set(weights[r.value * kGroupTokens + t]);
         Unroll<N>([&](auto i) __attribute__((always_inline)) {
           sum[r.value][i.value] = V::Fma(weight, value[i.value], sum[r.value][i.value]);
         });
@@ -222,110 +229,75 @@ struct PagedAttention {
   }
 
   template <typename Element>
-  static void AllScores(const AttentionTile& tile, const float* queries, const float* bias,
-                        const Element* keys) {
-    for (int32_t row = 0; row < tile.rows; row += V::kScoreRows) {
-      WithCount<V::kScoreRows>(tile.rows - row, [&](auto count) {
-        Scores<decltype(count)::value>(tile, row, queries, bias, keys);
-      });
-    }
-  }
-
-  template <typename Element>
-  static void AllValues(const AttentionTile& tile, const PageRows& page, const Element* values,
-                        int64_t area, float* states) {
+  static void FloatValues(const AttentionTile& tile, const int32_t* visible, const Element* values,
+                          int32_t offset, int64_t area, float* states) {
     for (int32_t row = 0; row < tile.rows; row += V::kValueRows) {
       WithCount<V::kValueRows>(tile.rows - row, [&](auto count) {
         constexpr int kRows = decltype(count)::value;
         int32_t channel = 0;
         for (; channel + 64 <= tile.head_size; channel += 64) {
-          Values<kRows, 4, false>(tile, page, row, channel, values, area, states);
+          ValueRows<kRows, 4, false>(tile, visible, row, channel, values, offset, area, states);
         }
         for (; channel + 16 <= tile.head_size; channel += 16) {
-          Values<kRows, 1, false>(tile, page, row, channel, values, area, states);
+          ValueRows<kRows, 1, false>(tile, visible, row, channel, values, offset, area, states);
         }
         if (channel < tile.head_size) {
-          Values<kRows, 1, true>(tile, page, row, channel, values, area, states);
+          ValueRows<kRows, 1, true>(tile, visible, row, channel, values, offset, area, states);
         }
       });
     }
   }
 
-  static void ScanKeys(const AttentionTile& tile, const KvBlock& block, bool* frame_loaded,
-                       int32_t page) {
-    const AttentionScratch& scratch = tile.scratch;
-    if (!block.sealed && tile.key->near == KvCodec::kHalf) {
-      const auto* keys = reinterpret_cast<const uint16_t*>(block.bytes);
-      return AllScores(tile, scratch.queries, nullptr, keys);
-    }
-    KvDecode<V>::Block(*tile.key, KvTensor::kKey, tile.head_size, block, scratch.keys);
-    if (!block.sealed || tile.key->item.codec != KvCodec::kPlanes) {
-      return AllScores(tile, scratch.queries, nullptr, scratch.keys);
-    }
-    if (!*frame_loaded) LoadFrame(tile, page / tile.frame_pages * tile.frame_pages);
-    *frame_loaded = true;
-    AllScores(tile, scratch.frame_queries, scratch.bias, scratch.keys);
-  }
-
-  /// Multiplies the sums of values at `area` of every row by its factor.
-  static void Rescale(const AttentionTile& tile, const PageRows& page, int64_t area,
-                      float* states) {
-    const int64_t stride = StateFloats(tile);
-    for (int32_t row = 0; row < tile.rows; ++row) {
-      const F32 factor = V::Set(page.factor[row]);
-      float* sums = states + row * stride + area;
-      for (int64_t i = 0; i < Padded(tile.head_size); i += 16) {
-        V::Store(sums + i, V::Mul(V::Load(sums + i), factor));
+  static void Values(const AttentionTile& tile, const KvPageBlocks* blocks, int32_t first_page,
+                     int32_t pages, float* states) {
+    const int64_t rotated_area = kStateValue + Padded(tile.head_size);
+    typename Planes::Pages sealed;
+    for (int32_t page = 0; page < pages; ++page) {
+      const KvBlock& block = blocks[page].value;
+      const int32_t offset = page * kPageTokens;
+      int32_t visible[kAttentionRows];
+      for (int32_t row = 0; row < tile.rows; ++row) {
+        visible[row] = Visible(tile, row, first_page + page);
+      }
+      switch (block.codec) {
+        case KvCodec::kHalf:
+          FloatValues(tile, visible, reinterpret_cast<const uint16_t*>(block.bytes), offset,
+                      kStateValue, states);
+          break;
+        case KvCodec::kInt8:
+          Int8::Values(tile, block.bytes, offset, visible, kStateValue, states);
+          break;
+        case KvCodec::kPlanes:
+          sealed.block[sealed.count] = &block;
+          sealed.offset[sealed.count++] = offset;
+          break;
+        case KvCodec::kMinMax:
+        case KvCodec::kFitted:
+          KvDecode<V>::Scalar(tile.value->item, KvTensor::kValue, tile.head_size, block.bytes,
+                              tile.scratch.block);
+          FloatValues(tile, visible, tile.scratch.block, offset,
+                      tile.rotated ? rotated_area : kStateValue, states);
+          break;
       }
     }
+    if (sealed.count > 0) Planes::Values(tile, sealed, rotated_area, states);
   }
 
-  static void ScanValues(const AttentionTile& tile, const KvBlock& block, const PageRows& page,
-                         float* states) {
-    const int64_t rotated_area = kStateValue + Padded(tile.head_size);
-    if (!block.sealed && tile.value->near == KvCodec::kHalf) {
-      const auto* values = reinterpret_cast<const uint16_t*>(block.bytes);
-      AllValues(tile, page, values, kStateValue, states);
-    } else {
-      KvDecode<V>::Block(*tile.value, KvTensor::kValue, tile.head_size, block, tile.scratch.values);
-      AllValues(tile, page, tile.scratch.values,
-                tile.rotated && block.sealed ? rotated_area : kStateValue, states);
-    }
-    if (tile.rotated) Rescale(tile, page, block.sealed ? kStateValue : rotated_area, states);
-  }
-
-  static void ScanPage(const AttentionTile& tile, const KvPageBlocks& blocks, int32_t index,
-                       bool* frame_loaded, float* states) {
-    const int64_t stride = StateFloats(tile);
-    PageRows page;  // NOLINT(cppcoreguidelines-pro-type-member-init): written below
-    ScanKeys(tile, blocks.key, frame_loaded, index);
-    for (int32_t row = 0; row < tile.rows; ++row) {
-      page.visible[row] = Visible(tile, row, index);
-      page.factor[row] = 1.0f;
-      if (page.visible[row] == 0) continue;
-      page.factor[row] = Softmax(tile.scratch.weights + row * kPageTokens, page.visible[row],
-                                 states + row * stride, tile.rotated, blocks.value.sealed);
-    }
-    ScanValues(tile, blocks.value, page, states);
-  }
+  // ---- Groups ---------------------------------------------------------------------------------
 
   static void Scan(const AttentionTile& tile, const KvPageBlocks* blocks, int32_t first_page,
                    int32_t last_page, float* states) {
-    const int64_t stride = StateFloats(tile);
+    const int32_t pages = last_page - first_page;
+    Scores(tile, blocks, first_page, pages);
     for (int32_t row = 0; row < tile.rows; ++row) {
-      float* state = states + row * stride;
-      for (int64_t i = 0; i < stride; i += 16) V::Store(state + i, V::Zero());
-      state[0] = -__builtin_inff();
+      Softmax(tile, row, blocks, first_page, pages, states + row * tile.state_floats);
     }
-    bool frame_loaded = false;
-    for (int32_t page = first_page; page < last_page; ++page) {
-      ScanPage(tile, blocks[page - first_page], page, &frame_loaded, states);
-    }
+    Values(tile, blocks, first_page, pages, states);
   }
 
   static void Merge(const AttentionTile& tile, int32_t first_page, float* states,
                     const float* later) {
-    const int64_t stride = StateFloats(tile);
+    const int64_t stride = tile.state_floats;
     for (int32_t row = 0; row < tile.rows; ++row) {
       if (Visible(tile, row, first_page) == 0) continue;
       float* state = states + row * stride;
@@ -351,7 +323,7 @@ struct PagedAttention {
       std::memcpy(natural, rotated, sizeof(float) * static_cast<size_t>(padded));
       Hadamard(natural, size);
     } else {
-      TimesMatrix(rotated, tile.value->planes.transform, size, natural);
+      Planes::TimesMatrix(rotated, tile.value->planes.transform, size, natural);
     }
     const F32 weight = V::Set(V::ReduceAdd(V::Load(state + kStateRotatedSum)));
     for (int64_t d = 0; d < padded; d += 16) {
@@ -365,12 +337,11 @@ struct PagedAttention {
 
   /// Overwrites the states.
   static void Finish(const AttentionTile& tile, float* states) {
-    const int64_t stride = StateFloats(tile);
     for (int32_t row = 0; row < tile.rows; ++row) {
       const int32_t index = tile.first_row + row;
       float* out = tile.out + index / tile.group * tile.out_stride +
                    int64_t{index % tile.group} * tile.head_size;
-      float* state = states + row * stride;
+      float* state = states + row * tile.state_floats;
       if (tile.rotated) TurnBack(tile, state);
       const F32 sum = V::Set(V::ReduceAdd(V::Load(state + kStateSum)));
       for (int32_t d = 0; d < tile.head_size; d += 16) {

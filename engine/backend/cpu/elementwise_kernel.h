@@ -128,6 +128,35 @@ struct Elementwise {
     }
   }
 
+  /// Fixed point for x [n]: x is about unit * round(x * factor), in [-top, top]; returns the
+  /// factor. A largest magnitude below 1e-30 counts as zero; NaN or infinity anywhere makes the
+  /// unit NaN.
+  static float FixedPoint(const float* x, int32_t n, float top, float* unit) {
+    const I32 magnitude = V::SetInt(0x7FFFFFFF);
+    I32 largest = V::SetInt(0);
+    for (int32_t i = 0; i < n; i += 16) {
+      largest =
+          V::LargerInt(largest, V::AndInt(V::Bits(V::LoadFirst(x + i, Lanes(n - i))), magnitude));
+    }
+    const int32_t bits = V::ReduceLargestInt(largest);
+    float amax;
+    __builtin_memcpy(&amax, &bits, sizeof(amax));
+    if (bits >= 0x7F800000) {
+      *unit = __builtin_nanf("");
+      return 0.0f;
+    }
+    const bool zero = amax < 1e-30f;
+    *unit = zero ? 0.0f : amax / top;
+    return zero ? 0.0f : top / amax;
+  }
+
+  /// x in [0, 2^14) as 128 high + low.
+  [[gnu::always_inline]] static void StoreSevenBits(I32 x, uint8_t* high, uint8_t* low) {
+    const I32 mask = V::SetInt(127);
+    V::StoreInt8(reinterpret_cast<int8_t*>(high), V::AndInt(V::template ShiftRightInt<7>(x), mask));
+    V::StoreInt8(reinterpret_cast<int8_t*>(low), V::AndInt(x, mask));
+  }
+
   /// Row `row` of a row tile: per block of 32, scale = amax / 127 and q = round(x / scale), to
   /// nearest even. Blocks below 1e-30 count as zero; a block with a NaN or an infinity gets scale
   /// NaN.

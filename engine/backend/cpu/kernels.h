@@ -48,15 +48,35 @@ inline constexpr int kStateValue = 48;
 inline constexpr int kMaxHeadSize = kMaxKvHeadSize;
 inline constexpr int kPageTokens = kKvPageTokens;
 inline constexpr int kAttentionRows = 32;  // rows of a tile at most
+/// A softmax is computed over a group of pages at a time, and groups are merged in order.
+inline constexpr int kGroupPages = 8;
+inline constexpr int kGroupTokens = kGroupPages * kPageTokens;
+inline constexpr int kMaxPlanes = 256;
+inline constexpr float kWeightTop = 16383.0f;  // the largest weight as an integer of 14 bits
+
+/// A query in fixed point, 15 bits: q = unit * (128 * high + low).
+struct IntQuery {
+  int8_t high[kMaxHeadSize];
+  int8_t low[kMaxHeadSize];
+  int32_t high_start, low_start;  // -128 times the sums: key codes are stored as 128 + code
+  float unit;
+};
+
+/// What a query scores with each entry of each plane: scale * entry, and `bias` for all.
+struct KeyTable {
+  int8_t entries[kMaxPlanes * 16];
+  float scale;
+  float bias;
+};
 
 /// A thread's scratch for a tile.
 struct AttentionScratch {
-  float* queries;        // [kAttentionRows][D] scaled queries
-  float* frame_queries;  // [kAttentionRows][D] the same as kPlanes keys of a frame need them
-  float* bias;           // [kAttentionRows] what a frame's scores have in common
-  float* keys;           // [D][64] a decoded block
-  float* values;         // [64][D] likewise
-  float* weights;        // [kAttentionRows][64]
+  float* queries;          // [kAttentionRows][D] scaled by 1/sqrt(D)
+  IntQuery* int_queries;   // [kAttentionRows] for kInt8 keys
+  KeyTable* key_tables;    // [kAttentionRows] for kPlanes keys of a frame
+  float* weights;          // [kAttentionRows][kGroupTokens] scores, then weights
+  uint8_t* fixed_weights;  // [kAttentionRows][2][kGroupTokens] high and low seven bits
+  float* block;            // decoded kMinMax and kFitted: keys [D][64] or values [64][D]
 };
 
 /// Rows [first_row, first_row + rows) of one sequence and one KV head: row i is query head
@@ -64,7 +84,9 @@ struct AttentionScratch {
 struct AttentionTile {
   const KvHead* key;
   const KvHead* value;
+  bool int8_keys;            // some keys are kInt8
   bool rotated;              // the state has rotated values
+  int64_t state_floats;      // of a row
   const int32_t* positions;  // of the sequence's tokens in this step
   int32_t head_size;
   int32_t group;
@@ -93,10 +115,10 @@ struct Kernels {
   void (*to_half)(uint16_t* out, const float* x, int64_t n);
   /// y = exp(x).
   void (*exp)(float* out, const float* x, int64_t n);
-  /// Copies the rows' queries, scaled by 1/sqrt(D), to the scratch.
+  /// Prepares the rows' queries in the scratch.
   void (*attention_load)(const AttentionTile& tile);
   /// states [rows][StateFloats] = the rows' softmax over pages [first_page, last_page), whose
-  /// blocks begin at `blocks`. The pages lie in one frame.
+  /// blocks begin at `blocks`. One group; the pages lie in one frame.
   void (*attention_scan)(const AttentionTile& tile, const KvPageBlocks* blocks, int32_t first_page,
                          int32_t last_page, float* states);
   /// states = states merged with `later`, which scanned from `first_page` on. Rows that end before

@@ -11,8 +11,8 @@
 namespace asymserve {
 namespace {
 
-constexpr int64_t kWriteTokens = 32;  // per chunk
-constexpr int32_t kFrameGrain = 256;  // a softmax group of pages must not cross a frame
+constexpr int64_t kWriteTokens = 32;           // per chunk
+constexpr int32_t kFrameGrain = kGroupTokens;  // a softmax group must not cross a frame
 
 /// Rotates a key by minus the angles of a position.
 void RotateBack(const float* rope, bool interleaved, int32_t head_size, float* x) {
@@ -140,14 +140,15 @@ absl::Status KvArena::CheckStep(const KvStep& step, int32_t layer, int64_t token
 KvBlock KvArena::Block(const KvPage& page, KvTier tier, int32_t layer, KvTensor tensor,
                        int32_t head) const {
   if (tier == KvTier::kNear) {
-    return {BlockIn(KvRecord::kNear, page.near, layer, tensor, head), nullptr, false};
+    return {BlockIn(KvRecord::kNear, page.near, layer, tensor, head), nullptr, scheme().near,
+            false};
   }
   const KvItem& item = setup_.scheme.item(shape(), layer, tensor, head);
   const bool fresh = tier == KvTier::kFresh && item.codec == KvCodec::kPlanes &&
                      item.fresh_planes > item.base_planes;
   return {BlockIn(KvRecord::kBase, page.base, layer, tensor, head),
           fresh ? BlockIn(KvRecord::kRefinement, page.refinement, layer, tensor, head) : nullptr,
-          true};
+          item.codec, true};
 }
 
 // ---- Write ------------------------------------------------------------------------------------

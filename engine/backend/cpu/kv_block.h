@@ -7,16 +7,23 @@
 
 namespace asymserve {
 
-/// The learned code of a head as kernels read it.
+/// The learned code of a head as kernels read it. Dp: D padded to a multiple of 16.
 struct PlaneTables {
   int32_t planes = 0;
   const uint8_t* subvector = nullptr;  // [planes]
-  const float* by_channel = nullptr;   // [planes][4][16]
-  const float* by_entry = nullptr;     // [planes][16][4]
   /// Keys: query [D][Dp], q' = q times it, so that q . x' = q' . z' + q . mean. Values: output
-  /// [D][Dp], x' = z' times it + mean. Dp: D padded to a multiple of 16.
+  /// [D][Dp], x' = z' times it + mean.
   const float* transform = nullptr;
   const float* mean = nullptr;  // [Dp]
+
+  const float* codebooks = nullptr;  // keys: [planes][4][16], channel, then entry
+
+  // Values, as int8: channel 4s + i of z' is scale[4s + i] times the sum over planes p of s of
+  // entries[p][i][c_p], which fits int8 for every choice of codes.
+  const int8_t* entries = nullptr;        // [planes][4][16]
+  const float* scale = nullptr;           // [Dp]
+  const uint8_t* by_subvector = nullptr;  // [planes] plane numbers by subvector, then ascending
+  const uint8_t* first_of = nullptr;      // [D/4 + 1] where a subvector's planes begin in it
 };
 
 /// How a tensor of one (layer, KV head) is stored.
@@ -31,10 +38,11 @@ struct KvHead {
   }
 };
 
-/// The bytes of a tensor of one page: a near block, or a sealed one.
+/// The bytes of a tensor of one page.
 struct KvBlock {
   const uint8_t* bytes = nullptr;       // near or base
   const uint8_t* refinement = nullptr;  // fresh kPlanes only
+  KvCodec codec = KvCodec::kHalf;       // of `bytes`
   bool sealed = false;
 };
 

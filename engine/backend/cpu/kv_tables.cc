@@ -1,6 +1,7 @@
 #include "engine/backend/cpu/kv_tables.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 
@@ -43,26 +44,80 @@ void FillTransform(const PlaneCode& code, KvTensor tensor, float* out) {
   }
 }
 
-PlaneTables PlaceCode(const PlaneCode& code, int32_t planes, KvTensor tensor, Carver& carver) {
-  const int64_t size = code.head_size;
-  auto* subvector = carver.Take<uint8_t>(planes);
-  auto* by_channel = carver.Take<float>(int64_t{planes} * 64);
-  auto* by_entry = carver.Take<float>(int64_t{planes} * 64);
-  auto* transform = carver.Take<float>(size * Padded(size));
-  auto* mean = carver.Take<float>(Padded(size));
-  if (subvector == nullptr) return {};
-  std::copy_n(code.subvector.begin(), planes, subvector);
-  std::copy_n(code.codebooks.begin(), int64_t{planes} * 64, by_channel);
-  for (int64_t p = 0; p < planes; ++p) {
-    for (int64_t entry = 0; entry < 16; ++entry) {
-      for (int64_t c = 0; c < 4; ++c) {
-        by_entry[p * 64 + entry * 4 + c] = by_channel[p * 64 + c * 16 + entry];
+/// The planes of each subvector, in order.
+void ListPlanes(const PlaneCode& code, int32_t planes, uint8_t* by_subvector, uint8_t* first_of) {
+  const int32_t subvectors = code.head_size / 4;
+  uint8_t count = 0;
+  for (int32_t s = 0; s < subvectors; ++s) {
+    first_of[s] = count;
+    for (int32_t p = 0; p < planes; ++p) {
+      if (code.subvector[static_cast<size_t>(p)] == s) {
+        by_subvector[count++] = static_cast<uint8_t>(p);
       }
     }
   }
+  first_of[subvectors] = count;
+}
+
+/// Rounds the codebooks to int8 with a scale per channel, so that no sum over the planes of a
+/// subvector leaves [-127, 127]: rounding adds half a unit a plane at most.
+void RoundCodebooks(const PlaneCode& code, int32_t planes, int8_t* entries, float* scale) {
+  std::vector<float> reach(static_cast<size_t>(code.head_size));
+  std::vector<float> count(static_cast<size_t>(code.head_size));
+  const auto channel = [&](int32_t p, int32_t c) {
+    return static_cast<size_t>(4 * code.subvector[static_cast<size_t>(p)] + c);
+  };
+  const auto each = [&](auto visit) {
+    for (int32_t p = 0; p < planes; ++p) {
+      for (int32_t c = 0; c < 4; ++c) visit(p, c, code.codebook(p) + int64_t{c} * 16);
+    }
+  };
+  each([&](int32_t p, int32_t c, const float* values) {
+    float largest = 0.0f;
+    for (int32_t e = 0; e < 16; ++e) largest = std::max(largest, std::fabs(values[e]));
+    reach[channel(p, c)] += largest;
+    count[channel(p, c)] += 1.0f;
+  });
+  for (size_t d = 0; d < reach.size(); ++d) scale[d] = reach[d] / (127.0f - 0.5f * count[d]);
+  each([&](int32_t p, int32_t c, const float* values) {
+    const float unit = scale[channel(p, c)];
+    for (int32_t e = 0; e < 16; ++e) {
+      entries[(int64_t{p} * 4 + c) * 16 + e] =
+          unit > 0.0f ? static_cast<int8_t>(std::nearbyint(values[e] / unit)) : int8_t{0};
+    }
+  });
+}
+
+PlaneTables PlaceCode(const PlaneCode& code, int32_t planes, KvTensor tensor, Carver& carver) {
+  const int64_t size = code.head_size;
+  const bool key = tensor == KvTensor::kKey;
+  auto* subvector = carver.Take<uint8_t>(planes);
+  auto* transform = carver.Take<float>(size * Padded(size));
+  auto* mean = carver.Take<float>(Padded(size));
+  auto* codebooks = carver.Take<float>(key ? int64_t{planes} * 64 : 0);
+  auto* entries = carver.Take<int8_t>(key ? 0 : int64_t{planes} * 64);
+  auto* scale = carver.Take<float>(key ? 0 : Padded(size));
+  auto* by_subvector = carver.Take<uint8_t>(key ? 0 : planes);
+  auto* first_of = carver.Take<uint8_t>(key ? 0 : size / 4 + 1);
+  if (subvector == nullptr) return {};
+  std::copy_n(code.subvector.begin(), planes, subvector);
   FillTransform(code, tensor, transform);
   std::copy(code.mean.begin(), code.mean.end(), mean);
-  return {planes, subvector, by_channel, by_entry, transform, mean};
+  if (key) {
+    std::copy_n(code.codebooks.begin(), int64_t{planes} * 64, codebooks);
+  } else {
+    ListPlanes(code, planes, by_subvector, first_of);
+    RoundCodebooks(code, planes, entries, scale);
+  }
+  return {.planes = planes,
+          .subvector = subvector,
+          .transform = transform,
+          .mean = mean,
+          .codebooks = codebooks,
+          .entries = entries,
+          .scale = scale,
+          .by_subvector = by_subvector,
+          .first_of = first_of};
 }
 
 absl::Status CheckCode(const KvSetup& setup, size_t index) {

@@ -11,19 +11,24 @@
 namespace asymserve {
 namespace {
 
-// A softmax is computed per group of this many pages and the groups merged in order, whoever
-// computes them: so several threads can share one long sequence and get the same bits as one.
-constexpr int32_t kGroupPages = 4;
+// Groups of pages are merged in order, whoever computes them: so several threads can share one long
+// sequence and get the same bits as one.
 constexpr int64_t kPartialStateBytes = int64_t{8} << 20;
 constexpr int64_t kMinParallelProducts = 100'000;
 
-// Parts of a thread's scratch, in floats.
-constexpr int64_t kQueries = int64_t{kAttentionRows} * kMaxHeadSize;
-constexpr int64_t kBias = kAttentionRows;
-constexpr int64_t kBlock = int64_t{kPageTokens} * kMaxHeadSize;
-constexpr int64_t kWeights = int64_t{kAttentionRows} * kPageTokens;
-constexpr int64_t kStates = kAttentionRows * (int64_t{kStateValue} + 2 * kMaxHeadSize);
-constexpr int64_t kScratch = 2 * kQueries + kBias + 2 * kBlock + kWeights + 2 * kStates;
+// Parts of a thread's scratch, in bytes; all are multiples of a cache line.
+constexpr int64_t kFloatBytes = sizeof(float);
+constexpr int64_t kQueries = int64_t{kAttentionRows} * kMaxHeadSize * kFloatBytes;
+constexpr int64_t kIntQueries = int64_t{kAttentionRows} * sizeof(IntQuery);
+constexpr int64_t kKeyTables = int64_t{kAttentionRows} * sizeof(KeyTable);
+constexpr int64_t kWeights = int64_t{kAttentionRows} * kGroupTokens * kFloatBytes;
+constexpr int64_t kFixedWeights = int64_t{kAttentionRows} * 2 * kGroupTokens;
+constexpr int64_t kBlock = int64_t{kPageTokens} * kMaxHeadSize * kFloatBytes;
+constexpr int64_t kStates =
+    kAttentionRows * (int64_t{kStateValue} + 2 * kMaxHeadSize) * kFloatBytes;
+constexpr int64_t kScratch =
+    kQueries + kIntQueries + kKeyTables + kWeights + kFixedWeights + kBlock + 2 * kStates;
+static_assert(kIntQueries % 64 == 0 && kKeyTables % 64 == 0 && kStates % 64 == 0);
 
 constexpr int32_t CeilDivide(int32_t a, int32_t b) {
   return (a + b - 1) / b;
@@ -32,37 +37,35 @@ constexpr int32_t CeilDivide(int32_t a, int32_t b) {
 }  // namespace
 
 absl::Status AttentionRunner::Reserve(int64_t max_tokens) {
-  constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
   ASYMSERVE_ASSIGN_OR_RETURN(
       tile_offset_,
       AlignedBuffer::Allocate((max_tokens + 1) * static_cast<int64_t>(sizeof(int32_t))));
   ASYMSERVE_ASSIGN_OR_RETURN(partial_states_, AlignedBuffer::Allocate(kPartialStateBytes));
-  ASYMSERVE_ASSIGN_OR_RETURN(scratch_,
-                             AlignedBuffer::Allocate(kScratch * pool_.threads() * kFloatBytes));
+  ASYMSERVE_ASSIGN_OR_RETURN(scratch_, AlignedBuffer::Allocate(kScratch * pool_.threads()));
   max_tokens_ = max_tokens;
   return absl::OkStatus();
 }
 
 AttentionScratch AttentionRunner::ThreadScratch(int thread) const {
-  float* place = scratch_.As<float>() + thread * kScratch;
-  const auto take = [&place](int64_t floats) {
-    float* taken = place;
-    place += floats;
+  std::byte* place = scratch_.data() + thread * kScratch;
+  const auto take = [&place](int64_t bytes) {
+    std::byte* taken = place;
+    place += bytes;
     return taken;
   };
   AttentionScratch scratch = {};
-  scratch.queries = take(kQueries);
-  scratch.frame_queries = take(kQueries);
-  scratch.bias = take(kBias);
-  scratch.keys = take(kBlock);
-  scratch.values = take(kBlock);
-  scratch.weights = take(kWeights);
+  scratch.queries = reinterpret_cast<float*>(take(kQueries));
+  scratch.int_queries = reinterpret_cast<IntQuery*>(take(kIntQueries));
+  scratch.key_tables = reinterpret_cast<KeyTable*>(take(kKeyTables));
+  scratch.weights = reinterpret_cast<float*>(take(kWeights));
+  scratch.fixed_weights = reinterpret_cast<uint8_t*>(take(kFixedWeights));
+  scratch.block = reinterpret_cast<float*>(take(kBlock));
   return scratch;
 }
 
 AttentionRunner::States AttentionRunner::ThreadStates(int thread) const {
-  float* end = scratch_.As<float>() + (thread + 1) * kScratch;
-  return {end - 2 * kStates, end - kStates};
+  std::byte* end = scratch_.data() + (thread + 1) * kScratch;
+  return {reinterpret_cast<float*>(end - 2 * kStates), reinterpret_cast<float*>(end - kStates)};
 }
 
 int32_t AttentionRunner::PlanTiles(const Request& request) {
@@ -92,7 +95,10 @@ AttentionRunner::Task AttentionRunner::MakeTask(const Request& request, int32_t 
   AttentionTile& tile = task.tile;
   tile.key = &arena_.tables().head(request.layer, KvTensor::kKey, kv_head);
   tile.value = &arena_.tables().head(request.layer, KvTensor::kValue, kv_head);
+  tile.int8_keys = tile.key->near == KvCodec::kInt8 || tile.key->item.codec == KvCodec::kInt8;
   tile.rotated = arena_.rotates_values() && tile.value->rotates_values();
+  tile.state_floats =
+      kStateValue + int64_t{tile.rotated ? 2 : 1} * CeilDivide(request.shape.head_size, 16) * 16;
   tile.positions = step.positions.data() + first_token;
   tile.head_size = request.shape.head_size;
   tile.group = request.group();

@@ -21,6 +21,7 @@ struct Avx2Simd {
   static constexpr int kFloatPanels = 2;
   static constexpr int kScoreRows = 1;
   static constexpr int kValueRows = 1;
+  static constexpr int kIntRows = 1;
 
   // ---- Floats ---------------------------------------------------------------------------------
 
@@ -104,6 +105,10 @@ struct Avx2Simd {
 
   // ---- Integers -------------------------------------------------------------------------------
 
+  static I32 LoadInt(const int32_t* p) {
+    const auto* words = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(words), _mm256_loadu_si256(words + 1)};
+  }
   static I32 SetInt(int32_t value) { return {_mm256_set1_epi32(value), _mm256_set1_epi32(value)}; }
   static I32 AddInt(I32 a, I32 b) {
     return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
@@ -163,10 +168,14 @@ struct Avx2Simd {
     return ToFloat({_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))});
   }
   static void StoreInt8(int8_t* p, I32 a) {
-    alignas(32) int32_t lanes[16];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), a.low);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes + 8), a.high);
-    for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(lanes[i]);
+    const __m256i low_bytes = _mm256_set1_epi32(0xFF);
+    const __m256i words =
+        _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(a.low, low_bytes),
+                                                     _mm256_and_si256(a.high, low_bytes)),
+                                 0xD8);
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(p),
+        _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
   }
 
   // ---- Codes ----------------------------------------------------------------------------------
@@ -193,6 +202,72 @@ struct Avx2Simd {
   }
   static U8 Or(U8 a, U8 b) {
     return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
+  }
+  static U8 ZeroCodes() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static U8 RepeatFour(const void* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof(four));
+    return SetInt(four);
+  }
+  static U8 LookupBytes(const int8_t* table, U8 index) {
+    const __m256i entries = _mm256_broadcastsi128_si256(Load128(table));
+    return {_mm256_shuffle_epi8(entries, index.low), _mm256_shuffle_epi8(entries, index.high)};
+  }
+  static U8 AddBytes(U8 a, U8 b) {
+    return {_mm256_add_epi8(a.low, b.low), _mm256_add_epi8(a.high, b.high)};
+  }
+  /// Two products of 7 and 7 bits fit 16 bits; the top bit of 8-bit codes goes apart.
+  template <int kBits>
+  static __m256i HalfDot(__m256i sum, __m256i a, __m256i b) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    if constexpr (kBits == 8) {
+      const __m256i top = HalfField<0, 0x80>(a);
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(top, b), ones));
+      a = HalfField<0, 0x7F>(a);
+    }
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
+  }
+  template <int kBits>
+  static I32 DotFours(I32 sum, U8 a, U8 b) {
+    return {HalfDot<kBits>(sum.low, a.low, b.low), HalfDot<kBits>(sum.high, a.high, b.high)};
+  }
+  static void ReduceFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
+    const auto eight = [](I32 x) { return _mm256_add_epi32(x.low, x.high); };
+    const __m256i ab = _mm256_hadd_epi32(eight(a), eight(b));
+    const __m256i cd = _mm256_hadd_epi32(eight(c), eight(d));
+    const __m256i all = _mm256_hadd_epi32(ab, cd);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                     _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
+  }
+
+  // ---- 64 sums of 16 bits ---------------------------------------------------------------------
+
+  /// Sums 0-31 and 32-63: of each 128-bit lane's sixteen sums, `low` has the first eight.
+  struct S16 {
+    __m256i low[2], high[2];
+  };
+  static S16 ZeroSums() {
+    const __m256i zero = _mm256_setzero_si256();
+    return {{zero, zero}, {zero, zero}};
+  }
+  static void AddHalf(__m256i& low, __m256i& high, __m256i a, __m256i b) {
+    const __m256i ones = _mm256_set1_epi8(1);
+    low = _mm256_add_epi16(low, _mm256_maddubs_epi16(ones, _mm256_unpacklo_epi8(a, b)));
+    high = _mm256_add_epi16(high, _mm256_maddubs_epi16(ones, _mm256_unpackhi_epi8(a, b)));
+  }
+  static void AddSigned(S16& sums, U8 a, U8 b) {
+    AddHalf(sums.low[0], sums.high[0], a.low, b.low);
+    AddHalf(sums.low[1], sums.high[1], a.high, b.high);
+  }
+  static F32 Widen(__m128i low, __m128i high) {
+    return ToFloat({_mm256_cvtepi16_epi32(low), _mm256_cvtepi16_epi32(high)});
+  }
+  static void SumsToFloat(const S16& sums, F32 (&out)[4]) {
+    for (int k = 0; k < 2; ++k) {
+      out[2 * k] = Widen(_mm256_castsi256_si128(sums.low[k]), _mm256_castsi256_si128(sums.high[k]));
+      out[2 * k + 1] = Widen(_mm256_extracti128_si256(sums.low[k], 1),
+                             _mm256_extracti128_si256(sums.high[k], 1));
+    }
   }
   /// Pairs of byte products are summed in 16 bits: as many tiles as cannot overflow
   /// (2 * 127 * (2^kBits - 1) each), then widened. 8-bit codes go as their low seven bits and their

@@ -17,6 +17,7 @@ struct Avx512Simd {
   static constexpr int kFloatPanels = 4;
   static constexpr int kScoreRows = 6;
   static constexpr int kValueRows = 4;
+  static constexpr int kIntRows = 3;
 
   // ---- Floats ---------------------------------------------------------------------------------
 
@@ -67,6 +68,7 @@ struct Avx512Simd {
 
   // ---- Integers -------------------------------------------------------------------------------
 
+  static I32 LoadInt(const int32_t* p) { return _mm512_loadu_si512(p); }
   static I32 SetInt(int32_t value) { return _mm512_set1_epi32(value); }
   static I32 AddInt(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
   static I32 SubInt(I32 a, I32 b) { return _mm512_sub_epi32(a, b); }
@@ -117,6 +119,55 @@ struct Avx512Simd {
     return _mm512_and_si512(a, mask);
   }
   static U8 Or(U8 a, U8 b) { return _mm512_or_si512(a, b); }
+  static U8 ZeroCodes() { return _mm512_setzero_si512(); }
+  static U8 RepeatFour(const void* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof(four));
+    return _mm512_set1_epi32(four);
+  }
+  static U8 LookupBytes(const int8_t* table, U8 index) {
+    const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), index);
+  }
+  static U8 AddBytes(U8 a, U8 b) { return _mm512_add_epi8(a, b); }
+  template <int kBits>
+  static I32 DotFours(I32 sum, U8 a, U8 b) {
+    return _mm512_dpbusd_epi32(sum, a, b);
+  }
+  static void ReduceFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
+    const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    const __m512i all =
+        _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const __m256i eight =
+        _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(out),
+        _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1)));
+  }
+
+  // ---- 64 sums of 16 bits ---------------------------------------------------------------------
+
+  /// Of each 128-bit lane's sixteen sums, `low` has the first eight.
+  struct S16 {
+    __m512i low, high;
+  };
+  static S16 ZeroSums() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+  static void AddSigned(S16& sums, U8 a, U8 b) {
+    const __m512i ones = _mm512_set1_epi8(1);
+    sums.low = _mm512_add_epi16(sums.low, _mm512_maddubs_epi16(ones, _mm512_unpacklo_epi8(a, b)));
+    sums.high = _mm512_add_epi16(sums.high, _mm512_maddubs_epi16(ones, _mm512_unpackhi_epi8(a, b)));
+  }
+  static void SumsToFloat(S16 sums, F32 (&out)[4]) {
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+    const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    const __m512i halves[2] = {_mm512_permutex2var_epi64(sums.low, first, sums.high),
+                               _mm512_permutex2var_epi64(sums.low, second, sums.high)};
+    for (int k = 0; k < 2; ++k) {
+      out[2 * k] = ToFloat(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(halves[k])));
+      out[2 * k + 1] = ToFloat(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(halves[k], 1)));
+    }
+  }
   template <int kBits, int kFirst, int kCount>
   static I32 Dot(const U8 (&tiles)[8], const int8_t* x, I32 start) {
     for (int j = kFirst; j < kFirst + kCount; ++j) {

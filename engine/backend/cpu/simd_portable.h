@@ -27,6 +27,7 @@ struct PortableSimd {
   static constexpr int kFloatPanels = 1;
   static constexpr int kScoreRows = 1;
   static constexpr int kValueRows = 1;
+  static constexpr int kIntRows = 1;
 
   // ---- Floats ---------------------------------------------------------------------------------
 
@@ -118,6 +119,9 @@ struct PortableSimd {
     I32 result;  // NOLINT(cppcoreguidelines-pro-type-member-init): all set below
     for (int i = 0; i < 16; ++i) result.lane[i] = function(i);
     return result;
+  }
+  static I32 LoadInt(const int32_t* p) {
+    return MapInt([&](int i) { return p[i]; });
   }
   static I32 SetInt(int32_t value) {
     return MapInt([&](int) { return value; });
@@ -213,6 +217,57 @@ struct PortableSimd {
   }
   static U8 Or(const U8& a, const U8& b) {
     return MapCodes([&](int i) { return a.byte[i] | b.byte[i]; });
+  }
+  static U8 ZeroCodes() {
+    return MapCodes([](int) { return 0; });
+  }
+  /// Four bytes, sixteen times.
+  static U8 RepeatFour(const void* p) {
+    uint8_t four[4];
+    std::memcpy(four, p, sizeof(four));
+    return MapCodes([&](int i) { return four[i % 4]; });
+  }
+  /// table[index.byte[i]], indices in [0, 16).
+  static U8 LookupBytes(const int8_t* table, const U8& index) {
+    return MapCodes([&](int i) { return table[index.byte[i]]; });
+  }
+  /// Sums modulo 256.
+  static U8 AddBytes(const U8& a, const U8& b) {
+    return MapCodes([&](int i) { return a.byte[i] + b.byte[i]; });
+  }
+  /// Lane n: sum + a[4n + i] * b[4n + i] over i < 4, exact; a unsigned of at most kBits bits (7 or
+  /// 8), b signed in [-127, 127].
+  template <int kBits>
+  static I32 DotFours(I32 sum, const U8& a, const U8& b) {
+    for (int i = 0; i < 64; ++i) sum.lane[i / 4] += a.byte[i] * static_cast<int8_t>(b.byte[i]);
+    return sum;
+  }
+  /// out[0..3] = the sums over the lanes of a, b, c, d.
+  static void ReduceFour(const I32& a, const I32& b, const I32& c, const I32& d, int32_t* out) {
+    out[0] = ReduceAddInt(a);
+    out[1] = ReduceAddInt(b);
+    out[2] = ReduceAddInt(c);
+    out[3] = ReduceAddInt(d);
+  }
+
+  // ---- 64 sums of 16 bits ---------------------------------------------------------------------
+
+  struct S16 {
+    int16_t lane[64];
+  };
+  static S16 ZeroSums() { return {}; }
+  /// sums[i] += a[i] + b[i], signed bytes.
+  static void AddSigned(S16& sums, const U8& a, const U8& b) {
+    for (int i = 0; i < 64; ++i) {
+      const int both = static_cast<int8_t>(a.byte[i]) + static_cast<int8_t>(b.byte[i]);
+      sums.lane[i] = static_cast<int16_t>(sums.lane[i] + both);
+    }
+  }
+  /// out[k] = sums 16 k ... 16 k + 15.
+  static void SumsToFloat(const S16& sums, F32 (&out)[4]) {
+    for (int k = 0; k < 4; ++k) {
+      out[k] = Map([&](int i) { return static_cast<float>(sums.lane[16 * k + i]); });
+    }
   }
   /// Lane n: start + sum over tiles j in [kFirst, kFirst + kCount) and i < 4 of
   /// tiles[j][4 n + i] * x[4 j + i], exact. Codes have at most kBits bits, |x| <= 127.
