@@ -66,12 +66,14 @@ void StoreInt8Token(KvTensor tensor, int32_t head_size, int32_t slot, const floa
   StoreHalf(block + int64_t{head_size} * kP + 2 * slot, half);
 }
 
-float LoadInt8(KvTensor tensor, int32_t head_size, const uint8_t* block, int32_t token,
-               int32_t channel) {
-  const uint8_t byte = block[Int8Index(tensor, head_size, token, channel)];
-  const int32_t code = tensor == KvTensor::kKey ? byte - 128 : static_cast<int8_t>(byte);
-  return HalfToFloat(LoadHalf(block + int64_t{head_size} * kP + 2 * token)) *
-         static_cast<float>(code);
+void LoadInt8Token(KvTensor tensor, int32_t head_size, const uint8_t* block, int32_t token,
+                   float* x) {
+  const float scale = HalfToFloat(LoadHalf(block + int64_t{head_size} * kP + 2 * token));
+  for (int32_t d = 0; d < head_size; ++d) {
+    const uint8_t byte = block[Int8Index(tensor, head_size, token, d)];
+    const int32_t code = tensor == KvTensor::kKey ? byte - 128 : static_cast<int8_t>(byte);
+    x[d] = scale * static_cast<float>(code);
+  }
 }
 
 // ---- Scalar blocks ----------------------------------------------------------------------------
@@ -243,11 +245,13 @@ void StoreNear(KvCodec near, KvTensor tensor, int32_t head_size, int32_t slot, c
 
 void LoadNear(KvCodec near, KvTensor tensor, int32_t head_size, const uint8_t* block, float* x) {
   for (int32_t token = 0; token < kP; ++token) {
+    float* row = x + int64_t{token} * head_size;
+    if (near == KvCodec::kInt8) {
+      LoadInt8Token(tensor, head_size, block, token, row);
+      continue;
+    }
     for (int32_t d = 0; d < head_size; ++d) {
-      x[int64_t{token} * head_size + d] =
-          near == KvCodec::kInt8
-              ? LoadInt8(tensor, head_size, block, token, d)
-              : HalfToFloat(LoadHalf(block + 2 * HalfIndex(tensor, head_size, token, d)));
+      row[d] = HalfToFloat(LoadHalf(block + 2 * HalfIndex(tensor, head_size, token, d)));
     }
   }
 }

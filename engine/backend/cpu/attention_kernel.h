@@ -53,10 +53,18 @@ struct PagedAttention {
   static F32 LoadEight(const uint16_t* p) { return V::LoadHalfFirst(p, 8); }
   static F32 LoadEight(const float* p) { return V::LoadFirst(p, 8); }
 
-  /// Scores of R rows from `row` on against keys [D][64], to weights[row][offset ...].
+  /// Asks for elements that are read soon.
+  template <typename Element>
+  [[gnu::always_inline]] static void Prefetch(const Element* p, int32_t elements) {
+    constexpr int32_t kLine = 64 / sizeof(Element);
+    for (int32_t i = 0; i < elements; i += kLine) V::Prefetch(p + i);
+  }
+
+  /// Scores of R rows from `row` on against keys [D][64], to weights[row][offset ...]. `next`: as
+  /// many bytes that are read soon.
   template <int R, typename Element>
-  static void ScoreRows(const AttentionTile& tile, int32_t row, const Element* keys,
-                        int32_t offset) {
+  static void ScoreRows(const AttentionTile& tile, int32_t row, const Element* keys, int32_t offset,
+                        const void* next) {
     F32 score[R][kVectors];
     Unroll<R>([&](auto r) __attribute__((always_inline)) {
       Unroll<kVectors>([&](auto i)
@@ -64,6 +72,7 @@ struct PagedAttention {
     });
     const float* q = tile.scratch.queries + int64_t{row} * tile.head_size;
     for (int32_t d = 0; d < tile.head_size; ++d) {
+      Prefetch(static_cast<const Element*>(next) + d * kPageTokens, kPageTokens);
       F32 key[kVectors];
       Unroll<kVectors>([&](auto i) __attribute__((always_inline)) {
         key[i.value] = LoadElement(keys + d * kPageTokens + 16 * i.value);
@@ -84,10 +93,11 @@ struct PagedAttention {
   }
 
   template <typename Element>
-  static void FloatScores(const AttentionTile& tile, const Element* keys, int32_t offset) {
+  static void FloatScores(const AttentionTile& tile, const Element* keys, int32_t offset,
+                          const void* next) {
     for (int32_t row = 0; row < tile.rows; row += V::kScoreRows) {
       WithCount<V::kScoreRows>(tile.rows - row, [&](auto count) {
-        ScoreRows<decltype(count)::value>(tile, row, keys, offset);
+        ScoreRows<decltype(count)::value>(tile, row, keys, offset, row == 0 ? next : keys);
       });
     }
   }
@@ -109,7 +119,8 @@ struct PagedAttention {
       const int32_t offset = page * kPageTokens;
       switch (block.codec) {
         case KvCodec::kHalf:
-          FloatScores(tile, reinterpret_cast<const uint16_t*>(block.bytes), offset);
+          FloatScores(tile, reinterpret_cast<const uint16_t*>(block.bytes), offset,
+                      page + 1 < pages ? blocks[page + 1].key.bytes : blocks[0].value.bytes);
           break;
         case KvCodec::kInt8:
           Int8::Scores(tile, block.bytes, offset);
@@ -121,7 +132,7 @@ struct PagedAttention {
         case KvCodec::kFitted:
           KvDecode<V>::Scalar(tile.key->item, KvTensor::kKey, tile.head_size, block.bytes,
                               tile.scratch.block);
-          FloatScores(tile, tile.scratch.block, offset);
+          FloatScores(tile, tile.scratch.block, offset, tile.scratch.block);
           break;
       }
     }
@@ -184,7 +195,7 @@ struct PagedAttention {
   template <int R, int N, bool kEight, typename Element>
   static void ValueRows(const AttentionTile& tile, const int32_t* visible, int32_t row,
                         int32_t channel, const Element* values, int32_t offset, int64_t area,
-                        float* states) {
+                        const void* next, float* states) {
     const int64_t stride = tile.state_floats;
     float* sums = states + row * stride + area + channel;
     const float* weights = tile.scratch.weights + int64_t{row} * kGroupTokens + offset;
@@ -204,6 +215,7 @@ struct PagedAttention {
       });
     };
     for (int32_t t = 0; t < common; ++t) {
+      Prefetch(static_cast<const Element*>(next) + int64_t{t} * tile.head_size + channel, 16 * N);
       F32 value[N];
       load(t, value);
       Unroll<R>([&](auto r) __attribute__((always_inline)) {
@@ -230,19 +242,23 @@ struct PagedAttention {
 
   template <typename Element>
   static void FloatValues(const AttentionTile& tile, const int32_t* visible, const Element* values,
-                          int32_t offset, int64_t area, float* states) {
+                          int32_t offset, int64_t area, const void* next, float* states) {
     for (int32_t row = 0; row < tile.rows; row += V::kValueRows) {
       WithCount<V::kValueRows>(tile.rows - row, [&](auto count) {
         constexpr int kRows = decltype(count)::value;
+        const void* soon = row == 0 ? next : values;
         int32_t channel = 0;
         for (; channel + 64 <= tile.head_size; channel += 64) {
-          ValueRows<kRows, 4, false>(tile, visible, row, channel, values, offset, area, states);
+          ValueRows<kRows, 4, false>(tile, visible, row, channel, values, offset, area, soon,
+                                     states);
         }
         for (; channel + 16 <= tile.head_size; channel += 16) {
-          ValueRows<kRows, 1, false>(tile, visible, row, channel, values, offset, area, states);
+          ValueRows<kRows, 1, false>(tile, visible, row, channel, values, offset, area, soon,
+                                     states);
         }
         if (channel < tile.head_size) {
-          ValueRows<kRows, 1, true>(tile, visible, row, channel, values, offset, area, states);
+          ValueRows<kRows, 1, true>(tile, visible, row, channel, values, offset, area, soon,
+                                    states);
         }
       });
     }
@@ -262,7 +278,8 @@ struct PagedAttention {
       switch (block.codec) {
         case KvCodec::kHalf:
           FloatValues(tile, visible, reinterpret_cast<const uint16_t*>(block.bytes), offset,
-                      kStateValue, states);
+                      kStateValue, page + 1 < pages ? blocks[page + 1].value.bytes : block.bytes,
+                      states);
           break;
         case KvCodec::kInt8:
           Int8::Values(tile, block.bytes, offset, visible, kStateValue, states);
@@ -276,7 +293,7 @@ struct PagedAttention {
           KvDecode<V>::Scalar(tile.value->item, KvTensor::kValue, tile.head_size, block.bytes,
                               tile.scratch.block);
           FloatValues(tile, visible, tile.scratch.block, offset,
-                      tile.rotated ? rotated_area : kStateValue, states);
+                      tile.rotated ? rotated_area : kStateValue, tile.scratch.block, states);
           break;
       }
     }
@@ -288,6 +305,10 @@ struct PagedAttention {
   static void Scan(const AttentionTile& tile, const KvPageBlocks* blocks, int32_t first_page,
                    int32_t last_page, float* states) {
     const int32_t pages = last_page - first_page;
+    for (int32_t page = 0; page < pages; ++page) {
+      Planes::Prefetch(tile.key->item, blocks[page].key);
+      Planes::Prefetch(tile.value->item, blocks[page].value);
+    }
     Scores(tile, blocks, first_page, pages);
     for (int32_t row = 0; row < tile.rows; ++row) {
       Softmax(tile, row, blocks, first_page, pages, states + row * tile.state_floats);

@@ -4,6 +4,7 @@
 #include "engine/backend/cpu/elementwise_kernel.h"
 #include "engine/backend/cpu/float_matmul_kernel.h"
 #include "engine/backend/cpu/kernels.h"
+#include "engine/backend/cpu/plane_encode_kernel.h"
 #include "engine/backend/cpu/quantized_matmul_kernel.h"
 #include "engine/backend/cpu/weight_formats.h"
 
@@ -29,6 +30,7 @@ constexpr Kernels MakeKernels() {
   k.prepare_qkv = Elementwise<V>::PrepareQkv;
   k.to_half = Elementwise<V>::ToHalf;
   k.exp = Elementwise<V>::ExpAll;
+  k.encode_planes = PlaneEncode<V>::Run;
   k.attention_load = PagedAttention<V>::Load;
   k.attention_scan = PagedAttention<V>::Scan;
   k.attention_merge = PagedAttention<V>::Merge;

@@ -102,6 +102,17 @@ struct AttentionTile {
   AttentionScratch scratch;
 };
 
+/// A learned code as sealing reads it; pointers into a PlaneCode.
+struct PlaneEncoder {
+  int32_t head_size;
+  int32_t base_planes;
+  int32_t planes;            // to be encoded: base planes, and those of the refinement if any
+  const uint8_t* subvector;  // [planes]
+  const float* codebooks;    // [planes][4][16]
+  const float* encode;       // [D][D]
+  const float* mean;         // [D]
+};
+
 struct Kernels {
   /// By DType; null where the type is not a weight type.
   void (*matmul[11])(const MatMulChunk& chunk);
@@ -115,6 +126,9 @@ struct Kernels {
   void (*to_half)(uint16_t* out, const float* x, int64_t n);
   /// y = exp(x).
   void (*exp)(float* out, const float* x, int64_t n);
+  /// Encodes x [64][D] into a kPlanes block and its refinement, which may be null.
+  void (*encode_planes)(const PlaneEncoder& encoder, const float* x, uint8_t* base,
+                        uint8_t* refinement);
   /// Prepares the rows' queries in the scratch.
   void (*attention_load)(const AttentionTile& tile);
   /// states [rows][StateFloats] = the rows' softmax over pages [first_page, last_page), whose

@@ -218,23 +218,32 @@ void KvArena::SealBlock(const KvSealOp& op, int32_t layer, KvTensor tensor, int3
   std::array<float, size_t{kPageTokens} * kMaxHeadSize> rows;
   LoadNear(scheme().near, tensor, size, BlockIn(KvRecord::kNear, op.near, layer, tensor, head),
            rows.data());
-  const PlaneCode* code = nullptr;
-  if (item.codec == KvCodec::kPlanes) {
-    code = &codes_[static_cast<size_t>(
-        (2 * layer + static_cast<int32_t>(tensor)) * shape().kv_heads + head)];
-    if (tensor == KvTensor::kKey) {
-      const int32_t frame_pages = scheme().frame_tokens / kPageTokens;
-      const int32_t start = op.page / frame_pages * scheme().frame_tokens;
-      for (int32_t t = 0; t < kPageTokens; ++t) {
-        RotateBack(setup_.rope.Row<const float>(start), interleaved(), size,
-                   rows.data() + int64_t{t} * size);
-      }
+  uint8_t* base = BlockIn(KvRecord::kBase, op.base, layer, tensor, head);
+  uint8_t* refinement = Index(op.refinement) >= 0
+                            ? BlockIn(KvRecord::kRefinement, op.refinement, layer, tensor, head)
+                            : nullptr;
+  if (item.codec != KvCodec::kPlanes) {
+    return EncodeBlock(item, tensor, size, nullptr, rows.data(), base, refinement);
+  }
+  if (tensor == KvTensor::kKey) {
+    const int32_t frame_pages = scheme().frame_tokens / kPageTokens;
+    const int32_t start = op.page / frame_pages * scheme().frame_tokens;
+    for (int32_t t = 0; t < kPageTokens; ++t) {
+      RotateBack(setup_.rope.Row<const float>(start), interleaved(), size,
+                 rows.data() + int64_t{t} * size);
     }
   }
-  EncodeBlock(
-      item, tensor, size, code, rows.data(), BlockIn(KvRecord::kBase, op.base, layer, tensor, head),
-      Index(op.refinement) >= 0 ? BlockIn(KvRecord::kRefinement, op.refinement, layer, tensor, head)
-                                : nullptr);
+  const PlaneCode& code = codes_[static_cast<size_t>(
+      (2 * layer + static_cast<int32_t>(tensor)) * shape().kv_heads + head)];
+  const bool refine = refinement != nullptr && item.fresh_planes > item.base_planes;
+  const PlaneEncoder encoder = {.head_size = size,
+                                .base_planes = item.base_planes,
+                                .planes = refine ? item.fresh_planes : item.base_planes,
+                                .subvector = code.subvector.data(),
+                                .codebooks = code.codebooks.data(),
+                                .encode = code.encode.data(),
+                                .mean = code.mean.data()};
+  kernels_.encode_planes(encoder, rows.data(), base, refinement);
 }
 
 absl::Status KvArena::Seal(std::span<const KvSealOp> pages) {

@@ -32,6 +32,13 @@ struct PlaneAttention {
            int64_t{in_base ? plane : plane - item.base_planes} / 2 * kPageTokens;
   }
 
+  /// Asks for a block that is read soon, if it is one.
+  static void Prefetch(const KvItem& item, const KvBlock& block) {
+    if (block.codec != KvCodec::kPlanes) return;
+    const int32_t planes = PlanesOf(item, block);
+    for (int32_t p = 0; p < planes; p += 2) V::Prefetch(PlanePair(item, block, p));
+  }
+
   // ---- Keys -----------------------------------------------------------------------------------
 
   /// Rotates q to the start of a frame, as keys were before they were encoded.

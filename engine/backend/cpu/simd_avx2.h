@@ -64,6 +64,16 @@ struct Avx2Simd {
   static F32 Smaller(F32 a, F32 b) {
     return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)};
   }
+  static void HalfKeepSmaller(__m256 value, __m256i i, __m256& best, __m256i& index) {
+    const __m256 smaller = _mm256_cmp_ps(value, best, _CMP_LT_OQ);
+    best = _mm256_blendv_ps(best, value, smaller);
+    index = _mm256_blendv_epi8(index, i, _mm256_castps_si256(smaller));
+  }
+  static void KeepSmaller(F32 value, int32_t i, F32& best, I32& index) {
+    HalfKeepSmaller(value.low, _mm256_set1_epi32(i), best.low, index.low);
+    HalfKeepSmaller(value.high, _mm256_set1_epi32(i), best.high, index.high);
+  }
+  static void Prefetch(const void* p) { __builtin_prefetch(p); }
   static F32 KeepFirst(F32 a, int n, F32 other) {
     return {_mm256_blendv_ps(other.low, a.low, _mm256_castsi256_ps(First(n))),
             _mm256_blendv_ps(other.high, a.high, _mm256_castsi256_ps(First(n - 8)))};

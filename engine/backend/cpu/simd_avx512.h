@@ -35,6 +35,12 @@ struct Avx512Simd {
   static F32 Fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
   static F32 Larger(F32 a, F32 b) { return _mm512_max_ps(a, b); }
   static F32 Smaller(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+  static void KeepSmaller(F32 value, int32_t i, F32& best, I32& index) {
+    const __mmask16 smaller = _mm512_cmp_ps_mask(value, best, _CMP_LT_OQ);
+    best = _mm512_mask_mov_ps(best, smaller, value);
+    index = _mm512_mask_mov_epi32(index, smaller, _mm512_set1_epi32(i));
+  }
+  static void Prefetch(const void* p) { __builtin_prefetch(p); }
   static F32 KeepFirst(F32 a, int n, F32 other) { return _mm512_mask_mov_ps(other, First(n), a); }
   static float ReduceAdd(F32 a) {
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

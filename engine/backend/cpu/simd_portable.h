@@ -76,6 +76,15 @@ struct PortableSimd {
   static F32 Smaller(F32 a, F32 b) {
     return Map([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
   }
+  /// Where value < best: best = value and index = i.
+  static void KeepSmaller(F32 value, int32_t i, F32& best, I32& index) {
+    for (int lane = 0; lane < 16; ++lane) {
+      if (!(value.lane[lane] < best.lane[lane])) continue;
+      best.lane[lane] = value.lane[lane];
+      index.lane[lane] = i;
+    }
+  }
+  static void Prefetch(const void* p) { __builtin_prefetch(p); }
   static F32 KeepFirst(F32 a, int n, F32 other) {
     return Map([&](int i) { return i < n ? a.lane[i] : other.lane[i]; });
   }
