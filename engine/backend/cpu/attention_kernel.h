@@ -7,15 +7,15 @@
 #include "engine/backend/cpu/elementwise_kernel.h"
 #include "engine/backend/cpu/int8_attention_kernel.h"
 #include "engine/backend/cpu/kernels.h"
-#include "engine/backend/cpu/kv_decode_kernel.h"
 #include "engine/backend/cpu/plane_attention_kernel.h"
+#include "engine/backend/cpu/scalar_attention_kernel.h"
 #include "engine/backend/cpu/unroll.h"
 
 namespace asymserve {
 
 /// Softmax attention over groups of pages (Milakov and Gimelshein 2018). Per row and group: scores
 /// of all pages, weights against the group's largest score, values; Merge adds groups in order.
-/// This file drives the codecs' kernels and holds that of floats: scores summed over channels in
+/// This file drives the codecs' kernels and holds that of fp16: scores summed over channels in
 /// order, values over positions in order. What a row computes depends on its own position only:
 /// slots after it are masked out of the scores and never reach a sum, whatever bits they hold.
 template <typename V>
@@ -48,23 +48,21 @@ struct PagedAttention {
 
   // ---- Scores ---------------------------------------------------------------------------------
 
-  static F32 LoadElement(const uint16_t* p) { return V::LoadHalf(p); }
-  static F32 LoadElement(const float* p) { return V::Load(p); }
-  static F32 LoadEight(const uint16_t* p) { return V::LoadHalfFirst(p, 8); }
-  static F32 LoadEight(const float* p) { return V::LoadFirst(p, 8); }
+  static const uint16_t* Halves(const KvBlock& block) {
+    return reinterpret_cast<const uint16_t*>(block.bytes);
+  }
 
   /// Asks for elements that are read soon.
-  template <typename Element>
-  [[gnu::always_inline]] static void Prefetch(const Element* p, int32_t elements) {
-    constexpr int32_t kLine = 64 / sizeof(Element);
+  [[gnu::always_inline]] static void Prefetch(const uint16_t* p, int32_t elements) {
+    constexpr int32_t kLine = 64 / sizeof(uint16_t);
     for (int32_t i = 0; i < elements; i += kLine) V::Prefetch(p + i);
   }
 
   /// Scores of R rows from `row` on against keys [D][64], to weights[row][offset ...]. `next`: as
   /// many bytes that are read soon.
-  template <int R, typename Element>
-  static void ScoreRows(const AttentionTile& tile, int32_t row, const Element* keys, int32_t offset,
-                        const void* next) {
+  template <int R>
+  static void ScoreRows(const AttentionTile& tile, int32_t row, const uint16_t* keys,
+                        int32_t offset, const uint16_t* next) {
     F32 score[R][kVectors];
     Unroll<R>([&](auto r) __attribute__((always_inline)) {
       Unroll<kVectors>([&](auto i)
@@ -72,10 +70,10 @@ struct PagedAttention {
     });
     const float* q = tile.scratch.queries + int64_t{row} * tile.head_size;
     for (int32_t d = 0; d < tile.head_size; ++d) {
-      Prefetch(static_cast<const Element*>(next) + d * kPageTokens, kPageTokens);
+      Prefetch(next + d * kPageTokens, kPageTokens);
       F32 key[kVectors];
       Unroll<kVectors>([&](auto i) __attribute__((always_inline)) {
-        key[i.value] = LoadElement(keys + d * kPageTokens + 16 * i.value);
+        key[i.value] = V::LoadHalf(keys + d * kPageTokens + 16 * i.value);
       });
       Unroll<R>([&](auto r) __attribute__((always_inline)) {
         const F32 query = V::Set(q[r.value * tile.head_size + d]);
@@ -92,9 +90,8 @@ struct PagedAttention {
     });
   }
 
-  template <typename Element>
-  static void FloatScores(const AttentionTile& tile, const Element* keys, int32_t offset,
-                          const void* next) {
+  static void HalfScores(const AttentionTile& tile, const uint16_t* keys, int32_t offset,
+                         const uint16_t* next) {
     for (int32_t row = 0; row < tile.rows; row += V::kScoreRows) {
       WithCount<V::kScoreRows>(tile.rows - row, [&](auto count) {
         ScoreRows<decltype(count)::value>(tile, row, keys, offset, row == 0 ? next : keys);
@@ -119,8 +116,8 @@ struct PagedAttention {
       const int32_t offset = page * kPageTokens;
       switch (block.codec) {
         case KvCodec::kHalf:
-          FloatScores(tile, reinterpret_cast<const uint16_t*>(block.bytes), offset,
-                      page + 1 < pages ? blocks[page + 1].key.bytes : blocks[0].value.bytes);
+          HalfScores(tile, Halves(block), offset,
+                     Halves(page + 1 < pages ? blocks[page + 1].key : blocks[0].value));
           break;
         case KvCodec::kInt8:
           Int8::Scores(tile, block.bytes, offset);
@@ -130,9 +127,7 @@ struct PagedAttention {
           break;
         case KvCodec::kMinMax:
         case KvCodec::kFitted:
-          KvDecode<V>::Scalar(tile.key->item, KvTensor::kKey, tile.head_size, block.bytes,
-                              tile.scratch.block);
-          FloatScores(tile, tile.scratch.block, offset, tile.scratch.block);
+          ScalarAttention<V>::Scores(tile, block.bytes, offset);
           break;
       }
     }
@@ -192,10 +187,10 @@ struct PagedAttention {
 
   /// Adds a page's values [64][D] to channels [channel, channel + 16 N) of R rows' states, or to 8
   /// channels. `area`: where the sums are in a state.
-  template <int R, int N, bool kEight, typename Element>
+  template <int R, int N, bool kEight>
   static void ValueRows(const AttentionTile& tile, const int32_t* visible, int32_t row,
-                        int32_t channel, const Element* values, int32_t offset, int64_t area,
-                        const void* next, float* states) {
+                        int32_t channel, const uint16_t* values, int32_t offset, int64_t area,
+                        const uint16_t* next, float* states) {
     const int64_t stride = tile.state_floats;
     float* sums = states + row * stride + area + channel;
     const float* weights = tile.scratch.weights + int64_t{row} * kGroupTokens + offset;
@@ -209,13 +204,13 @@ struct PagedAttention {
       });
     });
     const auto load = [&](int32_t t, F32(&value)[N]) __attribute__((always_inline)) {
-      const Element* p = values + int64_t{t} * tile.head_size + channel;
+      const uint16_t* p = values + int64_t{t} * tile.head_size + channel;
       Unroll<N>([&](auto i) __attribute__((always_inline)) {
-        value[i.value] = kEight ? LoadEight(p) : LoadElement(p + 16 * i.value);
+        value[i.value] = kEight ? V::LoadHalfFirst(p, 8) : V::LoadHalf(p + 16 * i.value);
       });
     };
     for (int32_t t = 0; t < common; ++t) {
-      Prefetch(static_cast<const Element*>(next) + int64_t{t} * tile.head_size + channel, 16 * N);
+      Prefetch(next + int64_t{t} * tile.head_size + channel, 16 * N);
       F32 value[N];
       load(t, value);
       Unroll<R>([&](auto r) __attribute__((always_inline)) {
@@ -240,13 +235,12 @@ struct PagedAttention {
     });
   }
 
-  template <typename Element>
-  static void FloatValues(const AttentionTile& tile, const int32_t* visible, const Element* values,
-                          int32_t offset, int64_t area, const void* next, float* states) {
+  static void HalfValues(const AttentionTile& tile, const int32_t* visible, const uint16_t* values,
+                         int32_t offset, int64_t area, const uint16_t* next, float* states) {
     for (int32_t row = 0; row < tile.rows; row += V::kValueRows) {
       WithCount<V::kValueRows>(tile.rows - row, [&](auto count) {
         constexpr int kRows = decltype(count)::value;
-        const void* soon = row == 0 ? next : values;
+        const uint16_t* soon = row == 0 ? next : values;
         int32_t channel = 0;
         for (; channel + 64 <= tile.head_size; channel += 64) {
           ValueRows<kRows, 4, false>(tile, visible, row, channel, values, offset, area, soon,
@@ -277,9 +271,8 @@ struct PagedAttention {
       }
       switch (block.codec) {
         case KvCodec::kHalf:
-          FloatValues(tile, visible, reinterpret_cast<const uint16_t*>(block.bytes), offset,
-                      kStateValue, page + 1 < pages ? blocks[page + 1].value.bytes : block.bytes,
-                      states);
+          HalfValues(tile, visible, Halves(block), offset, kStateValue,
+                     Halves(page + 1 < pages ? blocks[page + 1].value : block), states);
           break;
         case KvCodec::kInt8:
           Int8::Values(tile, block.bytes, offset, visible, kStateValue, states);
@@ -290,10 +283,8 @@ struct PagedAttention {
           break;
         case KvCodec::kMinMax:
         case KvCodec::kFitted:
-          KvDecode<V>::Scalar(tile.value->item, KvTensor::kValue, tile.head_size, block.bytes,
-                              tile.scratch.block);
-          FloatValues(tile, visible, tile.scratch.block, offset,
-                      tile.rotated ? rotated_area : kStateValue, tile.scratch.block, states);
+          ScalarAttention<V>::Values(tile, block.bytes, offset,
+                                     tile.rotated ? rotated_area : kStateValue, states);
           break;
       }
     }

@@ -38,8 +38,7 @@ struct Int8Attention {
         const I32 whole = V::ToInt(V::Mul(x, inverse));
         const I32 high = V::template ShiftRightInt<7>(V::AddInt(whole, V::SetInt(64)));
         const I32 low = V::SubInt(whole, V::template ShiftLeftInt<7>(high));
-        V::StoreInt8(query.high + d, high);
-        V::StoreInt8(query.low + d, low);
+        Elementwise<V>::StoreSigned(whole, query.high + d, query.low + d);
         sums[0] = V::AddInt(sums[0], high);
         sums[1] = V::AddInt(sums[1], low);
       }

@@ -62,6 +62,18 @@ struct IntQuery {
   float unit;
 };
 
+/// Levels of a kMinMax or kFitted block: rows times groups of elements.
+inline constexpr int kMaxScalarLevels = kPageTokens * kMaxHeadSize / kMinMaxGroup;
+
+/// What an attention row multiplies the codes of a scalar block with: unit * (128 * high + low) by
+/// group and row of the block, and `bias` by group on top.
+struct ScalarFactors {
+  int8_t high[kMaxScalarLevels];
+  int8_t low[kMaxScalarLevels];
+  float bias[kMaxHeadSize / kMinMaxGroup];
+  float unit;
+};
+
 /// What a query scores with each entry of each plane: scale * entry, and `bias` for all.
 struct KeyTable {
   int8_t entries[kMaxPlanes * 16];
@@ -76,7 +88,6 @@ struct AttentionScratch {
   KeyTable* key_tables;    // [kAttentionRows] for kPlanes keys of a frame
   float* weights;          // [kAttentionRows][kGroupTokens] scores, then weights
   uint8_t* fixed_weights;  // [kAttentionRows][2][kGroupTokens] high and low seven bits
-  float* block;            // decoded kMinMax and kFitted: keys [D][64] or values [64][D]
 };
 
 /// Rows [first_row, first_row + rows) of one sequence and one KV head: row i is query head

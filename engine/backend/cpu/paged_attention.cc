@@ -23,11 +23,10 @@ constexpr int64_t kIntQueries = int64_t{kAttentionRows} * sizeof(IntQuery);
 constexpr int64_t kKeyTables = int64_t{kAttentionRows} * sizeof(KeyTable);
 constexpr int64_t kWeights = int64_t{kAttentionRows} * kGroupTokens * kFloatBytes;
 constexpr int64_t kFixedWeights = int64_t{kAttentionRows} * 2 * kGroupTokens;
-constexpr int64_t kBlock = int64_t{kPageTokens} * kMaxHeadSize * kFloatBytes;
 constexpr int64_t kStates =
     kAttentionRows * (int64_t{kStateValue} + 2 * kMaxHeadSize) * kFloatBytes;
 constexpr int64_t kScratch =
-    kQueries + kIntQueries + kKeyTables + kWeights + kFixedWeights + kBlock + 2 * kStates;
+    kQueries + kIntQueries + kKeyTables + kWeights + kFixedWeights + 2 * kStates;
 static_assert(kIntQueries % 64 == 0 && kKeyTables % 64 == 0 && kStates % 64 == 0);
 
 constexpr int32_t CeilDivide(int32_t a, int32_t b) {
@@ -59,7 +58,6 @@ AttentionScratch AttentionRunner::ThreadScratch(int thread) const {
   scratch.key_tables = reinterpret_cast<KeyTable*>(take(kKeyTables));
   scratch.weights = reinterpret_cast<float*>(take(kWeights));
   scratch.fixed_weights = reinterpret_cast<uint8_t*>(take(kFixedWeights));
-  scratch.block = reinterpret_cast<float*>(take(kBlock));
   return scratch;
 }
 

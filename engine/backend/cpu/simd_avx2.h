@@ -219,6 +219,21 @@ struct Avx2Simd {
     __builtin_memcpy(&four, p, sizeof(four));
     return SetInt(four);
   }
+  static U8 InterleaveFour(const uint8_t* p, int64_t stride) {
+    const __m128i row[4] = {Load128(p), Load128(p + stride), Load128(p + 2 * stride),
+                            Load128(p + 3 * stride)};
+    const __m128i low01 = _mm_unpacklo_epi8(row[0], row[1]);
+    const __m128i high01 = _mm_unpackhi_epi8(row[0], row[1]);
+    const __m128i low23 = _mm_unpacklo_epi8(row[2], row[3]);
+    const __m128i high23 = _mm_unpackhi_epi8(row[2], row[3]);
+    return {
+        _mm256_set_m128i(_mm_unpackhi_epi16(low01, low23), _mm_unpacklo_epi16(low01, low23)),
+        _mm256_set_m128i(_mm_unpackhi_epi16(high01, high23), _mm_unpacklo_epi16(high01, high23))};
+  }
+  static U8 KeepFirstFours(U8 a, int n, U8 b) {
+    return {_mm256_blendv_epi8(b.low, a.low, First(n)),
+            _mm256_blendv_epi8(b.high, a.high, First(n - 8))};
+  }
   static U8 LookupBytes(const int8_t* table, U8 index) {
     const __m256i entries = _mm256_broadcastsi128_si256(Load128(table));
     return {_mm256_shuffle_epi8(entries, index.low), _mm256_shuffle_epi8(entries, index.high)};

@@ -131,6 +131,21 @@ struct Avx512Simd {
     __builtin_memcpy(&four, p, sizeof(four));
     return _mm512_set1_epi32(four);
   }
+  static U8 InterleaveFour(const uint8_t* p, int64_t stride) {
+    const auto load = [&](int r) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + r * stride));
+    };
+    const __m128i low01 = _mm_unpacklo_epi8(load(0), load(1));
+    const __m128i high01 = _mm_unpackhi_epi8(load(0), load(1));
+    const __m128i low23 = _mm_unpacklo_epi8(load(2), load(3));
+    const __m128i high23 = _mm_unpackhi_epi8(load(2), load(3));
+    const __m256i low =
+        _mm256_set_m128i(_mm_unpackhi_epi16(low01, low23), _mm_unpacklo_epi16(low01, low23));
+    const __m256i high =
+        _mm256_set_m128i(_mm_unpackhi_epi16(high01, high23), _mm_unpacklo_epi16(high01, high23));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  }
+  static U8 KeepFirstFours(U8 a, int n, U8 b) { return _mm512_mask_mov_epi32(b, First(n), a); }
   static U8 LookupBytes(const int8_t* table, U8 index) {
     const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), index);

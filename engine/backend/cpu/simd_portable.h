@@ -236,6 +236,14 @@ struct PortableSimd {
     std::memcpy(four, p, sizeof(four));
     return MapCodes([&](int i) { return four[i % 4]; });
   }
+  /// Bytes 4n + r = p[r * stride + n], n < 16, r < 4.
+  static U8 InterleaveFour(const uint8_t* p, int64_t stride) {
+    return MapCodes([&](int i) { return p[i % 4 * stride + i / 4]; });
+  }
+  /// The first 4n bytes of a, the others of b; n in [0, 16].
+  static U8 KeepFirstFours(const U8& a, int n, const U8& b) {
+    return MapCodes([&](int i) { return i < 4 * n ? a.byte[i] : b.byte[i]; });
+  }
   /// table[index.byte[i]], indices in [0, 16).
   static U8 LookupBytes(const int8_t* table, const U8& index) {
     return MapCodes([&](int i) { return table[index.byte[i]]; });
