@@ -33,7 +33,7 @@ struct PlaneAttention {
   }
 
   /// Asks for a block that is read soon, if it is one.
-  static void Prefetch(const KvItem& item, const KvBlock& block) {
+  [[gnu::always_inline]] static void Prefetch(const KvItem& item, const KvBlock& block) {
     if (block.codec != KvCodec::kPlanes) return;
     const int32_t planes = PlanesOf(item, block);
     for (int32_t p = 0; p < planes; p += 2) V::Prefetch(PlanePair(item, block, p));

@@ -84,7 +84,8 @@ struct PortableSimd {
       index.lane[lane] = i;
     }
   }
-  static void Prefetch(const void* p) { __builtin_prefetch(p); }
+  /// always_inline: g++ takes a function that only prefetches for one without effect.
+  [[gnu::always_inline]] static void Prefetch(const void* p) { __builtin_prefetch(p); }
   static F32 KeepFirst(F32 a, int n, F32 other) {
     return Map([&](int i) { return i < n ? a.lane[i] : other.lane[i]; });
   }
