@@ -7,12 +7,17 @@ namespace asymserve {
 KvLayout::KvLayout(const KvShape& shape, const KvScheme& scheme) : shape_(shape), scheme_(scheme) {
   const KvItem near = {.codec = scheme.near};
   int64_t sealed_bytes = 0;
+  for (std::vector<int64_t>& offsets : offsets_) {
+    offsets.resize(size_t{2} * static_cast<size_t>(shape.layers) *
+                   static_cast<size_t>(shape.kv_heads));
+  }
   for (int32_t layer = 0; layer < shape.layers; ++layer) {
-    for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
-      for (int32_t head = 0; head < shape.kv_heads; ++head) {
+    for (int32_t head = 0; head < shape.kv_heads; ++head) {
+      for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
         const auto add = [&](KvRecord record, int64_t bytes) {
-          offsets_[static_cast<size_t>(record)].push_back(bytes_[static_cast<size_t>(record)]);
-          bytes_[static_cast<size_t>(record)] += PadKvBlock(bytes);
+          const auto kind = static_cast<size_t>(record);
+          offsets_[kind][Index(layer, tensor, head)] = bytes_[kind];
+          bytes_[kind] += PadKvBlock(bytes);
         };
         add(KvRecord::kNear, KvBlockBytes(near, tensor, shape.head_size, 0));
         if (!scheme.seals()) continue;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -24,12 +25,15 @@ class AttentionRunner {
                       TensorView out, TensorView qkv);
 
  private:
-  /// Up to kAttentionRows rows (token, query head) of one sequence and one KV head.
+  /// Up to kAttentionRows rows (token, query head) of one sequence: the same rows for one or more
+  /// KV heads, which take turns in every group of pages, so that a page's bytes are read in their
+  /// order.
   struct Task {
-    AttentionTile tile;
+    std::array<AttentionTile, kAttentionRows> tiles;  // one a KV head
+    int32_t heads;
+    int32_t first_head;
     const KvPage* pages;  // the sequence's page table
     int32_t page_count;   // that any of the rows sees
-    int32_t kv_head;
   };
   /// What Attend was asked for.
   struct Request {
@@ -41,6 +45,14 @@ class AttentionRunner {
 
     int32_t group() const { return shape.heads / shape.kv_heads; }
   };
+  /// How the work of a step is dealt out.
+  struct Deal {
+    int32_t tiles;           // of rows
+    int32_t heads_per_task;  // KV heads
+    int32_t tasks_per_tile;
+
+    int32_t tasks() const { return tiles * tasks_per_tile; }
+  };
   struct States {
     float* first;
     float* later;
@@ -48,17 +60,25 @@ class AttentionRunner {
 
   absl::Status Check(const KvStep& step, int32_t layer, const AttentionShape& shape, TensorView out,
                      TensorView qkv) const;
-  /// Fills tile_offset_; returns how many tiles there are.
-  int32_t PlanTiles(const Request& request);
-  /// Tile `index` / G for KV head `index` % G.
-  Task MakeTask(const Request& request, int32_t index, int thread) const;
-  AttentionScratch ThreadScratch(int thread) const;
+  /// Fills tile_offset_.
+  void PlanTiles(const Request& request);
+  /// As many heads a task as rows fit its scratch, but `chunks` chunks of work if there are.
+  Deal DealOut(const Request& request, int32_t rows, int32_t groups, int32_t chunks) const;
+  Task MakeTask(const Request& request, const Deal& deal, int32_t index, int thread) const;
+  AttentionTile MakeTile(const Request& request, int32_t sequence, int32_t first_row,
+                         int32_t kv_head, const AttentionScratch& scratch) const;
+  /// Scratch for rows from `first_row` of the thread's on.
+  AttentionScratch ThreadScratch(int thread, int32_t first_row) const;
   States ThreadStates(int thread) const;
+  /// states: [heads][kRows of the task][floats], by head.
   void Scan(const Request& request, const Task& task, int32_t first_page, float* states) const;
+  void Merge(const Task& task, int32_t first_page, float* states, const float* later) const;
+  void Finish(const Task& task, float* states) const;
+  void Load(const Task& task) const;
   void AttendWhole(const Request& request, const Task& task, int thread) const;
   /// Deals page groups of long sequences to several threads; false when the partial states do not
   /// fit, with nothing done.
-  bool AttendSplit(const Request& request, int32_t tasks, int32_t max_pages);
+  bool AttendSplit(const Request& request, const Deal& deal, int32_t groups);
 
   const Kernels& kernels_;
   ThreadPool& pool_;
