@@ -71,6 +71,7 @@ void CallRecord::End(const grpc::Status& status) {
        {"prompt_tokens", prompt_tokens_},
        {"cached_tokens", cached_tokens_},
        {"generated_tokens", generated_tokens_},
+       {"kv", precision_ == KvPrecision::kExact ? "exact" : "scheme"},
        {"queue_s", timings_.queue},
        {"prefill_s", timings_.prefill},
        {"first_token_s", timings_.first_token},

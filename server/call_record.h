@@ -25,6 +25,7 @@ class CallRecord {
   ~CallRecord();
 
   void SetRequest(RequestId id) { request_ = static_cast<uint64_t>(id); }
+  void SetPrecision(KvPrecision precision) { precision_ = precision; }
   /// Adds one sequence's end to what the line will say.
   void AddFinal(const Delta& delta);
   /// Counts and logs. Called once, before the status goes to the client.
@@ -36,6 +37,7 @@ class CallRecord {
   const std::string peer_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   uint64_t request_ = 0;
+  KvPrecision precision_ = KvPrecision::kScheme;
   FinishReason finish_ = FinishReason::kNone;  // of the first sequence that ended
   int32_t prompt_tokens_ = 0, cached_tokens_ = 0, generated_tokens_ = 0;
   Timings timings_;  // of the sequence that ended last

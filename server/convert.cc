@@ -46,6 +46,19 @@ StopParams ToStop(const v1::Stop& proto) {
   return stop;
 }
 
+absl::StatusOr<KvPrecision> ToKvPrecision(v1::KvPrecision precision) {
+  switch (precision) {
+    case v1::KV_PRECISION_UNSPECIFIED:
+      return KvPrecision::kScheme;
+    case v1::KV_PRECISION_EXACT:
+      return KvPrecision::kExact;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("kv_precision: ", static_cast<int>(precision),
+                       " is unknown; 0 is the server's scheme, 1 is EXACT"));
+  }
+}
+
 /// The fields that GenerateRequest and ChatRequest share.
 template <typename Proto>
 absl::StatusOr<DecodedRequest> FromCommonFields(const Proto& proto, std::vector<int32_t> prompt,
@@ -72,6 +85,7 @@ absl::StatusOr<DecodedRequest> FromCommonFields(const Proto& proto, std::vector<
   if (proto.has_logprobs()) request.logprobs = proto.logprobs();
   if (proto.has_skip_special_tokens()) request.skip_special_tokens = proto.skip_special_tokens();
   request.priority = proto.priority();
+  ASYMSERVE_ASSIGN_OR_RETURN(request.kv_precision, ToKvPrecision(proto.kv_precision()));
   decoded.format.logprobs = request.logprobs >= 0;
   decoded.format.tokens = proto.return_token_ids() || decoded.format.logprobs;
   decoded.format.stop_strings = request.stop.strings;

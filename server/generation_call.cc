@@ -34,6 +34,7 @@ void GenerationCall::Start(GenerateRequest request) {
   {
     std::lock_guard lock(mutex_);
     sequences_left_ = sequences;  // deltas may come before Submit returns
+    record_->SetPrecision(request.kv_precision);
   }
   if (has_deadline()) request.deadline = ToSteady(deadline_);
   const absl::StatusOr<RequestId> id = engine_.Submit(std::move(request), shared_from_this());

@@ -134,7 +134,8 @@ class Backend {
   /// Applies QkvParams to qkv [T, (H + 2G) * D] in place.
   virtual absl::Status PrepareQkv(TensorView qkv, const QkvParams& params,
                                   std::span<const int32_t> positions) = 0;
-  /// Stores k and v of qkv into the near records of their positions' pages. A value that does not
+  /// Stores k and v of qkv into the near records of their positions' pages, in 16 bit where a page
+  /// is exact (the pages of a sequence are all exact or none is). A value that does not
   /// fit the stored format is stored as NaN, so that it reaches the sequence's own logits and fails
   /// that request.
   virtual absl::Status KvWrite(const KvStep& step, int32_t layer, TensorView qkv) = 0;

@@ -8,7 +8,7 @@
 // The bytes of one block: the 64 tokens of one (layer, tensor, KV head) of a page. P = 64 tokens, D
 // channels, b bits; all numbers little-endian. One definition for backends, kernels and tests.
 //
-//   kHalf    keys   fp16 [D][P]           values fp16 [P][D]
+//   kHalf    keys   fp16 [D][P]           values fp16 [P][D]; also those of exact pages
 //   kInt8    keys   u8 [D/4][P][4] = 128 + code, fp16 scale [P]
 //            values s8 [P/4][D][4] = code,       fp16 scale [P]      x' = scale * code, |code| <=
 //            127

@@ -1,5 +1,6 @@
 #include "engine/kv/layout.h"
 
+#include "engine/base/check.h"
 #include "engine/kv/page_tier.h"
 
 namespace asymserve {
@@ -33,6 +34,9 @@ KvLayout::KvLayout(const KvShape& shape, const KvScheme& scheme) : shape_(shape)
     }
   }
   if (scheme.fresh_pages == 0) bytes_[static_cast<size_t>(KvRecord::kRefinement)] = 0;
+  exact_block_bytes_ = KvBlockBytes({.codec = KvCodec::kHalf}, KvTensor::kKey, shape.head_size, 0);
+  ASYMSERVE_CHECK(scheme.near == KvCodec::kHalf ||
+                  ExactOffset(shape.layers, 0) <= record_bytes(KvRecord::kNear));
   const double elements =
       2.0 * shape.layers * shape.kv_heads * shape.head_size * scheme.page_tokens;
   const int64_t whole = scheme.seals() ? sealed_bytes : record_bytes(KvRecord::kNear);

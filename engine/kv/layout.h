@@ -15,6 +15,12 @@ namespace asymserve {
 ///   near        every item in the scheme's near format
 ///   base        every item sealed; kPlanes: its base planes
 ///   refinement  kPlanes: the planes from base to fresh; other items have none
+///
+/// A page of a kExact sequence is 16 bit whatever the scheme, and never sealed. Where near is kHalf
+/// it is one near record. Where near is kInt8 it takes two near-sized records, one for its keys and
+/// one for its values: each a kHalf block, 2 * 64 * D bytes, of every (layer, KV head) in that
+/// order from the record's start on. They fit, for a near record holds two blocks of 64 D + 128
+/// bytes for each of these; what is left of the record is not used.
 enum class KvRecord : uint8_t { kNear, kBase, kRefinement };
 
 /// Where the blocks of a model's records are.
@@ -29,6 +35,10 @@ class KvLayout {
   /// Byte offset of a block in its record.
   int64_t Offset(KvRecord record, int32_t layer, KvTensor tensor, int32_t head) const {
     return offsets_[static_cast<size_t>(record)][Index(layer, tensor, head)];
+  }
+  /// Byte offset of a block in either record of an exact page that takes two.
+  int64_t ExactOffset(int32_t layer, int32_t head) const {
+    return (int64_t{layer} * shape_.kv_heads + head) * exact_block_bytes_;
   }
 
   /// Bits per element of sealed, aged pages, without the padding of blocks.
@@ -46,6 +56,7 @@ class KvLayout {
   KvScheme scheme_;
   int64_t bytes_[3] = {};
   std::vector<int64_t> offsets_[3];
+  int64_t exact_block_bytes_ = 0;
   double sealed_bits_ = 0;
 };
 

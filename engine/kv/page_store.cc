@@ -17,13 +17,18 @@ int32_t CeilDivide(int64_t a, int64_t b) {
 
 PageStore::PageStore(const KvScheme& scheme, const ArenaCut& arena)
     : scheme_(scheme), arena_(arena), pool_(arena) {
+  pages_total_ = PagesThatFit(KvPrecision::kScheme);
+  exact_pages_total_ = PagesThatFit(KvPrecision::kExact);
+}
+
+int32_t PageStore::PagesThatFit(KvPrecision precision) const {
   int64_t fits = 0;
-  int64_t too_many = int64_t{arena.records(KvRecord::kBase)} + arena.records(KvRecord::kNear) + 1;
-  while (fits + 1 < too_many) {  // in pages
+  int64_t too_many = int64_t{arena_.records(KvRecord::kBase)} + arena_.records(KvRecord::kNear) + 1;
+  while (fits + 1 < too_many) {
     const int64_t middle = (fits + too_many) / 2;
-    (FitsAlone(PeakDemand(middle * scheme.page_tokens)) ? fits : too_many) = middle;
+    (FitsAlone(PeakDemand(middle * scheme_.page_tokens, precision)) ? fits : too_many) = middle;
   }
-  pages_total_ = static_cast<int32_t>(fits);
+  return static_cast<int32_t>(fits);
 }
 
 /// Records of a sequence of `pages` pages of which `complete` count as complete, by arithmetic.
@@ -45,10 +50,14 @@ KvDemand PageStore::DemandAt(int32_t pages, int32_t complete) const {
   return demand;
 }
 
-KvDemand PageStore::PeakDemand(int64_t tokens) const {
+KvDemand PageStore::PeakDemand(int64_t tokens, KvPrecision precision) const {
   const int32_t pages = CeilDivide(tokens, scheme_.page_tokens);
   const int32_t chunk_pages = CeilDivide(scheme_.chunk_tokens, scheme_.page_tokens);
   KvDemand peak;
+  if (precision == KvPrecision::kExact) {
+    peak.records[0] = pages * scheme_.near_records(precision);
+    return peak;
+  }
   const auto include = [&](int32_t held, int32_t complete) {
     const KvDemand demand = DemandAt(held, complete);
     for (size_t k = 0; k < peak.records.size(); ++k) {
@@ -89,12 +98,12 @@ bool PageStore::FitsNow(const KvDemand& demand) const {
 
 /// What Prepare would take from the store. Counts no record that it would itself give up first
 /// for another kind.
-KvDemand PageStore::Missing(const std::vector<KvPage>& pages, int32_t count,
-                            int32_t complete) const {
+KvDemand PageStore::Missing(const std::vector<KvPage>& pages, int32_t count, int32_t complete,
+                            KvPrecision precision) const {
   KvDemand missing;
   const auto held = static_cast<int32_t>(pages.size());
-  missing.records[0] = std::max(0, count - held);
-  for (int32_t i = 0; scheme_.seals() && i < held; ++i) {
+  missing.records[0] = std::max(0, count - held) * scheme_.near_records(precision);
+  for (int32_t i = 0; scheme_.seals(precision) && i < held; ++i) {
     const KvPage& page = pages[static_cast<size_t>(i)];
     const KvTier key = TierOf(scheme_, KvTensor::kKey, i, complete);
     const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete);
@@ -111,16 +120,18 @@ KvDemand PageStore::Missing(const std::vector<KvPage>& pages, int32_t count,
 }
 
 bool PageStore::Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t complete,
-                        std::vector<KvSealOp>& seals) {
+                        std::vector<KvSealOp>& seals, KvPrecision precision) {
   const int32_t count = CeilDivide(tokens, scheme_.page_tokens);
-  if (!FitsNow(Missing(pages, count, complete))) return false;
-  if (scheme_.seals()) {
+  if (!FitsNow(Missing(pages, count, complete, precision))) return false;
+  if (scheme_.seals(precision)) {
     for (size_t i = 0; i < pages.size(); ++i) {
       Advance(pages[i], static_cast<int32_t>(i), complete, seals);
     }
   }
   for (auto i = static_cast<int32_t>(pages.size()); i < count; ++i) {
-    pages.push_back({.near = Take(KvRecord::kNear)});
+    KvPage page = {.near = Take(KvRecord::kNear), .exact = precision == KvPrecision::kExact};
+    if (scheme_.near_records(precision) == 2) page.exact_values = Take(KvRecord::kNear);
+    pages.push_back(page);
     ++pages_used_;
   }
   return true;
@@ -173,6 +184,7 @@ void PageStore::Release(std::vector<KvPage>& pages) {
     if (page.near != kNoPage) pool_.Release(KvRecord::kNear, page.near);
     if (page.base != kNoPage) pool_.Release(KvRecord::kBase, page.base);
     if (page.refinement != kNoPage) pool_.Release(KvRecord::kRefinement, page.refinement);
+    if (page.exact_values != kNoPage) pool_.Release(KvRecord::kNear, page.exact_values);
   }
   pages_used_ -= static_cast<int32_t>(pages.size());
   pages.clear();

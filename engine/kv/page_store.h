@@ -33,20 +33,25 @@ class PageStore {
   PageStore(const KvScheme& scheme, const ArenaCut& arena);
 
   /// The most records that a sequence holds at once on its way to `tokens` stored tokens.
-  KvDemand PeakDemand(int64_t tokens) const;
+  KvDemand PeakDemand(int64_t tokens, KvPrecision precision = KvPrecision::kScheme) const;
   /// Whether a sequence alone in the arena always finds what it needs.
   bool FitsAlone(const KvDemand& demand) const;
   /// Whether records for `demand` can be had now.
   bool FitsNow(const KvDemand& demand) const;
   /// The most tokens of one sequence that fit the arena alone.
-  int64_t MaxTokens() const { return int64_t{pages_total_} * scheme_.page_tokens; }
+  int64_t MaxTokens(KvPrecision precision = KvPrecision::kScheme) const {
+    const int32_t pages = precision == KvPrecision::kExact ? exact_pages_total_ : pages_total_;
+    return int64_t{pages} * scheme_.page_tokens;
+  }
 
   /// Makes the page table ready for a step that stores tokens up to `tokens` and reads complete
   /// pages as TierOf says for `complete`: seals what leaves the window, ages what is no longer
-  /// fresh, and gives every page near enough to be written a record. False, and nothing done, when
-  /// records are missing.
+  /// fresh, and gives every page near enough to be written a record. Nothing is sealed for kExact,
+  /// whose pages are `exact`; a sequence keeps its precision. False, and nothing done, when records
+  /// are missing.
   [[nodiscard]] bool Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t complete,
-                             std::vector<KvSealOp>& seals);
+                             std::vector<KvSealOp>& seals,
+                             KvPrecision precision = KvPrecision::kScheme);
   /// Gives up all records of a sequence that no plan uses any more.
   void Release(std::vector<KvPage>& pages);
   /// To be called once the operations of this plan are all known.
@@ -57,7 +62,7 @@ class PageStore {
   int32_t used(KvRecord kind) const { return pool_.used(kind) - retired(kind); }
   int32_t slabs() const { return pool_.slabs(); }
   int32_t empty_slabs() const { return pool_.empty_slabs(); }
-  /// Pages that one sequence could fill, and pages that sequences hold.
+  /// Pages that one sequence could fill in the scheme's precision, and pages that sequences hold.
   int32_t pages_total() const { return pages_total_; }
   int32_t pages_used() const { return pages_used_; }
 
@@ -66,8 +71,10 @@ class PageStore {
     return static_cast<int32_t>(retired_[static_cast<size_t>(kind)].size());
   }
   bool refines() const { return arena_.per_slab[static_cast<size_t>(KvRecord::kRefinement)] > 0; }
+  int32_t PagesThatFit(KvPrecision precision) const;
   KvDemand DemandAt(int32_t pages, int32_t complete) const;
-  KvDemand Missing(const std::vector<KvPage>& pages, int32_t count, int32_t complete) const;
+  KvDemand Missing(const std::vector<KvPage>& pages, int32_t count, int32_t complete,
+                   KvPrecision precision) const;
   PageId Take(KvRecord kind);
   void Retire(KvRecord kind, PageId& id);
   void Advance(KvPage& page, int32_t index, int32_t complete, std::vector<KvSealOp>& seals);
@@ -77,6 +84,7 @@ class PageStore {
   RecordPool pool_;
   std::array<std::vector<PageId>, 3> retired_;
   int32_t pages_total_ = 0;
+  int32_t exact_pages_total_ = 0;
   int32_t pages_used_ = 0;
 };
 

@@ -19,8 +19,10 @@ struct KvPage {
   PageId near = kNoPage;
   PageId base = kNoPage;
   PageId refinement = kNoPage;
+  PageId exact_values = kNoPage;  // a near-sized record, of exact pages that take two (kv/layout.h)
   KvTier key_tier = KvTier::kNear;
   KvTier value_tier = KvTier::kNear;
+  bool exact = false;  // of a kExact sequence: 16 bit, and near for ever
 
   friend bool operator==(const KvPage&, const KvPage&) = default;
 };

@@ -44,6 +44,12 @@ struct KvItem {
   friend bool operator==(const KvItem&, const KvItem&) = default;
 };
 
+/// What a sequence asked for.
+enum class KvPrecision : uint8_t {
+  kScheme,  // as the scheme says
+  kExact,   // 16 bit throughout, never sealed
+};
+
 /// Which complete pages of a tensor are still near: the newest `recent_pages`, and those after the
 /// last multiple of `block_pages`.
 struct KvWindow {
@@ -70,6 +76,12 @@ struct KvScheme {
   std::vector<KvItem> items = {};  // [L][2][G], keys before values; empty: pages are never sealed
 
   bool seals() const { return !items.empty(); }
+  /// Whether pages of sequences of that precision are sealed.
+  bool seals(KvPrecision precision) const { return seals() && precision == KvPrecision::kScheme; }
+  /// Near-sized records of a page that is not sealed (kv/layout.h).
+  int32_t near_records(KvPrecision precision) const {
+    return precision == KvPrecision::kExact && near == KvCodec::kInt8 ? 2 : 1;
+  }
   const KvItem& item(const KvShape& shape, int32_t layer, KvTensor tensor, int32_t head) const {
     return items[static_cast<size_t>((2 * layer + static_cast<int32_t>(tensor)) * shape.kv_heads +
                                      head)];

@@ -56,6 +56,8 @@ class Engine::Impl {
   Impl(Model& model, const Tokenizer& tokenizer, const EngineOptions& options)
       : options_(Resolve(options, model)),
         max_stored_tokens_(PageStore(options_.scheme, options_.arena).MaxTokens()),
+        max_exact_tokens_(
+            PageStore(options_.scheme, options_.arena).MaxTokens(KvPrecision::kExact)),
         limits_{std::min(model.vocabulary(), tokenizer.vocabulary()), options_.max_context_tokens},
         delivery_([this](RequestId id) { Cancel(id); }),
         loop_(model, tokenizer, ToSchedulerOptions(options_), delivery_, metrics_, waiting_),
@@ -141,6 +143,7 @@ class Engine::Impl {
 
   const EngineOptions options_;
   const int64_t max_stored_tokens_;  // of one sequence, for the KV cache
+  const int64_t max_exact_tokens_;   // of one kExact sequence
   const RequestLimits limits_;
   EngineMetrics metrics_;
   std::atomic<int32_t> waiting_{0};
@@ -167,15 +170,22 @@ class Engine::Impl {
 absl::StatusOr<int32_t> Engine::Impl::ResolveMaxNewTokens(const GenerateRequest& request) const {
   // The last token is never stored: a sequence of p + n tokens stores p + n - 1.
   const int64_t prompt = static_cast<int64_t>(request.prompt.size());
-  const int64_t stored = max_stored_tokens_;
+  const bool exact = request.kv_precision == KvPrecision::kExact;
+  const int64_t stored = exact ? max_exact_tokens_ : max_stored_tokens_;
   const int64_t room = std::min<int64_t>(limits_.max_context_tokens, stored + 1) - prompt;
   if (request.stop.max_tokens == 0 && room >= 1) return static_cast<int32_t>(room);
   if (request.stop.max_tokens > room || room < 1) {
     const int64_t tokens = prompt + std::max(request.stop.max_tokens, 1) - 1;
     const int64_t page_tokens = options_.scheme.page_tokens;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "stop.max_tokens: prompt and output need ", (tokens + page_tokens - 1) / page_tokens,
-        " pages of KV cache, the pool has ", stored / page_tokens));
+    const int64_t pages = (tokens + page_tokens - 1) / page_tokens;
+    if (exact && tokens <= max_stored_tokens_) {
+      return absl::InvalidArgumentError(absl::StrCat("kv_precision: prompt and output need ", pages,
+                                                     " pages of KV cache in 16 bit, the pool has ",
+                                                     stored / page_tokens, " of those"));
+    }
+    return absl::InvalidArgumentError(absl::StrCat("stop.max_tokens: prompt and output need ",
+                                                   pages, " pages of KV cache, the pool has ",
+                                                   stored / page_tokens));
   }
   return request.stop.max_tokens;
 }

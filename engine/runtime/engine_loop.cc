@@ -47,6 +47,7 @@ void EngineLoop::Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs
     spec.max_new_tokens = request->max_new_tokens;
     spec.priority = request->request.priority;
     spec.arrival = request->submitted;
+    spec.precision = request->request.kv_precision;
     if (request->request.deadline) spec.deadline = ToTimeUs(*request->request.deadline);
     sequences_.emplace(spec.id, std::make_unique<Generation>(spec.id, request, i, tokenizer_));
     const absl::Status added = scheduler_.Add(spec);

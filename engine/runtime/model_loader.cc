@@ -31,14 +31,16 @@ class PhaseTimer {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// An arena for the given memory: no more than the running sequences could ever fill, room for at
-/// least one sequence of the whole context.
+/// An arena for the given memory: no more than the running sequences could ever fill in the
+/// scheme's precision or one of them in kExact; room for at least one sequence of the whole
+/// context.
 absl::StatusOr<ArenaCut> CutArena(const LoadOptions& options, const KvLayout& layout,
                                   const KvScheme& scheme, int32_t context_tokens) {
   const int64_t budget =
       options.kv_memory_bytes > 0 ? options.kv_memory_bytes : AvailableHostMemoryBytes() / 4;
   ArenaCut cut(layout, budget);
-  const KvDemand demand = PageStore(scheme, cut).PeakDemand(context_tokens);
+  const PageStore store(scheme, cut);
+  const KvDemand demand = store.PeakDemand(context_tokens);
   int64_t one = 0;
   int64_t all = 0;
   for (size_t k = 0; k < demand.records.size(); ++k) {
@@ -53,7 +55,10 @@ absl::StatusOr<ArenaCut> CutArena(const LoadOptions& options, const KvLayout& la
         " bytes; one sequence of engine.context_tokens = ", context_tokens, " in the KV scheme '",
         scheme.name, "' needs ", one * cut.slab_bytes, ": raise the memory or lower the context"));
   }
-  cut.slabs = static_cast<int32_t>(std::min<int64_t>(cut.slabs, all));
+  const int64_t near_per_slab = cut.per_slab[static_cast<size_t>(KvRecord::kNear)];
+  const int64_t exact = store.PeakDemand(context_tokens, KvPrecision::kExact).records[0];
+  const int64_t most = std::max(all, (exact + near_per_slab - 1) / near_per_slab);
+  cut.slabs = static_cast<int32_t>(std::min<int64_t>(cut.slabs, most));
   return cut;
 }
 

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 
+#include "engine/kv/scheme.h"
 #include "engine/model/sampling.h"
 
 namespace asymserve {
@@ -31,6 +32,7 @@ struct GenerateRequest {
   int32_t logprobs = -1;  // -1: none, 0: the chosen token, 1 .. 20: also the top ones
   bool skip_special_tokens = true;
   int32_t priority = 0;
+  KvPrecision kv_precision = KvPrecision::kScheme;
   std::optional<std::chrono::steady_clock::time_point> deadline;
 };
 

@@ -39,12 +39,14 @@ absl::Status Scheduler::Add(const SequenceSpec& spec) {
         "max_new_tokens: ", spec.prompt_tokens, " prompt and ", spec.max_new_tokens,
         " new tokens are ", context, ", the context holds ", options_.max_context_tokens));
   }
-  if (context - 1 > store_.MaxTokens()) {
+  const int64_t max_tokens = store_.MaxTokens(spec.precision);
+  if (context - 1 > max_tokens) {
     const int32_t page_tokens = options_.scheme.page_tokens;
+    const bool exact = spec.precision == KvPrecision::kExact;
     return absl::InvalidArgumentError(
         absl::StrCat("max_new_tokens: ", spec.prompt_tokens, " prompt and ", spec.max_new_tokens,
-                     " new tokens need ", PagesFor(context - 1, page_tokens),
-                     " pages, the pool has ", store_.MaxTokens() / page_tokens));
+                     " new tokens need ", PagesFor(context - 1, page_tokens), exact ? " exact" : "",
+                     " pages, the pool has ", max_tokens / page_tokens));
   }
   if (sequences_.contains(spec.id)) {
     return absl::InvalidArgumentError(

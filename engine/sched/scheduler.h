@@ -147,10 +147,13 @@ class Scheduler {
   void Leave(Sequence& sequence);
   void Forget(Sequence& sequence);
   void RecordItems(Draft& draft);
-  int32_t PageGrowth() const;
+  bool Seals(const Sequence& sequence) const {
+    return options_.scheme.seals(sequence.spec.precision);
+  }
+  KvDemand Headroom() const;
   /// Records that admitted sequences are still to take until they have caught up.
   KvDemand Promised() const;
-  bool HasRoomFor(const Sequence& sequence, int32_t growth) const;
+  bool HasRoomFor(const Sequence& sequence, const KvDemand& headroom) const;
 
   void CheckSequence(const Sequence& sequence) const;
   void CheckLists() const;

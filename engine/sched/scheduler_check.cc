@@ -54,9 +54,15 @@ void Scheduler::CheckPages() const {
       for (size_t k = 0; k < records.size(); ++k) {
         if (records[k] != kNoPage) ASYMSERVE_CHECK(held[k].insert(records[k]).second);
       }
+      if (page.exact_values != kNoPage) ASYMSERVE_CHECK(held[0].insert(page.exact_values).second);
+      const KvPrecision precision = sequence->spec.precision;
+      ASYMSERVE_CHECK(page.exact == (precision == KvPrecision::kExact));
+      ASYMSERVE_CHECK((page.exact_values != kNoPage) ==
+                      (options_.scheme.near_records(precision) == 2));
       const bool near = page.key_tier == KvTier::kNear || page.value_tier == KvTier::kNear;
       const bool sealed = page.key_tier != KvTier::kNear || page.value_tier != KvTier::kNear;
       ASYMSERVE_CHECK(near == (page.near != kNoPage) && sealed == (page.base != kNoPage));
+      ASYMSERVE_CHECK(!sealed || options_.scheme.seals(precision));
     }
   }
   for (const KvRecord kind : {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement}) {

@@ -101,8 +101,11 @@ bool Scheduler::Prepare(Sequence& sequence, int32_t count, Draft& draft) {
   const int32_t chunk_start = begin / scheme.chunk_tokens * scheme.chunk_tokens;
   const int32_t complete = (prefill ? chunk_start : begin) / scheme.page_tokens;
   const auto held = static_cast<int64_t>(sequence.pages.size()) * scheme.page_tokens;
-  if (tokens <= held && (!scheme.seals() || complete == sequence.complete)) return true;
-  if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals)) return false;
+  if (tokens <= held && (!Seals(sequence) || complete == sequence.complete)) return true;
+  if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals,
+                      sequence.spec.precision)) {
+    return false;
+  }
   sequence.complete = complete;
   return true;
 }
@@ -179,8 +182,8 @@ void Scheduler::Preempt(size_t index, Draft& draft) {
 
 KvDemand Scheduler::Promised() const {
   KvDemand promised;
-  if (!options_.scheme.seals()) return promised;  // everything was taken at admission
   for (const Sequence* sequence : running_) {
+    if (!Seals(*sequence)) continue;  // it took everything when it was admitted
     const int32_t target = sequence->tokens_at_admission();
     if (sequence->computed + 1 >= target) continue;
     KvDemand demand = store_.PeakDemand(target);
@@ -195,24 +198,21 @@ KvDemand Scheduler::Promised() const {
   return promised;
 }
 
-bool Scheduler::HasRoomFor(const Sequence& sequence, int32_t growth) const {
-  KvDemand demand = store_.PeakDemand(sequence.tokens_at_admission());
+bool Scheduler::HasRoomFor(const Sequence& sequence, const KvDemand& headroom) const {
+  KvDemand demand = store_.PeakDemand(sequence.tokens_at_admission(), sequence.spec.precision);
   demand += Promised();
-  // Room for every running sequence's next token, or one of them would preempt it right away.
-  const int32_t headroom = running_.empty() ? 0 : std::max(options_.watermark_pages, growth);
-  const auto kind = options_.scheme.seals() ? KvRecord::kBase : KvRecord::kNear;
-  demand.records[static_cast<size_t>(kind)] += headroom;
+  if (!running_.empty()) demand += headroom;
   return store_.FitsNow(demand);
 }
 
 void Scheduler::Admit(Draft& draft) {
-  const int32_t growth = PageGrowth();  // who is admitted below has a page to spare
+  const KvDemand headroom = Headroom();  // who is admitted below has a page to spare
   while (!waiting_.empty() && draft.CatchUpBudget(options_.step_tokens) > 0) {
     if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;
     Sequence& sequence = **waiting_.begin();
-    if (!HasRoomFor(sequence, growth)) return;
+    if (!HasRoomFor(sequence, headroom)) return;
     const int32_t count = CatchUpCount(sequence, draft);
-    const int32_t taken = options_.scheme.seals() ? count : sequence.tokens_at_admission();
+    const int32_t taken = Seals(sequence) ? count : sequence.tokens_at_admission();
     if (!Prepare(sequence, taken, draft)) return;
 
     waiting_.erase(waiting_.begin());
@@ -228,12 +228,25 @@ void Scheduler::Admit(Draft& draft) {
   }
 }
 
-/// Pages that the running sequences will ask for in the next plan.
-int32_t Scheduler::PageGrowth() const {
-  return static_cast<int32_t>(
-      std::count_if(running_.begin(), running_.end(), [this](const Sequence* sequence) {
-        return sequence->needs_page(options_.scheme.page_tokens);
-      }));
+/// Room for every running sequence's next token, or one of them would preempt who is admitted right
+/// away: a page for each that will ask for one in the next plan, and no fewer than the watermark.
+/// The new page of a sequence that seals takes the near record of the one that is sealed for it.
+KvDemand Scheduler::Headroom() const {
+  const auto growth = [this](KvPrecision precision) {
+    return options_.scheme.seals(precision) ? KvRecord::kBase : KvRecord::kNear;
+  };
+  KvDemand headroom;
+  int32_t pages = 0;
+  for (const Sequence* sequence : running_) {
+    if (!sequence->needs_page(options_.scheme.page_tokens)) continue;
+    const KvPrecision precision = sequence->spec.precision;
+    headroom.records[static_cast<size_t>(growth(precision))] +=
+        options_.scheme.near_records(precision);
+    ++pages;
+  }
+  headroom.records[static_cast<size_t>(growth(KvPrecision::kScheme))] +=
+      std::max(0, options_.watermark_pages - pages);
+  return headroom;
 }
 
 void Scheduler::Emit(Sequence& sequence, int32_t count, StepItem::Role role, bool sample,

@@ -27,6 +27,7 @@ struct SequenceSpec {
   int32_t priority = 0;           // higher is admitted first; affects admission only
   TimeUs arrival = 0;             // earlier is admitted first
   TimeUs deadline = kNoDeadline;  // expires while waiting, and while running
+  KvPrecision precision = KvPrecision::kScheme;
 };
 
 struct Sequence {

@@ -78,6 +78,7 @@ TEST_F(BadInputTest, EveryBadRequestIsInvalidArgumentThatNamesTheField) {
       {"n: 0", [](auto& r) { r.set_n(0); }},
       {"n: 17", [](auto& r) { r.set_n(17); }},
       {"logprobs: -1", [](auto& r) { r.set_logprobs(-1); }},
+      {"kv_precision: 7", [](auto& r) { r.set_kv_precision(static_cast<v1::KvPrecision>(7)); }},
       {"logprobs: 21", [](auto& r) { r.set_logprobs(21); }},
       {"truncate_prompt_tokens: 0", [](auto& r) { r.set_truncate_prompt_tokens(0); }},
   };

@@ -1,6 +1,10 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
+#include <sstream>
+
+#include "google/protobuf/util/json_util.h"
+
 #include "tests/server/process_fixture.h"
 
 namespace asymserve::testing {
@@ -14,6 +18,18 @@ class ClientTest : public ProcessFixture {
     arguments.insert(arguments.begin(), ASYMSERVE_CLIENT_BINARY);
     arguments.insert(arguments.end(), {"--address", server_->address()});
     return RunProgram(arguments, in);
+  }
+
+  /// What the messages of a --json stream say of tokens, joined.
+  static std::string Tokens(const std::string& out) {
+    std::string tokens;
+    std::istringstream lines(out);
+    for (std::string line; std::getline(lines, line);) {
+      v1::GenerateResponse message;
+      EXPECT_TRUE(google::protobuf::util::JsonStringToMessage(line, &message).ok()) << line;
+      for (const v1::Token& token : message.tokens()) tokens += token.ShortDebugString() + "\n";
+    }
+    return tokens;
   }
 
   std::string UnaryText(const v1::GenerateRequest& request) {
@@ -56,6 +72,27 @@ TEST_F(ClientTest, ChatAnswersOnceOrLineByLine) {
   const Finished turns = Client({"chat", "--max-tokens", "3", "--stats"}, "one\ntwo\n");
   EXPECT_EQ(turns.status, 0) << turns.err;
   EXPECT_EQ(server_->Metrics()["asymserve_requests_total{method=\"Chat\",code=\"OK\"}"], 3);
+}
+
+TEST_F(ClientTest, ExactKvGivesTheTextOfAnExactServerAndIsLogged) {
+  const std::string prompt(150, 'k');
+  const std::vector<std::string> options = {
+      prompt,          "--max-tokens", "200",    "--seed",     "1", "--stats",
+      "--temperature", "0.9",          "--json", "--logprobs", "1", "--ignore-eos"};
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    const Finished result = Client(arguments);
+    EXPECT_EQ(result.status, 0) << result.err;
+    return Tokens(result.out);
+  };
+  ASSERT_NO_FATAL_FAILURE(Start({"kv.scheme=exact"}));
+  const std::string exact = run({"complete"});
+  ASSERT_NO_FATAL_FAILURE(Start({"kv.scheme=int8"}));
+  EXPECT_EQ(run({"complete", "--exact-kv"}), exact);
+  ASSERT_TRUE(server_->WaitForLog(" request "));
+  EXPECT_EQ(server_->LogValue("request", "kv"), "exact");
+  EXPECT_NE(run({"complete"}), exact);
+  EXPECT_TRUE(server_->WaitForLog("kv=scheme"));
 }
 
 TEST_F(ClientTest, HealthAndInfoDescribeTheServer) {

@@ -43,6 +43,7 @@ TEST_F(ConvertTest, AbsentFieldsMeanTheDocumentedDefaults) {
   EXPECT_EQ(request.logprobs, -1);
   EXPECT_FALSE(request.has_seed);
   EXPECT_TRUE(request.skip_special_tokens);
+  EXPECT_EQ(request.kv_precision, KvPrecision::kScheme);
   EXPECT_FALSE(decoded->format.tokens);
 }
 
@@ -86,6 +87,7 @@ TEST_F(ConvertTest, CopiesEveryOption) {
   proto_.set_n(2);
   proto_.set_priority(-4);
   proto_.set_return_token_ids(true);
+  proto_.set_kv_precision(v1::KV_PRECISION_EXACT);
   const auto decoded = FromProto(proto_, model_);
   ASSERT_THAT(decoded, IsOk());
   const GenerateRequest& request = decoded->request;
@@ -107,6 +109,7 @@ TEST_F(ConvertTest, CopiesEveryOption) {
   EXPECT_TRUE(request.stop.ignore_eos);
   EXPECT_EQ(request.n, 2);
   EXPECT_EQ(request.priority, -4);
+  EXPECT_EQ(request.kv_precision, KvPrecision::kExact);
   EXPECT_TRUE(decoded->format.tokens);
   EXPECT_FALSE(decoded->format.logprobs);
 }
@@ -150,7 +153,7 @@ TEST_F(ConvertTest, NumbersThatAreNoneAreRefusedByName) {
   EXPECT_THAT(FromProto(proto_, model_), FailsWith(kInvalid, "logprobs: -1"));
 }
 
-TEST_F(ConvertTest, AChatMessageNeedsARole) {
+TEST_F(ConvertTest, AChatMessageNeedsARoleAndMayAskForExactKv) {
   const auto chat = ChatTemplate::Parse(tokenizer_->spec().chat_template);
   ASSERT_THAT(chat, IsOk());
   model_.chat_template = &*chat;
@@ -158,6 +161,13 @@ TEST_F(ConvertTest, AChatMessageNeedsARole) {
   EXPECT_THAT(FromProto(proto, model_), FailsWith(kInvalid, "messages: is empty"));
   proto.add_messages()->set_role("user");
   EXPECT_THAT(FromProto(proto, model_), IsOk());
+  proto.set_kv_precision(v1::KV_PRECISION_EXACT);
+  const auto exact = FromProto(proto, model_);
+  ASSERT_THAT(exact, IsOk());
+  EXPECT_EQ(exact->request.kv_precision, KvPrecision::kExact);
+  proto.set_kv_precision(static_cast<v1::KvPrecision>(-2));
+  EXPECT_THAT(FromProto(proto, model_), FailsWith(kInvalid, "kv_precision: -2"));
+  proto.clear_kv_precision();
   proto.add_messages()->set_content("hi");
   EXPECT_THAT(FromProto(proto, model_), FailsWith(kInvalid, "messages[1].role: is empty"));
 }

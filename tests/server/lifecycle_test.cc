@@ -116,7 +116,7 @@ TEST_F(LifecycleTest, LogsOneLineForEachRequestAndNeverItsText) {
   ASSERT_TRUE(server_->WaitForLog(" request "));
   const std::string log = server_->log();
   for (const char* part : {"method=GenerateUnary", "code=OK", "finish=length", "generated_tokens=5",
-                           "first_token_s=", "peer=ipv4:127.0.0.1"}) {
+                           "kv=scheme", "first_token_s=", "peer=ipv4:127.0.0.1"}) {
     EXPECT_THAT(log, HasSubstr(part));
   }
   EXPECT_THAT(log, Not(HasSubstr("sesame")));

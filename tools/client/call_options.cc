@@ -78,6 +78,7 @@ void AddGenerationOptions(CLI::App& command, GenerationOptions& options) {
   command.add_option("-n", options.n, "sequences");
   command.add_option("--logprobs", options.logprobs, "log-probabilities (with --json)");
   command.add_flag("--ignore-eos", options.ignore_eos, "go on past end tokens");
+  command.add_flag("--exact-kv", options.exact_kv, "keep keys and values in 16 bit");
   command.add_flag("--json", options.json, "one JSON object per message");
   command.add_flag("--stats", options.stats, "print token counts and timings to stderr");
 }

@@ -31,6 +31,7 @@ struct GenerationOptions {
   std::vector<std::string> stop;
   std::optional<int32_t> n, logprobs;
   bool ignore_eos = false;
+  bool exact_kv = false;
   bool json = false;
   bool stats = false;
 };
@@ -56,6 +57,7 @@ void FillRequest(const GenerationOptions& options, Request& request) {
   stop.set_min_tokens(options.min_tokens);
   for (const std::string& text : options.stop) stop.add_strings(text);
   stop.set_ignore_eos(options.ignore_eos);
+  if (options.exact_kv) request.set_kv_precision(v1::KV_PRECISION_EXACT);
   if (options.n) request.set_n(*options.n);
   if (options.logprobs) request.set_logprobs(*options.logprobs);
 }

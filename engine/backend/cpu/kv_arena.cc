@@ -100,6 +100,11 @@ absl::Status KvArena::CheckPage(const KvPage& page) const {
   if (near && !HasRecord(KvRecord::kNear, page.near)) {
     return missing("near", page.near, cut_.records(KvRecord::kNear));
   }
+  if (page.exact && sealed) return absl::InternalError("an exact KV page is sealed");
+  if (page.exact && scheme().near_records(KvPrecision::kExact) == 2 &&
+      !HasRecord(KvRecord::kNear, page.exact_values)) {
+    return missing("exact value", page.exact_values, cut_.records(KvRecord::kNear));
+  }
   if (sealed && !HasRecord(KvRecord::kBase, page.base)) {
     return missing("base", page.base, cut_.records(KvRecord::kBase));
   }
@@ -137,11 +142,19 @@ absl::Status KvArena::CheckStep(const KvStep& step, int32_t layer, int64_t token
   return absl::OkStatus();
 }
 
+uint8_t* KvArena::NearBlock(const KvPage& page, int32_t layer, KvTensor tensor,
+                            int32_t head) const {
+  if (NearCodec(page) == scheme().near) {
+    return BlockIn(KvRecord::kNear, page.near, layer, tensor, head);
+  }
+  const PageId record = tensor == KvTensor::kKey ? page.near : page.exact_values;
+  return Record(KvRecord::kNear, record) + layout_.ExactOffset(layer, head);
+}
+
 KvBlock KvArena::Block(const KvPage& page, KvTier tier, int32_t layer, KvTensor tensor,
                        int32_t head) const {
   if (tier == KvTier::kNear) {
-    return {BlockIn(KvRecord::kNear, page.near, layer, tensor, head), nullptr, scheme().near,
-            false};
+    return {NearBlock(page, layer, tensor, head), nullptr, NearCodec(page), false};
   }
   const KvItem& item = setup_.scheme.item(shape(), layer, tensor, head);
   const bool fresh = tier == KvTier::kFresh && item.codec == KvCodec::kPlanes &&
@@ -158,16 +171,16 @@ void KvArena::WriteToken(const KvStep& step, int32_t layer, int32_t sequence, in
   const auto s = static_cast<size_t>(sequence);
   const int32_t position = step.positions[static_cast<size_t>(token)];
   const int32_t slot = position % kPageTokens;
-  const PageId page =
-      step.pages[static_cast<size_t>(step.page_offset[s] + position / kPageTokens)].near;
+  const KvPage& page =
+      step.pages[static_cast<size_t>(step.page_offset[s] + position / kPageTokens)];
   const int32_t size = shape().head_size;
   const float* values = keys + int64_t{shape().kv_heads} * size;
   for (int32_t head = 0; head < shape().kv_heads; ++head) {
     const float* key = keys + int64_t{head} * size;
     const float* value = values + int64_t{head} * size;
-    uint8_t* key_block = BlockIn(KvRecord::kNear, page, layer, KvTensor::kKey, head);
-    uint8_t* value_block = BlockIn(KvRecord::kNear, page, layer, KvTensor::kValue, head);
-    if (scheme().near == KvCodec::kInt8) {
+    uint8_t* key_block = NearBlock(page, layer, KvTensor::kKey, head);
+    uint8_t* value_block = NearBlock(page, layer, KvTensor::kValue, head);
+    if (NearCodec(page) == KvCodec::kInt8) {
       StoreNear(KvCodec::kInt8, KvTensor::kKey, size, slot, key, key_block);
       StoreNear(KvCodec::kInt8, KvTensor::kValue, size, slot, value, value_block);
       continue;

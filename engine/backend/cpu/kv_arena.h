@@ -51,6 +51,11 @@ class KvArena {
   uint8_t* BlockIn(KvRecord kind, PageId id, int32_t layer, KvTensor tensor, int32_t head) const {
     return Record(kind, id) + layout_.Offset(kind, layer, tensor, head);
   }
+  /// Where an unsealed block is, and its codec.
+  uint8_t* NearBlock(const KvPage& page, int32_t layer, KvTensor tensor, int32_t head) const;
+  KvCodec NearCodec(const KvPage& page) const {
+    return page.exact ? KvCodec::kHalf : scheme().near;
+  }
   KvBlock Block(const KvPage& page, KvTier tier, int32_t layer, KvTensor tensor,
                 int32_t head) const;
   bool HasRecord(KvRecord kind, PageId id) const {

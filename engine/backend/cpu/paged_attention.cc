@@ -95,8 +95,10 @@ AttentionTile AttentionRunner::MakeTile(const Request& request, int32_t sequence
   AttentionTile tile = {};
   tile.key = &arena_.tables().head(request.layer, KvTensor::kKey, kv_head);
   tile.value = &arena_.tables().head(request.layer, KvTensor::kValue, kv_head);
-  tile.int8_keys = tile.key->near == KvCodec::kInt8 || tile.key->item.codec == KvCodec::kInt8;
-  tile.rotated = arena_.rotates_values() && tile.value->rotates_values();
+  const bool exact = task.pages->exact;
+  tile.int8_keys =
+      !exact && (tile.key->near == KvCodec::kInt8 || tile.key->item.codec == KvCodec::kInt8);
+  tile.rotated = !exact && arena_.rotates_values() && tile.value->rotates_values();
   tile.state_floats =
       kStateValue + int64_t{tile.rotated ? 2 : 1} * CeilDivide(request.shape.head_size, 16) * 16;
   tile.positions = step.positions.data() + first_token;

@@ -41,6 +41,24 @@ TEST(KvLayoutTest, BlocksFillTheRecordWithoutOverlapAndStartAtCacheLines) {
   }
 }
 
+TEST(KvLayoutTest, TheKeysOrValuesOfAnExactPageFitOneInt8RecordForEveryHeadSize) {
+  for (int32_t head_size = 8; head_size <= kMaxKvHeadSize; head_size += 8) {
+    const KvShape shape = {.layers = 3, .kv_heads = 2, .head_size = head_size};
+    const KvLayout layout(shape, Named("int8", shape));
+    const int64_t block = KvBlockBytes({.codec = KvCodec::kHalf}, KvTensor::kKey, head_size, 0);
+    EXPECT_EQ(block, KvBlockBytes({.codec = KvCodec::kHalf}, KvTensor::kValue, head_size, 0));
+    int64_t expected = 0;
+    for (int32_t layer = 0; layer < shape.layers; ++layer) {
+      for (int32_t head = 0; head < shape.kv_heads; ++head) {
+        EXPECT_EQ(layout.ExactOffset(layer, head), expected);
+        EXPECT_EQ(expected % kKvBlockAlignment, 0);
+        expected += block;
+      }
+    }
+    EXPECT_LE(expected, layout.record_bytes(KvRecord::kNear)) << "head size " << head_size;
+  }
+}
+
 TEST(KvLayoutTest, SealedBitsAreThePublishedOnes) {
   constexpr KvShape kLlama = {.layers = 32, .kv_heads = 8, .head_size = 128};
   EXPECT_DOUBLE_EQ(KvLayout(kLlama, Named("exact", kLlama)).sealed_bits(), 16.0);

@@ -379,6 +379,25 @@ TEST_F(EngineTest, RefusesARequestThatCouldNeverHoldItsPages) {
   EXPECT_EQ(Submit(Greedy({1, 2}, 31))->WaitForFinal().finish, FinishReason::kLength);
 }
 
+TEST_F(EngineTest, AnExactRequestIsMeasuredByTheRecordsItTakes) {
+  EngineOptions options = SmallOptions();
+  options.scheme.near = KvCodec::kInt8;
+  options.arena = ArenaCut::Pages(8);
+  Start(options);
+  GenerateRequest request = Greedy({1, 2}, 31);
+  request.kv_precision = KvPrecision::kExact;
+  const auto refused = engine_->Submit(request, std::make_shared<RecordingSink>());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("kv_precision: prompt and output need 8 pages of KV cache in 16 bit, the "
+                        "pool has 4 of those"));
+  request.stop.max_tokens = 15;
+  EXPECT_EQ(Submit(request)->WaitForFinal().finish, FinishReason::kLength);
+  request.stop.max_tokens = 0;
+  EXPECT_EQ(Submit(request)->WaitForFinal().generated_tokens, 15);
+  ExpectNoPagesUsed();
+}
+
 TEST_F(EngineTest, WithoutMaxTokensTheContextIsTheLimit) {
   EngineOptions options = SmallOptions();
   options.max_context_tokens = 50;

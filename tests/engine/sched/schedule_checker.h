@@ -46,7 +46,9 @@ class ScheduleChecker {
     if (none_outstanding) {
       ASSERT_EQ(plan.empty(), !work) << "no progress";
     }
-    if (plan.preempted.empty() && stats.pages_used < stats.pages_total) {
+    // Each slab is a record here, and an exact page may take two.
+    if (plan.preempted.empty() &&
+        stats.slabs_total - stats.slabs_used >= options_.scheme.near_records(KvPrecision::kExact)) {
       for (const SequenceId id : ready) {
         ASSERT_EQ(live_.at(id).last_plan, plan.number) << "a decoding sequence was left out";
       }
@@ -241,6 +243,11 @@ class ScheduleChecker {
     ASSERT_TRUE(std::equal(known.begin(), known.end(), item.pages.begin()))
         << "a page moved while its sequence ran";
     record.pages.assign(item.pages.begin(), item.pages.end());
+    const KvPrecision precision = record.spec.precision;
+    for (const KvPage& page : item.pages) {
+      ASSERT_EQ(page.exact, precision == KvPrecision::kExact);
+      ASSERT_EQ(page.exact_values != kNoPage, options_.scheme.near_records(precision) == 2);
+    }
   }
 
   void OnAdmitted(const StepPlan& plan, const std::set<SequenceId>& admitted) {
@@ -268,9 +275,11 @@ class ScheduleChecker {
     for (const auto* records : {&live_, &retired_}) {
       for (const auto& [id, record] : *records) {
         for (const KvPage& held : record.pages) {
-          const PageId page = held.near;
-          ASSERT_TRUE(seen.insert(page).second) << "page " << Index(page) << " has two owners";
-          ASSERT_LT(Index(page), options_.arena.slabs);
+          for (const PageId page : {held.near, held.exact_values}) {
+            if (page == kNoPage) continue;
+            ASSERT_TRUE(seen.insert(page).second) << "record " << Index(page) << " has two owners";
+            ASSERT_LT(Index(page), options_.arena.slabs);
+          }
         }
       }
     }

@@ -34,6 +34,8 @@ class RandomSchedule {
   explicit RandomSchedule(uint32_t seed) : random_(seed) {
     constexpr int32_t kPageTokens[] = {1, 3, 7, 16};
     options_.scheme.page_tokens = kPageTokens[Below(4)];
+    if (Below(2) == 0) options_.scheme.near = KvCodec::kInt8;
+    exact_percent_ = Below(3) * 30;
     options_.arena = ArenaCut::Pages(2 + Below(40));
     options_.scheme.chunk_tokens = 1 + Below(30);
     options_.max_context_tokens = 1 + Below(200);
@@ -100,6 +102,7 @@ class RandomSchedule {
     spec.priority = Below(8) == 0 ? Below(3) - 1 : 0;
     spec.arrival = now_ - Below(3);
     if (has_deadlines_ && Below(4) == 0) spec.deadline = now_ + Below(60);
+    if (Below(100) < exact_percent_) spec.precision = KvPrecision::kExact;
     const SchedulerStats before = first_->stats();
     const absl::Status status = first_->Add(spec);
     ASSERT_EQ(status, second_->Add(spec));
@@ -147,7 +150,7 @@ class RandomSchedule {
   std::mt19937 random_;
   SchedulerOptions options_;
   bool runs_ahead_ = false, has_deadlines_ = false;
-  int32_t finish_percent_ = 0;
+  int32_t finish_percent_ = 0, exact_percent_ = 0;
   std::unique_ptr<Scheduler> first_, second_;
   std::unique_ptr<ScheduleChecker> checker_;
   TimeUs now_ = 0;

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "engine/sched/scheduler.h"
@@ -16,11 +17,13 @@
 namespace asymserve {
 namespace {
 
-/// Which page of which sequence's life a record holds, and how many of its tokens.
+/// Which page of which sequence's life a record holds, how many of its tokens, and what of them.
 struct Content {
+  enum class Part : uint8_t { kBoth, kExactKeys, kExactValues };
   uint64_t sequence = 0;
   int32_t page = -1;
   int32_t tokens = 0;
+  Part part = Part::kBoth;
 };
 
 /// The arena as bytes would be: a record of one kind loses its content when a record of another
@@ -71,10 +74,13 @@ SchedulerOptions RandomOptions(std::mt19937& random) {
   scheme.value_window =
       below(2) == 0 ? scheme.key_window : KvWindow{.recent_pages = below(3), .block_pages = 1};
   scheme.fresh_pages = scheme.key_window == scheme.value_window ? below(4) : 0;
-  scheme.items = {KvItem{}};  // seals; the items themselves do not matter here
+  if (below(5) > 0) scheme.items = {KvItem{}};  // seals; the items themselves do not matter here
+  scheme.near = below(3) == 0 ? KvCodec::kHalf : KvCodec::kInt8;
+  if (!scheme.seals()) scheme.fresh_pages = 0;
   options.arena.slab_bytes = 64;
   options.arena.slabs = 10 + below(12);
   options.arena.per_slab = {2, 1 + below(6), scheme.fresh_pages > 0 ? 1 + below(4) : 0};
+  if (!scheme.seals()) options.arena.per_slab[1] = 0;
   options.max_running = 1 + below(8);
   options.max_waiting = 20;
   options.step_tokens = options.max_running + below(40);
@@ -89,6 +95,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     random_.seed(seed);
     added_ = 0;
     lives_.clear();
+    exact_.clear();
     outstanding_.clear();
     options_ = RandomOptions(random_);
     if (options_.max_context_tokens < 2) return;
@@ -101,26 +108,42 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   }
 
   uint64_t preemptions() const { return preemptions_; }
+  uint64_t exact_preemptions() const { return exact_preemptions_; }
   uint64_t seals() const { return seals_; }
+  uint64_t steps_of_both() const { return steps_of_both_; }
 
  private:
   void Step(uint32_t seed) {
     SCOPED_TRACE(seed);
     const uint32_t choice = random_() % 10;
     if (choice < 3) {
-      const auto context = static_cast<uint32_t>(options_.max_context_tokens);
-      const auto prompt = static_cast<int32_t>(1 + random_() % (context - 1));
-      const auto left = static_cast<uint32_t>(options_.max_context_tokens - prompt);
-      const SequenceSpec spec = {.id = SequenceId{++added_},
-                                 .prompt_tokens = prompt,
-                                 .max_new_tokens = static_cast<int32_t>(1 + random_() % left)};
-      (void)scheduler_->Add(spec);
+      Add();
     } else if (choice == 3 && added_ > 0) {
       scheduler_->Cancel(SequenceId{1 + random_() % added_});
     } else {
       Advance();
     }
     scheduler_->CheckInvariants();
+  }
+
+  void Add() {
+    SequenceSpec spec;
+    spec.id = SequenceId{++added_};
+    spec.precision = random_() % 3 == 0 ? KvPrecision::kExact : KvPrecision::kScheme;
+    const int64_t fits = PageStore(options_.scheme, options_.arena).MaxTokens(spec.precision);
+    const auto context =
+        static_cast<uint32_t>(std::min<int64_t>(options_.max_context_tokens, fits + random_() % 3));
+    spec.prompt_tokens = static_cast<int32_t>(1 + random_() % (context - 1));
+    const uint32_t left = context - static_cast<uint32_t>(spec.prompt_tokens);
+    spec.max_new_tokens = static_cast<int32_t>(1 + random_() % left);
+    const int64_t stored = spec.prompt_tokens + spec.max_new_tokens - 1;
+    const absl::Status status = scheduler_->Add(spec);
+    if (stored > fits) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    } else if (!status.ok()) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    }
+    if (spec.precision == KvPrecision::kExact) exact_.insert(spec.id);
   }
 
   /// Plans a step and runs it at once; commits it now or one plan later.
@@ -131,7 +154,10 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     }
     StepPlan plan = scheduler_->Plan(0);
     preemptions_ += plan.preempted.size();
-    for (const SequenceId id : plan.preempted) ++lives_[id];
+    for (const SequenceId id : plan.preempted) {
+      ++lives_[id];
+      exact_preemptions_ += exact_.count(id);
+    }
     if (plan.empty()) {
       scheduler_->Commit(plan, {});
       if (!outstanding_.empty()) CommitOldest();
@@ -139,6 +165,10 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     }
     RunSeals(plan);
     for (const StepItem& item : plan.items) RunItem(item);
+    const auto exact = std::count_if(plan.items.begin(), plan.items.end(), [&](const auto& item) {
+      return exact_.contains(item.sequence);
+    });
+    steps_of_both_ += exact > 0 && exact < std::ssize(plan.items) ? 1 : 0;
     outstanding_.push_back(std::move(plan));
   }
 
@@ -160,6 +190,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       ASSERT_TRUE(near.has_value()) << "a seal reads a record that holds nothing";
       ASSERT_EQ(near->page, op.page);
       ASSERT_EQ(near->tokens, kP) << "an incomplete page is sealed";
+      ASSERT_EQ(near->part, Content::Part::kBoth) << "an exact page is sealed";
       sources.push_back(*near);
     }
     for (size_t i = 0; i < plan.seals.size(); ++i) {
@@ -182,6 +213,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     const int32_t chunk = options_.scheme.chunk_tokens;
     const int32_t complete = (prefill ? item.begin / chunk * chunk : item.begin) / kP;
     ASSERT_EQ(static_cast<int32_t>(item.pages.size()), (end + kP - 1) / kP);
+    if (exact_.contains(item.sequence)) return RunExactItem(item, owner);
     for (int32_t token = item.begin; token < end; ++token) {
       const KvPage& page = item.pages[static_cast<size_t>(token / kP)];
       ASSERT_EQ(page.key_tier, KvTier::kNear);
@@ -203,13 +235,38 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     }
   }
 
-  void ExpectHeld(KvRecord kind, PageId id, uint64_t owner, int32_t page, int32_t tokens) {
+  void RunExactItem(const StepItem& item, uint64_t owner) {
+    const int32_t end = item.begin + item.count;
+    const bool two = options_.scheme.near == KvCodec::kInt8;
+    const auto keys = two ? Content::Part::kExactKeys : Content::Part::kBoth;
+    const auto values = Content::Part::kExactValues;
+    for (int32_t token = item.begin; token < end; ++token) {
+      const KvPage& page = item.pages[static_cast<size_t>(token / kP)];
+      arena_->Write(KvRecord::kNear, page.near) = {owner, token / kP, token % kP + 1, keys};
+      if (!two) continue;
+      arena_->Write(KvRecord::kNear, page.exact_values) = {owner, token / kP, token % kP + 1,
+                                                           values};
+    }
+    for (int32_t i = 0; i < static_cast<int32_t>(item.pages.size()); ++i) {
+      const KvPage& page = item.pages[static_cast<size_t>(i)];
+      ASSERT_TRUE(page.exact);
+      ASSERT_EQ(page.key_tier, KvTier::kNear);
+      ASSERT_EQ(page.value_tier, KvTier::kNear);
+      const int32_t tokens = std::min(kP, end - i * kP);
+      ExpectHeld(KvRecord::kNear, page.near, owner, i, tokens, keys);
+      if (two) ExpectHeld(KvRecord::kNear, page.exact_values, owner, i, tokens, values);
+    }
+  }
+
+  void ExpectHeld(KvRecord kind, PageId id, uint64_t owner, int32_t page, int32_t tokens,
+                  Content::Part part = Content::Part::kBoth) {
     ASSERT_NE(id, kNoPage);
     const auto content = arena_->Read(kind, id);
     ASSERT_TRUE(content.has_value()) << "page " << page << " is read but holds nothing";
     ASSERT_EQ(content->sequence, owner) << "page " << page << " holds another's tokens";
     ASSERT_EQ(content->page, page);
     ASSERT_GE(content->tokens, tokens);
+    ASSERT_EQ(content->part, part);
   }
 
   std::mt19937 random_;
@@ -218,12 +275,15 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   std::optional<ArenaModel> arena_;
   std::deque<StepPlan> outstanding_;
   std::map<SequenceId, uint64_t> lives_;
-  uint64_t added_ = 0, preemptions_ = 0, seals_ = 0;
+  std::set<SequenceId> exact_;
+  uint64_t added_ = 0, preemptions_ = 0, exact_preemptions_ = 0, seals_ = 0, steps_of_both_ = 0;
 };
 
 TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
   for (int i = 0; i < 60 && !HasFailure(); ++i) Run(static_cast<uint32_t>(GetParam() * 1000 + i));
   EXPECT_GT(preemptions(), 20u);
+  EXPECT_GT(exact_preemptions(), 20u);
+  EXPECT_GT(steps_of_both(), 1000u);
   EXPECT_GT(seals(), 1000u);
 }
 
