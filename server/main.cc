@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
-#include <iterator>
 #include <string>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "engine/runtime/host_memory.h"
 #include "server/calibrate_command.h"
 #include "server/quality_command.h"
+#include "server/quality_plot_command.h"
 #include "server/serve.h"
 #include "server/tokenize_command.h"
 #include "server/version.h"
@@ -27,6 +27,7 @@ struct CommonOptions {
   std::string config_path;
   std::vector<std::string> overrides;
   std::string model_path;
+  int32_t threads = 0;  // 0: the configuration's
 };
 
 void AddCommonOptions(CLI::App& command, CommonOptions& options) {
@@ -39,12 +40,17 @@ void AddCommonOptions(CLI::App& command, CommonOptions& options) {
       ->type_name("FILE");
 }
 
+void AddThreadsOption(CLI::App& command, CommonOptions& options) {
+  command.add_option("--threads", options.threads, "short for --set engine.threads=N");
+}
+
 absl::StatusOr<Config> ReadConfig(const CommonOptions& options) {
   ASYMSERVE_ASSIGN_OR_RETURN(Config config, LoadConfig(options.config_path));
   for (const std::string& assignment : options.overrides) {
     ASYMSERVE_RETURN_IF_ERROR(ApplyOverride(config, assignment));
   }
   if (!options.model_path.empty()) config.model.path = options.model_path;
+  if (options.threads != 0) config.engine.threads = options.threads;
   ASYMSERVE_RETURN_IF_ERROR(ValidateConfig(config));
   if (config.model.path.empty()) {
     return absl::InvalidArgumentError("model.path: is required (--model FILE)");
@@ -52,9 +58,9 @@ absl::StatusOr<Config> ReadConfig(const CommonOptions& options) {
   return config;
 }
 
-ExitStatus UsageError(const absl::Status& status) {
+ExitStatus Fail(const absl::Status& status, ExitStatus exit_status) {
   std::cerr << "asymserve: " << std::string(status.message()) << '\n';
-  return kExitUsage;
+  return exit_status;
 }
 
 LogLevel ToLogLevel(const std::string& name) {
@@ -65,9 +71,13 @@ LogLevel ToLogLevel(const std::string& name) {
   return LogLevel::kInfo;
 }
 
+int32_t ThreadsOf(const EngineSection& options) {
+  return options.threads > 0 ? options.threads : AvailableCores();
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const EngineSection& options) {
   CpuOptions cpu;
-  cpu.threads = options.threads > 0 ? options.threads : AvailableCores();
+  cpu.threads = ThreadsOf(options);
   if (options.isa == "portable") cpu.isa = Isa::kPortable;
   if (options.isa == "avx2") cpu.isa = Isa::kAvx2;
   if (options.isa == "avx512") cpu.isa = Isa::kAvx512;
@@ -76,73 +86,59 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const EngineSection& option
 
 ExitStatus RunServe(const CommonOptions& options) {
   const absl::StatusOr<Config> config = ReadConfig(options);
-  if (!config.ok()) return UsageError(config.status());
+  if (!config.ok()) return Fail(config.status(), kExitUsage);
   InitLog(ToLogLevel(config->log.level),
           config->log.format == "json" ? LogFormat::kJson : LogFormat::kText);
   return Serve(*config, MakeBackend);
 }
 
-ExitStatus RunTokenizeCommand(const CommonOptions& common, TokenizeOptions options,
-                              bool text_given) {
+/// An offline command: `read` makes its options from the configuration (its errors are the user's
+/// command line), `run` does the work.
+template <typename Read, typename Run>
+ExitStatus RunOffline(const CommonOptions& common, Read read, Run run) {
   const absl::StatusOr<Config> config = ReadConfig(common);
-  if (!config.ok()) return UsageError(config.status());
-  options.model_path = config->model.path;
-  if (!text_given) {
-    options.text.assign(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
-  }
-  const absl::Status status = RunTokenize(options, std::cout);
-  if (status.ok()) return kExitOk;
-  std::cerr << "asymserve: " << std::string(status.message()) << '\n';
-  return kExitFailure;
+  if (!config.ok()) return Fail(config.status(), kExitUsage);
+  const auto options = read(*config);
+  if (!options.ok()) return Fail(options.status(), kExitUsage);
+  const absl::Status status = run(*options, *config);
+  return status.ok() ? kExitOk : Fail(status, kExitFailure);
 }
 
-ExitStatus RunQualityCommand(CommonOptions common, const QualityArguments& arguments) {
-  if (arguments.threads != 0) {
-    common.overrides.push_back("engine.threads=" + std::to_string(arguments.threads));
-  }
-  const absl::StatusOr<Config> config = ReadConfig(common);
-  if (!config.ok()) return UsageError(config.status());
-  const absl::StatusOr<QualityOptions> options = ReadQualityOptions(arguments, *config);
-  if (!options.ok()) return UsageError(options.status());
-  const absl::Status status =
-      RunQuality(*options, arguments.json_path, config->engine, MakeBackend, std::cout);
-  if (status.ok()) return kExitOk;
-  std::cerr << "asymserve: " << std::string(status.message()) << '\n';
-  return kExitFailure;
+ExitStatus RunTokenizeCommand(const CommonOptions& common, const TokenizeArguments& arguments) {
+  return RunOffline(
+      common,
+      [&](const Config& config) { return ReadTokenizeOptions(arguments, config, std::cin); },
+      [](const TokenizeOptions& options, const Config&) {
+        return RunTokenize(options, std::cout);
+      });
 }
 
-void AddQualityOptions(CLI::App& command, QualityArguments& arguments) {
-  command.add_option("--schemes", arguments.schemes, "KV schemes, as exact,kivi-2,fit-2/2")
-      ->type_name("NAME,...")
-      ->delimiter(',')
-      ->required();
-  command.add_option("--text", arguments.texts, "UTF-8 text from a character on, or .jsonl")
-      ->type_name("FILE[@OFFSET]")
-      ->take_all()
-      ->required();
-  command.add_option("--profile", arguments.profile, "whose tiers --schemes may name, too")
-      ->type_name("FILE");
-  command.add_option("--tokens", arguments.tokens, "tokens of each text")->capture_default_str();
-  command.add_option("--from", arguments.from, "first position that counts")->capture_default_str();
-  command.add_flag("--copy", arguments.copy, "also read the first half of each text twice");
-  command.add_option("--threads", arguments.threads, "short for --set engine.threads=N");
-  command.add_option("--json", arguments.json_path, "write the table as JSON")->type_name("FILE");
+ExitStatus RunQualityCommand(const CommonOptions& common, const QualityArguments& arguments) {
+  return RunOffline(
+      common, [&](const Config& config) { return ReadQualityOptions(arguments, config); },
+      [&](const QualityOptions& options, const Config& config) {
+        return RunQuality(options, arguments.outputs, config.engine, MakeBackend, std::cout);
+      });
 }
 
-ExitStatus RunCalibrateCommand(CommonOptions common, const CalibrateArguments& arguments) {
-  if (arguments.threads != 0) {
-    common.overrides.push_back("engine.threads=" + std::to_string(arguments.threads));
-  }
-  const absl::StatusOr<Config> config = ReadConfig(common);
-  if (!config.ok()) return UsageError(config.status());
-  absl::StatusOr<CalibrationOptions> options = ReadCalibrationOptions(arguments, *config);
-  if (!options.ok()) return UsageError(options.status());
-  options->threads = config->engine.threads > 0 ? config->engine.threads : AvailableCores();
-  const absl::Status status =
-      RunCalibrate(*options, arguments.out_path, config->engine, MakeBackend, std::cout);
-  if (status.ok()) return kExitOk;
-  std::cerr << "asymserve: " << std::string(status.message()) << '\n';
-  return kExitFailure;
+ExitStatus RunQualityPlotCommand(const QualityPlotArguments& arguments) {
+  const absl::Status checked = CheckQualityPlotArguments(arguments);
+  if (!checked.ok()) return Fail(checked, kExitUsage);
+  const absl::Status status = RunQualityPlot(arguments);
+  return status.ok() ? kExitOk : Fail(status, kExitFailure);
+}
+
+ExitStatus RunCalibrateCommand(const CommonOptions& common, const CalibrateArguments& arguments) {
+  return RunOffline(
+      common,
+      [&](const Config& config) {
+        absl::StatusOr<CalibrationOptions> options = ReadCalibrationOptions(arguments, config);
+        if (options.ok()) options->threads = ThreadsOf(config.engine);
+        return options;
+      },
+      [&](const CalibrationOptions& options, const Config& config) {
+        return RunCalibrate(options, arguments.out_path, config.engine, MakeBackend, std::cout);
+      });
 }
 
 void AddCalibrateOptions(CLI::App& command, CalibrateArguments& arguments) {
@@ -166,7 +162,6 @@ void AddCalibrateOptions(CLI::App& command, CalibrateArguments& arguments) {
       ->capture_default_str();
   command.add_option("--seed", arguments.seed, "of everything random")->capture_default_str();
   command.add_flag("--quick", arguments.quick, "shorter texts: faster, a worse code");
-  command.add_option("--threads", arguments.threads, "short for --set engine.threads=N");
 }
 
 int Main(int argc, char** argv) {
@@ -178,22 +173,24 @@ int Main(int argc, char** argv) {
 
   CLI::App* tokenize = app.add_subcommand("tokenize", "print the token ids of a text");
   AddCommonOptions(*tokenize, common);
-  TokenizeOptions options;
-  bool no_special = false;
-  CLI::Option* text = tokenize->add_option("text", options.text, "the text; default: stdin");
-  tokenize->add_flag("--no-special", no_special, "do not add the begin-of-text token");
-  tokenize->add_flag("--parse-special", options.parse_special, "read control tokens in the text");
-  tokenize->add_flag("--pieces", options.pieces, "one id and its piece a line");
+  TokenizeArguments tokenize_arguments;
+  AddTokenizeOptions(*tokenize, tokenize_arguments);
 
   CLI::App* quality =
       app.add_subcommand("quality", "what KV schemes cost: KL against exact on packed pages");
   AddCommonOptions(*quality, common);
+  AddThreadsOption(*quality, common);
   QualityArguments quality_arguments;
   AddQualityOptions(*quality, quality_arguments);
+
+  CLI::App* plot = app.add_subcommand("quality-plot", "one plot of what quality wrote as JSON");
+  QualityPlotArguments plot_arguments;
+  AddQualityPlotOptions(*plot, plot_arguments);
 
   CLI::App* calibrate =
       app.add_subcommand("calibrate", "learn a model's KV code and write its profile");
   AddCommonOptions(*calibrate, common);
+  AddThreadsOption(*calibrate, common);
   CalibrateArguments calibrate_arguments;
   AddCalibrateOptions(*calibrate, calibrate_arguments);
 
@@ -207,11 +204,9 @@ int Main(int argc, char** argv) {
     std::cout << "asymserve " << kVersion << '\n';
     return kExitOk;
   }
-  if (tokenize->parsed()) {
-    options.add_special = !no_special;
-    return RunTokenizeCommand(common, options, text->count() > 0);
-  }
+  if (tokenize->parsed()) return RunTokenizeCommand(common, tokenize_arguments);
   if (quality->parsed()) return RunQualityCommand(common, quality_arguments);
+  if (plot->parsed()) return RunQualityPlotCommand(plot_arguments);
   if (calibrate->parsed()) return RunCalibrateCommand(common, calibrate_arguments);
   return RunServe(common);
 }

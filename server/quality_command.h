@@ -11,7 +11,17 @@
 #include "engine/quality/evaluation.h"
 #include "server/serve.h"
 
+namespace CLI {
+class App;
+}
+
 namespace asymserve {
+
+/// Files that `asymserve quality` writes, each whole or not at all; empty: not asked for.
+struct QualityOutputs {
+  std::string json_path;
+  std::string plot_path;
+};
 
 /// The command line of `asymserve quality`, as written.
 struct QualityArguments {
@@ -20,18 +30,21 @@ struct QualityArguments {
   int32_t tokens = QualityOptions().tokens;
   int32_t from = QualityOptions().from;
   bool copy = false;
-  std::string profile;    // whose tiers --schemes may name; empty: none
-  int32_t threads = 0;    // 0: the configuration's
-  std::string json_path;  // empty: none
+  bool free_running = false;
+  std::string profile;  // whose tiers --schemes may name; empty: none
+  QualityOutputs outputs;
 };
+
+/// `arguments` outlives the parsing.
+void AddQualityOptions(CLI::App& command, QualityArguments& arguments);
 
 /// What can be checked without the model: InvalidArgument names the option.
 absl::StatusOr<QualityOptions> ReadQualityOptions(const QualityArguments& arguments,
                                                   const Config& config);
 
-/// `asymserve quality`: writes the table to `out`, JSON to `json_path` (whole or not at all) unless
-/// that is empty, progress to standard error.
-absl::Status RunQuality(const QualityOptions& options, const std::string& json_path,
+/// `asymserve quality`: writes the table to `out`, JSON and plot to their files, progress to
+/// standard error.
+absl::Status RunQuality(const QualityOptions& options, const QualityOutputs& outputs,
                         const EngineSection& engine, const BackendFactory& make_backend,
                         std::ostream& out);
 

@@ -1,5 +1,9 @@
 #include "server/tokenize_command.h"
 
+#include <iterator>
+
+#include "CLI/CLI.hpp"
+
 #include "engine/base/status.h"
 #include "engine/runtime/model_loader.h"
 #include "engine/text/utf8.h"
@@ -24,6 +28,25 @@ std::string Printable(std::string_view piece) {
 }
 
 }  // namespace
+
+void AddTokenizeOptions(CLI::App& command, TokenizeArguments& arguments) {
+  command.add_option("text", arguments.text, "the text; default: stdin");
+  command.add_flag("--no-special", arguments.no_special, "do not add the begin-of-text token");
+  command.add_flag("--parse-special", arguments.parse_special, "read control tokens in the text");
+  command.add_flag("--pieces", arguments.pieces, "one id and its piece a line");
+}
+
+absl::StatusOr<TokenizeOptions> ReadTokenizeOptions(const TokenizeArguments& arguments,
+                                                    const Config& config, std::istream& in) {
+  TokenizeOptions options;
+  options.model_path = config.model.path;
+  options.add_special = !arguments.no_special;
+  options.parse_special = arguments.parse_special;
+  options.pieces = arguments.pieces;
+  options.text = arguments.text.has_value() ? *arguments.text
+                                            : std::string(std::istreambuf_iterator<char>(in), {});
+  return options;
+}
 
 absl::Status RunTokenize(const TokenizeOptions& options, std::ostream& out) {
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<WeightFile> file,

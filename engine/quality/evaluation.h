@@ -2,12 +2,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 
 #include "engine/backend/backend.h"
+#include "engine/quality/free_running.h"
 #include "engine/quality/quality_report.h"
 #include "engine/quality/text_source.h"
 
@@ -18,9 +20,10 @@ struct QualityOptions {
   std::vector<std::string> schemes;  // names, ResolveKvScheme
   std::string profile_path;          // whose tiers may be named; empty: none
   std::vector<TextSource> texts;
-  int32_t tokens = 2048;  // of each text
-  int32_t from = 256;     // first position that counts
-  bool copy = false;      // read the first tokens/2 twice, too
+  int32_t tokens = 2048;                           // of each text
+  int32_t from = 256;                              // first position that counts
+  bool copy = false;                               // read the first tokens/2 twice, too
+  std::optional<FreeRunningOptions> free_running;  // generate, too
 };
 
 /// How far an evaluation is.
@@ -38,9 +41,9 @@ absl::Status CheckQualityOptions(const QualityOptions& options);
 
 /// Loads the model onto the backend and pseudo-decodes every text with every scheme (rows by text,
 /// then by scheme). The exact logits of the text at hand stay in memory: tokens - from rows of V
-/// floats. Copy test: negative log-likelihood of the second of two readings of the first tokens/2,
-/// from its 64th token on, which only old pages can help with. All names and texts are checked
-/// before the first is run.
+/// floats. Copy test: CopyLoss of the first tokens/2. Free-running checks: quality/free_running.h,
+/// line retrieval with the first text only. All names and texts are checked before the first is
+/// run.
 absl::StatusOr<std::vector<QualityRow>> EvaluateQuality(Backend& backend,
                                                         const QualityOptions& options,
                                                         const QualityProgressSink& progress);

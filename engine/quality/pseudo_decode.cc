@@ -47,51 +47,80 @@ absl::Status PseudoDecoder::Run(std::span<const int32_t> tokens, int32_t from,
     return absl::InternalError(absl::StrCat("pseudo-decode of ", count, " tokens from ", from,
                                             ", prepared for ", max_tokens_));
   }
-  std::vector<KvPage> pages;
-  absl::Status status = RunPages(tokens, from, sink, progress, pages);
-  store_.Release(pages);
-  ASYMSERVE_CHECK(store_.empty());
+  Clear();
+  const auto end = static_cast<int32_t>(count) - 1;
+  absl::Status status = RunPages(0, tokens, from, end, sink, progress);
+  Clear();
   return status;
 }
 
-absl::Status PseudoDecoder::RunPages(std::span<const int32_t> tokens, int32_t from,
-                                     const LogitSink& sink, const ProgressSink& progress,
-                                     std::vector<KvPage>& pages) {
-  const auto end = static_cast<int32_t>(tokens.size());
-  std::vector<KvSealOp> seals;
-  std::vector<int32_t> positions, rows;
-  for (int32_t first = 0; first < end; first += kKvPageTokens) {
-    const int32_t count = std::min(kKvPageTokens, end - first);
-    seals.clear();
-    if (!store_.Prepare(pages, first + count, first / kKvPageTokens, seals)) {
-      return absl::InternalError(
-          absl::StrCat("KV arena of ", store_.slabs(), " slabs is full at token ", first));
-    }
-    store_.EndPlan();
+absl::Status PseudoDecoder::Extend(int32_t at, std::span<const int32_t> tokens,
+                                   const LogitSink& sink, const ProgressSink& progress) {
+  const int64_t end = at + static_cast<int64_t>(tokens.size());
+  if (!CanExtend(at) || end > max_tokens_) {
+    return absl::InternalError(absl::StrCat("pseudo-decode of ", tokens.size(), " tokens at ", at,
+                                            " after ", length_, ", prepared for ", max_tokens_));
+  }
+  const auto last = static_cast<int32_t>(end);
+  absl::Status status = RunPages(at, tokens, last - 1, last, sink, progress);
+  if (!status.ok()) Clear();
+  return status;
+}
 
-    positions.resize(static_cast<size_t>(count));
-    std::iota(positions.begin(), positions.end(), first);
+void PseudoDecoder::Clear() {
+  store_.Release(pages_);
+  ASYMSERVE_CHECK(store_.empty());
+  length_ = complete_ = 0;
+}
+
+absl::Status PseudoDecoder::RunPages(int32_t at, std::span<const int32_t> tokens, int32_t from,
+                                     int32_t end, const LogitSink& sink,
+                                     const ProgressSink& progress) {
+  std::vector<int32_t> rows;
+  int32_t done = 0;
+  while (!tokens.empty()) {
+    const int32_t first = at + done;
+    const int32_t room = kKvPageTokens - first % kKvPageTokens;
+    const auto count = std::min(room, static_cast<int32_t>(tokens.size()));
     const int32_t first_row = std::max(from - first, 0);
-    const int32_t end_row = std::min(count, end - 1 - first);
+    const int32_t end_row = std::min(count, end - first);
     rows.resize(static_cast<size_t>(std::max(end_row - first_row, 0)));
     std::iota(rows.begin(), rows.end(), first_row);
+    ASYMSERVE_RETURN_IF_ERROR(Step(first, tokens.first(static_cast<size_t>(count)), rows, sink));
+    tokens = tokens.subspan(static_cast<size_t>(count));
+    done += count;
+    if (progress) progress(done);
+  }
+  return absl::OkStatus();
+}
 
-    const std::array token_offset = {0, count};
-    const std::array page_offset = {0, static_cast<int32_t>(pages.size())};
-    const Batch batch = {
-        .tokens = tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
-        .kv = {.positions = positions,
-               .token_offset = token_offset,
-               .pages = pages,
-               .page_offset = page_offset},
-        .logit_rows = rows,
-        .seals = seals};
-    ASYMSERVE_ASSIGN_OR_RETURN(const TensorView logits, model_->Forward(batch));
-    for (size_t i = 0; i < rows.size(); ++i) {
-      const auto vocabulary = static_cast<size_t>(model_->vocabulary());
-      sink(first + rows[i], {logits.Row<float>(static_cast<int64_t>(i)), vocabulary});
-    }
-    if (progress) progress(first + count);
+absl::Status PseudoDecoder::Step(int32_t first, std::span<const int32_t> tokens,
+                                 std::span<const int32_t> rows, const LogitSink& sink) {
+  const auto count = static_cast<int32_t>(tokens.size());
+  std::vector<KvSealOp> seals;
+  if (!store_.Prepare(pages_, first + count, first / kKvPageTokens, seals)) {
+    return absl::InternalError(
+        absl::StrCat("KV arena of ", store_.slabs(), " slabs is full at token ", first));
+  }
+  store_.EndPlan();
+  complete_ = first / kKvPageTokens;
+  length_ = first + count;
+
+  std::vector<int32_t> positions(tokens.size());
+  std::iota(positions.begin(), positions.end(), first);
+  const std::array token_offset = {0, count};
+  const std::array page_offset = {0, static_cast<int32_t>(pages_.size())};
+  const Batch batch = {.tokens = tokens,
+                       .kv = {.positions = positions,
+                              .token_offset = token_offset,
+                              .pages = pages_,
+                              .page_offset = page_offset},
+                       .logit_rows = rows,
+                       .seals = seals};
+  ASYMSERVE_ASSIGN_OR_RETURN(const TensorView logits, model_->Forward(batch));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto vocabulary = static_cast<size_t>(model_->vocabulary());
+    sink(first + rows[i], {logits.Row<float>(static_cast<int64_t>(i)), vocabulary});
   }
   return absl::OkStatus();
 }

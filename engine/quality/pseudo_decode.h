@@ -34,22 +34,44 @@ class PseudoDecoder {
                                               int32_t max_tokens);
 
   /// Runs `tokens` (ids in [0, V)) from position 0 on; `sink` gets the logits of positions `from`
-  /// to tokens.size() - 2, in order: those whose next token is known. Nothing stays in the cache.
+  /// to tokens.size() - 2, in order: those whose next token is known. Nothing stays in the cache,
+  /// nor does what was there before.
   absl::Status Run(std::span<const int32_t> tokens, int32_t from, const LogitSink& sink,
                    const ProgressSink& progress = nullptr);
+
+  /// Goes on with the sequence in the cache: `tokens` take the positions from `at` on, and what was
+  /// there is forgotten. `sink` gets the logits of the last one. InternalError unless CanExtend; an
+  /// error empties the cache.
+  absl::Status Extend(int32_t at, std::span<const int32_t> tokens, const LogitSink& sink,
+                      const ProgressSink& progress = nullptr);
+  /// Whether the cache holds [0, at) as the token at `at` must read it: at the end of the sequence
+  /// or in its last page, for earlier pages are sealed as for later tokens.
+  bool CanExtend(int32_t at) const {
+    return at == length_ || (at < length_ && at >= 0 && at / kKvPageTokens >= complete_);
+  }
+  /// Tokens in the cache.
+  int32_t length() const { return length_; }
+  /// Empties the cache.
+  void Clear();
 
   const KvLayout& layout() const { return layout_; }
 
  private:
   PseudoDecoder(Model& model, const KvLayout& layout, PageStore store, int32_t max_tokens)
       : model_(&model), layout_(layout), store_(std::move(store)), max_tokens_(max_tokens) {}
-  absl::Status RunPages(std::span<const int32_t> tokens, int32_t from, const LogitSink& sink,
-                        const ProgressSink& progress, std::vector<KvPage>& pages);
+  /// Runs `tokens` at positions from `at` on, page by page; `sink` gets the rows [from, end).
+  absl::Status RunPages(int32_t at, std::span<const int32_t> tokens, int32_t from, int32_t end,
+                        const LogitSink& sink, const ProgressSink& progress);
+  absl::Status Step(int32_t first, std::span<const int32_t> tokens, std::span<const int32_t> rows,
+                    const LogitSink& sink);
 
   Model* model_;
   KvLayout layout_;
   PageStore store_;
   int32_t max_tokens_;
+  std::vector<KvPage> pages_;
+  int32_t length_ = 0;    // tokens stored
+  int32_t complete_ = 0;  // pages that the last step counted as complete
 };
 
 }  // namespace asymserve

@@ -89,10 +89,11 @@ QualityFigures Summarize(std::span<const PositionLoss> losses) {
   for (const PositionLoss& loss : losses) {
     divergences.push_back(loss.kl);
     figures.kl_mean += loss.kl / count;
-    figures.same_top += loss.same_top ? 1 / count : 0;
+    figures.same_top += loss.same_top ? 1 : 0;
     nll += loss.nll / count;
     nll_exact += loss.nll_exact / count;
   }
+  figures.same_top /= count;
   figures.kl_p99 = Quantile(divergences, 0.99);
   figures.kl_p999 = Quantile(divergences, 0.999);
   figures.ppl = std::exp(nll);

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include <nlohmann/json.hpp>
 
 namespace asymserve {
 namespace {
@@ -63,6 +62,57 @@ void AppendAligned(std::span<const Cells> lines, std::string& out) {
   }
 }
 
+std::string Percent(double fraction) {
+  return Number(100 * fraction, 0) + " %";
+}
+
+std::string NameOf(const AnswerScore& score) {
+  return absl::StrCat(score.test, score.tokens > 0 ? " " + TokensName(score.tokens) : "");
+}
+
+Cells FreeHeadingOf(const FreeRunning& run) {
+  Cells cells = {"scheme", "parts at", "median", "equal"};
+  for (const AnswerScore& score : run.answers) cells.push_back(NameOf(score));
+  for (const CopyScore& copy : run.copies) cells.push_back("copy " + TokensName(copy.tokens));
+  return cells;
+}
+
+Cells FreeCellsOf(const std::string& scheme, const FreeRunning& run) {
+  Cells cells = {scheme, Number(run.divergence_mean, 1), Number(run.divergence_median, 1),
+                 Percent(run.equal_tokens)};
+  for (const AnswerScore& score : run.answers) {
+    cells.push_back(score.score ? Percent(*score.score) : "-");
+  }
+  for (const CopyScore& copy : run.copies) cells.push_back(Number(copy.nll, 3));
+  return cells;
+}
+
+void AppendFreeRunning(std::span<const QualityRow> rows, const std::string& text,
+                       std::string& out) {
+  std::vector<Cells> lines;
+  const FreeRunning* first = nullptr;
+  for (const QualityRow& row : rows) {
+    if (row.text != text || !row.free_running) continue;
+    if (first == nullptr) {
+      first = &*row.free_running;
+      lines.push_back(FreeHeadingOf(*first));
+    }
+    lines.push_back(FreeCellsOf(row.scheme, *row.free_running));
+  }
+  if (first == nullptr) return;
+  absl::StrAppend(&out, "\n", first->prompts, " greedy texts of up to ", first->tokens,
+                  " tokens after ", first->prompt_tokens, " of ", text, "\n");
+  AppendAligned(lines, out);
+  for (const AnswerScore& score : first->answers) {
+    absl::StrAppend(&out, NameOf(score), ": exact scores ", Percent(score.exact), " of ",
+                    score.asked, score.judged() ? "" : ": not judged", "\n");
+  }
+  for (const CopyScore& copy : first->copies) {
+    absl::StrAppend(&out, "copy ", TokensName(copy.tokens), ": exact ", Number(copy.nll_exact, 3),
+                    "\n");
+  }
+}
+
 }  // namespace
 
 std::string QualityTable(std::span<const QualityRow> rows) {
@@ -83,36 +133,9 @@ std::string QualityTable(std::span<const QualityRow> rows) {
       lines.push_back(CellsOf(row));
     }
     AppendAligned(lines, table);
+    AppendFreeRunning(rows, text, table);
   }
   return table;
-}
-
-std::string QualityJson(std::span<const QualityRow> rows) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const QualityRow& row : rows) {
-    nlohmann::ordered_json item;
-    item["scheme"] = row.scheme;
-    item["text"] = row.text;
-    item["tokens"] = row.tokens;
-    item["from"] = row.from;
-    item["kl_mean"] = row.figures.kl_mean;
-    item["kl_p99"] = row.figures.kl_p99;
-    item["kl_p999"] = row.figures.kl_p999;
-    item["top1"] = row.figures.same_top;
-    item["ppl"] = row.figures.ppl;
-    item["ppl_ratio"] = row.figures.ppl_ratio;
-    item["bits_sealed"] = row.bits_sealed;
-    nlohmann::ordered_json effective = nlohmann::ordered_json::object();
-    for (const auto& [tokens, bits] : row.bits_effective) effective[absl::StrCat(tokens)] = bits;
-    item["bits_effective"] = effective;
-    item["copy_nll"] = row.copy_nll ? nlohmann::ordered_json(*row.copy_nll) : nullptr;
-    item["copy_nll_exact"] =
-        row.copy_nll_exact ? nlohmann::ordered_json(*row.copy_nll_exact) : nullptr;
-    list.push_back(std::move(item));
-  }
-  const nlohmann::ordered_json document = {{"rows", std::move(list)}};
-  constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;  // of odd file names
-  return document.dump(2, ' ', false, kReplace) + "\n";
 }
 
 }  // namespace asymserve

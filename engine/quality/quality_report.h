@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "engine/quality/free_running.h"
 #include "engine/quality/quality_metrics.h"
 
 namespace asymserve {
@@ -21,14 +22,11 @@ struct QualityRow {
   std::map<int64_t, double> bits_effective;  // tokens -> bits per element, EffectiveBits
   std::optional<double> copy_nll;            // nats per token of the second reading
   std::optional<double> copy_nll_exact;
+  std::optional<FreeRunning> free_running;
 };
 
-/// A table for people, the rows of each text together, in the order of `rows`.
+/// Tables for people: the rows of each text together, in the order of `rows`; what was generated in
+/// a table of its own.
 std::string QualityTable(std::span<const QualityRow> rows);
-
-/// {"rows":[{"scheme","text","tokens","from","kl_mean","kl_p99","kl_p999","top1","ppl","ppl_ratio",
-/// "bits_sealed","bits_effective":{"1024":...},"copy_nll","copy_nll_exact"}]}; the copy fields are
-/// null where the copy test was not asked for. KL and NLL in nats, top1 a fraction.
-std::string QualityJson(std::span<const QualityRow> rows);
 
 }  // namespace asymserve

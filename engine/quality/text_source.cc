@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -37,48 +40,63 @@ absl::StatusOr<std::string> StringOf(const nlohmann::json& value, const std::str
   return value.get<std::string>();
 }
 
-absl::StatusOr<std::string> RecordText(std::string_view line, const std::string& where) {
-  ASYMSERVE_ASSIGN_OR_RETURN(const nlohmann::json record, ParseJsonObject(line, where));
-  if (const auto turns = record.find("turns"); turns != record.end()) {
+struct Record {
+  std::optional<Problem> problem;
+  std::string turn;  // where there is no problem
+};
+
+absl::StatusOr<Record> ParseRecord(std::string_view line, const std::string& where) {
+  ASYMSERVE_ASSIGN_OR_RETURN(const nlohmann::json object, ParseJsonObject(line, where));
+  Record record;
+  if (const auto turns = object.find("turns"); turns != object.end()) {
     if (!turns->is_array() || turns->empty()) {
       return absl::InvalidArgumentError(absl::StrCat(where, ": turns is no list with an element"));
     }
-    return StringOf(turns->front(), absl::StrCat(where, ": turns[0]"));
+    ASYMSERVE_ASSIGN_OR_RETURN(record.turn,
+                               StringOf(turns->front(), absl::StrCat(where, ": turns[0]")));
+    return record;
   }
-  std::string text;
-  for (const char* key : {"question", "answer"}) {
-    const auto value = record.find(key);
-    if (value == record.end()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(where, ": has neither question and answer nor turns"));
-    }
-    ASYMSERVE_ASSIGN_OR_RETURN(const std::string part,
-                               StringOf(*value, absl::StrCat(where, ": ", key)));
-    text += text.empty() ? absl::StrCat("Question: ", part) : absl::StrCat("\nAnswer: ", part);
+  const auto question = object.find("question"), answer = object.find("answer");
+  if (question == object.end() || answer == object.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, ": has neither question and answer nor turns"));
   }
-  return text;
+  Problem& problem = record.problem.emplace();
+  ASYMSERVE_ASSIGN_OR_RETURN(problem.question,
+                             StringOf(*question, absl::StrCat(where, ": question")));
+  ASYMSERVE_ASSIGN_OR_RETURN(problem.answer, StringOf(*answer, absl::StrCat(where, ": answer")));
+  return record;
 }
 
-absl::StatusOr<std::string> ReadRecords(std::string_view file, const TextSource& source) {
-  std::string text;
+/// The records from the offset on, `count` at most.
+absl::StatusOr<std::vector<Record>> ReadRecords(std::string_view file, const TextSource& source,
+                                                size_t count) {
+  std::vector<Record> list;
   int64_t line_number = 0, records = 0;
-  while (!file.empty()) {
+  while (!file.empty() && list.size() < count) {
     const size_t end = std::min(file.find('\n'), file.size());
     const std::string_view line = file.substr(0, end);
     file.remove_prefix(std::min(end + 1, file.size()));
     ++line_number;
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     if (records++ < source.offset) continue;
-    ASYMSERVE_ASSIGN_OR_RETURN(const std::string record,
-                               RecordText(line, absl::StrCat(source.path, ":", line_number)));
-    if (!text.empty()) text += kBetweenRecords;
-    text += record;
+    ASYMSERVE_ASSIGN_OR_RETURN(Record record,
+                               ParseRecord(line, absl::StrCat(source.path, ":", line_number)));
+    list.push_back(std::move(record));
   }
-  if (records <= source.offset) {
+  if (list.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat(source.name, ": the file has ", records, " records"));
   }
-  return text;
+  return list;
+}
+
+absl::StatusOr<std::string_view> Utf8Of(const MappedFile& file) {
+  const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()),
+                               file.bytes().size());
+  const size_t valid = ValidUtf8Prefix(bytes);
+  if (valid == bytes.size()) return bytes;
+  return absl::InvalidArgumentError(absl::StrCat(file.path(), ": invalid UTF-8 at byte ", valid));
 }
 
 }  // namespace
@@ -105,14 +123,23 @@ absl::StatusOr<TextSource> ParseTextSource(std::string_view argument) {
   return source;
 }
 
+std::string ProblemText(const Problem& problem) {
+  return absl::StrCat("Question: ", problem.question, "\nAnswer: ", problem.answer);
+}
+
 absl::StatusOr<std::string> ReadText(const TextSource& source) {
   ASYMSERVE_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(source.path));
-  const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()),
-                               file.bytes().size());
-  if (const size_t valid = ValidUtf8Prefix(bytes); valid < bytes.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(source.path, ": invalid UTF-8 at byte ", valid));
+  ASYMSERVE_ASSIGN_OR_RETURN(const std::string_view bytes, Utf8Of(file));
+  if (source.path.ends_with(kJsonLines)) {
+    ASYMSERVE_ASSIGN_OR_RETURN(const std::vector<Record> records,
+                               ReadRecords(bytes, source, std::numeric_limits<size_t>::max()));
+    std::string text;
+    for (const Record& record : records) {
+      if (!text.empty()) text += kBetweenRecords;
+      text += record.problem ? ProblemText(*record.problem) : record.turn;
+    }
+    return text;
   }
-  if (source.path.ends_with(kJsonLines)) return ReadRecords(bytes, source);
   const size_t begin = PrefixBytes(bytes, source.offset);
   if (begin == bytes.size()) {
     const auto characters = std::count_if(bytes.begin(), bytes.end(), EndsCharacter);
@@ -120,6 +147,19 @@ absl::StatusOr<std::string> ReadText(const TextSource& source) {
         absl::StrCat(source.name, ": the file has ", characters, " characters"));
   }
   return std::string(bytes.substr(begin));
+}
+
+absl::StatusOr<std::vector<Problem>> ReadProblems(const TextSource& source, int32_t count) {
+  std::vector<Problem> problems;
+  if (!source.path.ends_with(kJsonLines)) return problems;
+  ASYMSERVE_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(source.path));
+  ASYMSERVE_ASSIGN_OR_RETURN(const std::string_view bytes, Utf8Of(file));
+  ASYMSERVE_ASSIGN_OR_RETURN(std::vector<Record> records,
+                             ReadRecords(bytes, source, static_cast<size_t>(count)));
+  for (Record& record : records) {
+    if (record.problem) problems.push_back(*std::move(record.problem));
+  }
+  return problems;
 }
 
 absl::StatusOr<std::vector<int32_t>> ReadTokens(const TextSource& source,

@@ -28,6 +28,18 @@ absl::StatusOr<TextSource> ParseTextSource(std::string_view argument);
 /// Errors name the file, and the byte that is not UTF-8 or the line that is no such object.
 absl::StatusOr<std::string> ReadText(const TextSource& source);
 
+/// A record with a question and its answer.
+struct Problem {
+  std::string question, answer;
+};
+
+/// "Question: <question>\nAnswer: <answer>".
+std::string ProblemText(const Problem& problem);
+
+/// The first `count` records of a .jsonl file from the offset on that have both, or fewer where it
+/// ends or a record has turns; none of any other file. Errors as ReadText.
+absl::StatusOr<std::vector<Problem>> ReadProblems(const TextSource& source, int32_t count);
+
 /// The first `count` tokens of the text, no control tokens added. InvalidArgument says how many
 /// there are when they are fewer.
 absl::StatusOr<std::vector<int32_t>> ReadTokens(const TextSource& source,

@@ -96,7 +96,7 @@ TEST_F(CalibrateCommandTest, AProfileOfARealModelIsWrittenReadAndMeasured) {
   const auto quality_options = ReadQualityOptions(quality, config_);
   ASSERT_TRUE(quality_options.ok()) << quality_options.status();
   std::ostringstream table;
-  const absl::Status measured = RunQuality(*quality_options, "", {}, MakeBackend, table);
+  const absl::Status measured = RunQuality(*quality_options, {}, {}, MakeBackend, table);
   ASSERT_TRUE(measured.ok()) << measured;
   EXPECT_THAT(table.str(), HasSubstr("custom"));
 
@@ -105,7 +105,7 @@ TEST_F(CalibrateCommandTest, AProfileOfARealModelIsWrittenReadAndMeasured) {
   if (!std::filesystem::exists(config_.model.path)) return;
   const auto wrong = ReadQualityOptions(quality, config_);
   ASSERT_TRUE(wrong.ok()) << wrong.status();
-  const absl::Status refused = RunQuality(*wrong, "", {}, MakeBackend, table);
+  const absl::Status refused = RunQuality(*wrong, {}, {}, MakeBackend, table);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("made for a model of 5 layers"));
 }
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -84,6 +85,78 @@ TEST_F(QualityCommandTest, MeasuresSchemesAgainstExactAndWritesThem) {
   }
 }
 
+TEST_F(QualityCommandTest, GeneratesTextAndSaysWhereItParts) {
+  const std::string json = directory_.Path("out.json");
+  const Finished run = Run({"--schemes", "exact,kivi-2", "--text", text_, "--text", text_ + "@54",
+                            "--tokens", "400", "--free-running", "--json", json});
+  ASSERT_EQ(run.status, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("8 greedy texts of up to 64 tokens after 200 of " + text_));
+  const auto rows = nlohmann::json::parse(ReadFile(json))["rows"];
+  ASSERT_EQ(rows.size(), 4u);
+  for (const auto& row : rows) {
+    const auto& free = row["free_running"];
+    EXPECT_EQ(free["prompts"], 8);
+    EXPECT_EQ(free["prompt_tokens"], 200);
+    const bool exact = row["scheme"] == "exact";
+    EXPECT_EQ(free["equal_tokens"].get<double>() == 1, exact);
+    EXPECT_EQ(free["first_divergence_mean"].get<double>() == 64, exact) << free;
+  }
+}
+
+TEST_F(QualityCommandTest, PlotsARunAndSeveralFiles) {
+  const auto path = [&](const char* name) { return directory_.Path(name); };
+  const std::vector<std::string> tail = {"--tokens", "300", "--from", "9"};
+  std::vector<std::string> first = {"--schemes", "exact,kivi-2", "--text", text_,
+                                    "--json",    path("a.json"), "--plot", path("a.svg")};
+  std::vector<std::string> second = {"--schemes", "fit-2/2", "--text",      text_ + "@54",
+                                     "--copy",    "--json",  path("b.json")};
+  for (std::vector<std::string>* arguments : {&first, &second}) {
+    arguments->insert(arguments->end(), tail.begin(), tail.end());
+    const Finished run = Run(*arguments);
+    ASSERT_EQ(run.status, 0) << run.err;
+  }
+  const std::string plot = ReadFile(path("a.svg"));
+  EXPECT_THAT(plot, HasSubstr("stories260K.gguf"));
+  EXPECT_THAT(plot, HasSubstr(">kivi-2</text>"));
+  EXPECT_THAT(plot, HasSubstr("300 tokens"));
+
+  const auto plot_files = [&](const std::vector<std::string>& arguments) {
+    std::vector<std::string> all = {ASYMSERVE_BINARY, "quality-plot"};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    return RunProgram(all);
+  };
+  EXPECT_EQ(plot_files({"--out", path("one.svg"), path("a.json")}).status, 0);
+  EXPECT_EQ(ReadFile(path("one.svg")), plot);
+  EXPECT_EQ(plot_files({path("a.json"), path("b.json"), "--out", path("all.svg")}).status, 0);
+  EXPECT_THAT(ReadFile(path("all.svg")), HasSubstr("A passage read again"));
+  EXPECT_THAT(ReadFile(path("all.svg")), HasSubstr(">fit-2/2</text>"));
+
+  WriteFile(path("other.json"), R"({"model": "other", "rows": []})");
+  WriteFile(path("bad.json"), R"({"model": "m", "rows": [7]})");
+  const struct {
+    std::vector<std::string> arguments;
+    int status;
+    std::string message;
+  } kBad[] = {
+      {{"--out", path("x.svg")}, kUsage, "json is required"},
+      {{path("a.json")}, kUsage, "--out is required"},
+      {{path("a.json"), "--out", path("none/x.svg")}, kUsage, "out: " + path("none/x.svg")},
+      {{path("none.json"), "--out", path("x.svg")}, kFailure, "none.json"},
+      {{path("bad.json"), "--out", path("x.svg")}, kFailure, "bad.json: row 0 is no object"},
+      {{path("other.json"), "--out", path("x.svg")}, kFailure, "no rows in " + path("other.json")},
+      {{path("a.json"), path("other.json"), "--out", path("x.svg")},
+       kFailure,
+       "other.json: is of model 'other'"},
+  };
+  for (const auto& one : kBad) {
+    SCOPED_TRACE(one.message);
+    const Finished run = plot_files(one.arguments);
+    EXPECT_EQ(run.status, one.status) << run.err;
+    EXPECT_THAT(run.err, HasSubstr(one.message));
+    EXPECT_FALSE(std::filesystem::exists(path("x.svg")));
+  }
+}
+
 TEST_F(QualityCommandTest, WithoutACopyTestItsFieldsAreNull) {
   const std::string json = directory_.Path("out.json");
   const Finished run = Run(
@@ -121,6 +194,9 @@ TEST_F(QualityCommandTest, BadInputIsRefusedByName) {
       {{"--schemes", "exact", "--text", text_, "--json", directory_.path().string()},
        kUsage,
        "is a folder"},
+      {{"--schemes", "exact", "--text", text_, "--plot", directory_.Path("none/out.svg")},
+       kUsage,
+       "plot: " + directory_.Path("none/out.svg") + ": no folder"},
       {{"--schemes", "exact", "--text", text_, "--threads", "-2"}, kUsage, "engine.threads"},
       {{"--schemes", "exact", "--text", text_}, kFailure, "tokens: 2048; the model's context is"},
       {{"--model", "none", "--schemes", "exact", "--text", text_, "--tokens", "300", "--from", "9"},
@@ -134,6 +210,8 @@ TEST_F(QualityCommandTest, BadInputIsRefusedByName) {
       {"kivi-3", text_, "KV scheme 'kivi-3': unknown"},
       {"exact,asymkv-99/0", text_, "KV scheme 'asymkv-99/0': 99 layers"},
       {"fit-3/1", text_, "KV scheme 'fit-3/1'"},
+      {"exact,exakt", text_, "KV scheme 'exakt': unknown"},
+      {"balanced", text_, "KV scheme 'balanced': unknown; there are exact"},
       {"exact", text_ + "@999999", "the file has"},
       {"exact", text_ + "@2800", "tokens from there, need 300"},
       {"exact", bad_text, "bad.txt: invalid UTF-8 at byte 5"},
@@ -146,6 +224,9 @@ TEST_F(QualityCommandTest, BadInputIsRefusedByName) {
     const Finished run = Run(arguments);
     EXPECT_EQ(run.status, status) << run.err;
     EXPECT_THAT(run.err, HasSubstr(message));
+    if (status == kFailure) {
+      EXPECT_EQ(std::count(run.err.begin(), run.err.end(), '\n'), 1);
+    }
     EXPECT_EQ(run.out, "");
   };
   for (const auto& one : kCases) expect(one.arguments, one.status, one.message);

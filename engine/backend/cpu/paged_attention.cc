@@ -95,7 +95,7 @@ AttentionTile AttentionRunner::MakeTile(const Request& request, int32_t sequence
   AttentionTile tile = {};
   tile.key = &arena_.tables().head(request.layer, KvTensor::kKey, kv_head);
   tile.value = &arena_.tables().head(request.layer, KvTensor::kValue, kv_head);
-  const bool exact = task.pages->exact;
+  const bool exact = step.pages[static_cast<size_t>(step.page_offset[s])].exact;
   tile.int8_keys =
       !exact && (tile.key->near == KvCodec::kInt8 || tile.key->item.codec == KvCodec::kInt8);
   tile.rotated = !exact && arena_.rotates_values() && tile.value->rotates_values();

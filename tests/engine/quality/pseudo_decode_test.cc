@@ -175,6 +175,58 @@ TEST_F(PseudoDecodeTest, DamagedSealedPagesChangeTheResultFromTheirSealingOn) {
   }
 }
 
+TEST_F(PseudoDecodeTest, ATokenAtATimeGivesTheBitsOfWholePages) {
+  for (const char* scheme : {"exact", "kivi-2", "fit-2/1"}) {
+    auto decoder = Make(scheme);
+    ASSERT_THAT(decoder, IsOk());
+    const Logits whole = Run(*decoder);
+    Logits single;
+    const auto keep = [&](int32_t position, std::span<const float> logits) {
+      single[position].assign(logits.begin(), logits.end());
+    };
+    const std::span<const int32_t> tokens = tokens_;
+    ASSERT_THAT(decoder->Extend(0, tokens.first(250), keep), IsOk());
+    for (size_t i = 250; i < 332; ++i) {
+      ASSERT_THAT(decoder->Extend(decoder->length(), tokens.subspan(i, 1), keep), IsOk());
+    }
+    EXPECT_EQ(decoder->length(), 332);
+    ASSERT_EQ(single.size(), 83u);
+    for (const auto& [position, logits] : single) {
+      EXPECT_EQ(logits, whole.at(position)) << scheme << " at " << position;
+    }
+  }
+}
+
+TEST_F(PseudoDecodeTest, WhatWasSaidInTheLastPageCanBeSaidOtherwise) {
+  auto decoder = Make("kivi-2");
+  ASSERT_THAT(decoder, IsOk());
+  const Logits whole = Run(*decoder);
+  std::vector<float> last;
+  const auto keep = [&](int32_t, std::span<const float> logits) {
+    last.assign(logits.begin(), logits.end());
+  };
+  const std::span<const int32_t> tokens = tokens_;
+  const std::vector<int32_t> other = {7, 300, 12};
+  ASSERT_THAT(decoder->Extend(0, tokens.first(290), keep), IsOk());
+  ASSERT_THAT(decoder->Extend(270, other, keep), IsOk());
+  EXPECT_NE(last, whole.at(272));
+  EXPECT_EQ(decoder->length(), 273);
+  ASSERT_THAT(decoder->Extend(270, tokens.subspan(270, 30), keep), IsOk());
+  EXPECT_EQ(last, whole.at(299));
+
+  EXPECT_TRUE(decoder->CanExtend(256));
+  EXPECT_FALSE(decoder->CanExtend(255));
+  EXPECT_FALSE(decoder->CanExtend(301));
+  EXPECT_FALSE(decoder->CanExtend(-1));
+  EXPECT_THAT(decoder->Extend(255, other, keep),
+              FailsWith(StatusCode::kInternal, "3 tokens at 255 after 300"));
+  EXPECT_THAT(decoder->Extend(300, tokens.first(213), keep),
+              FailsWith(StatusCode::kInternal, "prepared for 512"));
+  decoder->Clear();
+  EXPECT_EQ(decoder->length(), 0);
+  EXPECT_EQ(FirstDifference(whole, Run(*decoder)), -1);
+}
+
 TEST_F(PseudoDecodeTest, AnErrorOfTheBackendEndsTheRunAndFreesItsRecords) {
   auto decoder = Make("kivi-2");
   ASSERT_THAT(decoder, IsOk());

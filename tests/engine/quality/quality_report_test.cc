@@ -6,8 +6,6 @@
 #include <sstream>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 namespace asymserve {
 namespace {
 
@@ -23,29 +21,6 @@ QualityRow Row(const std::string& scheme, const std::string& text) {
   row.bits_sealed = 3;
   row.bits_effective = {{1024, 4.25}, {4096, 3.3125}, {8192, 3.15625}};
   return row;
-}
-
-TEST(QualityReportTest, TheJsonHasTheFieldsThatOthersRelyOn) {
-  QualityRow copied = Row("fit-2/2", "a.txt@7");
-  copied.copy_nll = 1.75;
-  copied.copy_nll_exact = 0.25;
-  const auto json = nlohmann::json::parse(QualityJson(std::vector{Row("kivi-2", "b"), copied}));
-  const auto expected = nlohmann::json::parse(R"({"rows": [
-      {"scheme": "kivi-2", "text": "b", "tokens": 2048, "from": 256, "kl_mean": 0.125,
-       "kl_p99": 1.5, "kl_p999": 2.5, "top1": 0.75, "ppl": 15.25, "ppl_ratio": 1.0625,
-       "bits_sealed": 3.0, "bits_effective": {"1024": 4.25, "4096": 3.3125, "8192": 3.15625},
-       "copy_nll": null, "copy_nll_exact": null},
-      {"scheme": "fit-2/2", "text": "a.txt@7", "tokens": 2048, "from": 256, "kl_mean": 0.125,
-       "kl_p99": 1.5, "kl_p999": 2.5, "top1": 0.75, "ppl": 15.25, "ppl_ratio": 1.0625,
-       "bits_sealed": 3.0, "bits_effective": {"1024": 4.25, "4096": 3.3125, "8192": 3.15625},
-       "copy_nll": 1.75, "copy_nll_exact": 0.25}]})");
-  EXPECT_EQ(json, expected);
-}
-
-TEST(QualityReportTest, JsonSurvivesAFileNameThatIsNotUtf8) {
-  const auto json = nlohmann::json::parse(QualityJson(std::vector{Row("exact", "\xFF.txt")}));
-  EXPECT_EQ(json["rows"][0]["text"], "\xEF\xBF\xBD.txt");
-  EXPECT_EQ(nlohmann::json::parse(QualityJson({})), nlohmann::json::parse(R"({"rows": []})"));
 }
 
 TEST(QualityReportTest, TheTableGroupsTextsAndAlignsColumns) {
@@ -75,6 +50,26 @@ TEST(QualityReportTest, TheTableShowsTheCopyTestWhereItWasRun) {
   EXPECT_THAT(table, HasSubstr("copy NLL"));
   EXPECT_THAT(table, HasSubstr("0.500"));
   EXPECT_THAT(table, HasSubstr("0.250"));
+}
+
+TEST(QualityReportTest, WhatWasGeneratedHasATableOfItsOwn) {
+  QualityRow row = Row("fit-2/2", "text");
+  row.free_running = FreeRunning{
+      .prompts = 8,
+      .prompt_tokens = 1024,
+      .tokens = 64,
+      .divergence_mean = 12.25,
+      .divergence_median = 9.5,
+      .equal_tokens = 0.5,
+      .answers = {{"lines", 1024, 16, 0.75, 0.25}, {"answers", 0, 8, 0.125, std::nullopt}},
+      .copies = {{2048, 1.5, 0.25}}};
+  const std::string table = QualityTable(std::vector{Row("exact", "text"), row});
+  EXPECT_THAT(table, HasSubstr("8 greedy texts of up to 64 tokens after 1024 of text\n"
+                               "scheme   parts at  median  equal  lines 1K  answers  copy 2K\n"
+                               "fit-2/2      12.2     9.5   50 %      25 %        -    1.500\n"
+                               "lines 1K: exact scores 75 % of 16\n"
+                               "answers: exact scores 12 % of 8: not judged\n"
+                               "copy 2K: exact 0.250\n"));
 }
 
 }  // namespace

@@ -87,6 +87,26 @@ TEST_F(TextSourceTest, ProblemsBecomeQuestionsAndAnswersFromTheirIndexOn) {
               FailsWith(StatusCode::kInvalidArgument, "p.jsonl@3: the file has 3 records"));
 }
 
+TEST_F(TextSourceTest, ProblemsKeepQuestionAndAnswerApart) {
+  const char* const lines =
+      "{\"question\": \"a\", \"answer\": \"b\"}\n"
+      "{\"turns\": [\"first\"]}\n"
+      "{\"question\": \"c\", \"answer\": \"d\"}\n"
+      "{\"question\": \"e\", \"answer\": \"f\"}\n";
+  const auto problems = ReadProblems(Source("p.jsonl", lines), 3);
+  ASSERT_THAT(problems, IsOk());
+  ASSERT_EQ(problems->size(), 2u);
+  EXPECT_EQ(ProblemText((*problems)[0]), "Question: a\nAnswer: b");
+  EXPECT_EQ(ProblemText((*problems)[1]), "Question: c\nAnswer: d");
+  const auto later = ReadProblems(Source("p.jsonl", lines, 3), 9);
+  ASSERT_THAT(later, IsOk());
+  ASSERT_EQ(later->size(), 1u);
+  EXPECT_EQ(later->front().question, "e");
+  const auto none = ReadProblems(Source("p.txt", lines), 3);
+  ASSERT_THAT(none, IsOk());
+  EXPECT_TRUE(none->empty());
+}
+
 TEST_F(TextSourceTest, ABadFileIsRefusedWithItsPlace) {
   const std::string good = "{\"question\": \"q\", \"answer\": \"a\"}\n";
   const struct {
