@@ -155,7 +155,7 @@ absl::Status UnknownKey(const std::string& key) {
   std::vector<std::string_view> known;
   for (const Option& option : kOptions) {
     // A section is one candidate, before its options.
-    for (size_t dot = option.key.find('.'); dot != option.key.npos;
+    for (size_t dot = option.key.find('.'); dot != std::string_view::npos;
          dot = option.key.find('.', dot + 1)) {
       const std::string_view section = option.key.substr(0, dot);
       if (std::find(known.begin(), known.end(), section) == known.end()) known.push_back(section);

@@ -90,8 +90,7 @@ absl::StatusOr<KvScheme> ChooseScheme(const LoadOptions& options, const KvShape&
   return scheme;
 }
 
-/// Measures the scheme that is to be served, unless it is exact. The backend's cache is used for
-/// that: KvInit follows.
+/// Measures the scheme that is to be served, unless it is exact. Uses the backend's cache for that.
 absl::Status SelfCheck(Backend& backend, const LoadOptions& options, const KvProfile* profile,
                        const KvSetup& setup, LoadedModel& loaded) {
   if (!options.kv_self_check || setup.scheme.name == "exact") return absl::OkStatus();
@@ -99,6 +98,25 @@ absl::Status SelfCheck(Backend& backend, const LoadOptions& options, const KvPro
                              SelfCheckKl(*loaded.model, backend, setup, *loaded.tokenizer));
   loaded.kv_self_check_kl = kl;
   return CheckMeasuredKl(setup.scheme.name, kl, options.kv_limits, profile);
+}
+
+/// Sets up the backend's cache, when the weights and the tokenizer are there.
+absl::Status InitKvCache(Backend& backend, const LoadOptions& options, const KvShape& shape,
+                         const KvProfile* profile, LoadedModel& loaded, PhaseTimer& timer) {
+  const EngineOptions& engine = loaded.engine_options;
+  loaded.kv_bytes = engine.arena.slabs * engine.arena.slab_bytes;
+  KvSetup setup;
+  setup.shape = shape;
+  setup.scheme = engine.scheme;
+  setup.arena_bytes = loaded.kv_bytes;
+  setup.codes = profile != nullptr ? &profile->codes : nullptr;
+  setup.rope = loaded.model->rope();
+  setup.rope_style = loaded.config.rope_style;
+  ASYMSERVE_RETURN_IF_ERROR(SelfCheck(backend, options, profile, setup, loaded));
+  if (options.kv_self_check) timer.End("kv_self_check");
+  ASYMSERVE_RETURN_IF_ERROR(backend.KvInit(setup));
+  timer.End("kv_cache");
+  return absl::OkStatus();
 }
 
 /// The tokenizer's chat template, or why there is none.
@@ -165,18 +183,7 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   LoadChatTemplate(loaded);
   timer.End("tokenizer");
 
-  loaded.kv_bytes = engine.arena.slabs * engine.arena.slab_bytes;
-  KvSetup setup;
-  setup.shape = shape;
-  setup.scheme = scheme;
-  setup.arena_bytes = loaded.kv_bytes;
-  setup.codes = found != nullptr ? &found->codes : nullptr;
-  setup.rope = loaded.model->rope();
-  setup.rope_style = loaded.config.rope_style;
-  ASYMSERVE_RETURN_IF_ERROR(SelfCheck(backend, options, found, setup, loaded));
-  if (options.kv_self_check) timer.End("kv_self_check");
-  ASYMSERVE_RETURN_IF_ERROR(backend.KvInit(setup));
-  timer.End("kv_cache");
+  ASYMSERVE_RETURN_IF_ERROR(InitKvCache(backend, options, shape, found, loaded, timer));
   return loaded;
 }
 

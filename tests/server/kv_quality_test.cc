@@ -5,7 +5,9 @@
 #include <cstring>
 #include <limits>
 
+#include "config/config.h"
 #include "engine/kv/profile.h"
+#include "engine/kv/quality_gate.h"
 #include "engine/quality/model_digest.h"
 #include "tests/engine/kv/toy_profile.h"
 #include "tests/server/process_fixture.h"
@@ -119,12 +121,23 @@ TEST_F(KvQualityTest, ATierWithinTheDefaultLimitsIsServedAndItsLossesAreShown) {
             count(info.kv_sequences_exact()));
 }
 
+TEST_F(KvQualityTest, TheDefaultTierOfTheShippedProfilePassesTheDefaultLimits) {
+  const auto profile =
+      ReadProfile(ASYMSERVE_SOURCE_DIR "/config/profiles/SmolLM2-135M-Instruct.Q4_1.asymkv");
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  const KvQualitySection limits;
+  const absl::Status status =
+      CheckTierQuality(*profile, "balanced", {limits.max_mean_kl, limits.max_copy_loss});
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 TEST_F(KvQualityTest, ATierOverALimitIsRefusedWithTheTableAndNoOtherIsServed) {
   ASSERT_NO_FATAL_FAILURE(WriteToyProfile());
   const std::string log = LogOfRefused({"kv.quality.max_mean_kl=0.1"});
   for (const char* part : {
-           "tier 'balanced' is refused: mean KL 0.125 on 'code' is over kv.quality.max_mean_kl = "
-           "0.1. Name another one in kv.scheme",
+           "tier 'balanced' is refused: ",
+           "mean KL 0.125 on 'code' is over kv.quality.max_mean_kl = 0.1.",
+           "Name another one in kv.scheme, or change kv.quality.max_mean_kl",
            "error failed table=\"tier        sealed bits  worst mean KL  worst copy loss  passes\"",
            "error failed table=\"light              4.",
            "         0.0000           0.2500  yes\"",

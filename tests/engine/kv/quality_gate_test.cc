@@ -29,7 +29,7 @@ TEST(WorstLossTest, IsTheHighestOfEachLossOverAllTexts) {
 TEST(TierQualityTest, ATierPassesWhenNoLossOnAnyTextIsOverItsLimit) {
   const struct {
     KvQualityLimits limits;
-    const char* refusal;  // null: passes
+    const char* refusal = nullptr;  // passes
   } kCases[] = {
       {{0, 0}, nullptr},
       {{0.032, 0.34}, nullptr},  // a limit is allowed itself
