@@ -31,9 +31,19 @@ struct EngineSection {
   bool operator==(const EngineSection&) const = default;
 };
 
+/// What the KV cache may cost, checked at start.
+struct KvQualitySection {
+  double max_mean_kl = 0.15;    // nats per token on any measured text; 0: no limit
+  double max_copy_loss = 0.75;  // nats per token of a passage read again; 0: no limit
+  bool self_check = false;      // measure the scheme on a built-in text at start
+
+  bool operator==(const KvQualitySection&) const = default;
+};
+
 struct KvSection {
   std::string scheme = "auto";  // how keys and values are stored
   std::string profile;          // learned codes; empty: the model's path + ".asymkv", if it exists
+  KvQualitySection quality;
 
   bool operator==(const KvSection&) const = default;
 };

@@ -40,6 +40,11 @@ constexpr Option kOptions[] = {
     {"engine.isa", +[](Config& c) -> std::string& { return c.engine.isa; }, 0, 0, kIsas},
     {"kv.scheme", +[](Config& c) -> std::string& { return c.kv.scheme; }},
     {"kv.profile", +[](Config& c) -> std::string& { return c.kv.profile; }},
+    {"kv.quality.max_mean_kl", +[](Config& c) -> double& { return c.kv.quality.max_mean_kl; }, 0,
+     100},
+    {"kv.quality.max_copy_loss", +[](Config& c) -> double& { return c.kv.quality.max_copy_loss; },
+     0, 100},
+    {"kv.quality.self_check", +[](Config& c) -> bool& { return c.kv.quality.self_check; }},
     {"server.address",
      +[](Config& c) -> std::string& { return c.server.address; },
      0,
@@ -141,16 +146,20 @@ absl::Status Unexpected(std::string_view key, const std::string& expected, const
       absl::StrCat(std::string(key), ": expected ", expected, ", got ", got));
 }
 
-std::string_view SectionOf(std::string_view key) {
-  return key.substr(0, key.find('.'));
+/// Whether `section`, as "kv" or "kv.quality", holds the option.
+bool IsSectionOf(std::string_view section, std::string_view key) {
+  return key.size() > section.size() && key.starts_with(section) && key[section.size()] == '.';
 }
 
 absl::Status UnknownKey(const std::string& key) {
   std::vector<std::string_view> known;
   for (const Option& option : kOptions) {
     // A section is one candidate, before its options.
-    const std::string_view section = SectionOf(option.key);
-    if (std::find(known.begin(), known.end(), section) == known.end()) known.push_back(section);
+    for (size_t dot = option.key.find('.'); dot != std::string_view::npos;
+         dot = option.key.find('.', dot + 1)) {
+      const std::string_view section = option.key.substr(0, dot);
+      if (std::find(known.begin(), known.end(), section) == known.end()) known.push_back(section);
+    }
     known.push_back(option.key);
   }
   const std::string_view nearest = NearestKey(key, known);
@@ -167,7 +176,7 @@ std::span<const Option> Options() {
 
 absl::Status Assign(Config& config, const YamlEntry& entry) {
   for (const Option& option : kOptions) {
-    if (SectionOf(option.key) == entry.key) {
+    if (IsSectionOf(entry.key, option.key)) {
       const bool is_section =
           entry.kind == YamlEntry::Kind::kMap || entry.kind == YamlEntry::Kind::kNull;
       if (is_section) return absl::OkStatus();

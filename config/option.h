@@ -24,7 +24,7 @@ struct Option {
   using Member = std::variant<int32_t& (*)(Config&), int64_t& (*)(Config&), double& (*)(Config&),
                               bool& (*)(Config&), std::string& (*)(Config&)>;
 
-  std::string_view key;  // "section.name"
+  std::string_view key;  // "section.name", "section.section.name"
   Member member;
   double min = 0, max = 0;                         // of numbers, both allowed
   std::span<const std::string_view> choices = {};  // of text; none: any

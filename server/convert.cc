@@ -133,6 +133,24 @@ void FillFinal(const Delta& delta, const OutputFormat& format, v1::Final& final)
   timings.set_total_seconds(delta.timings.total);
 }
 
+void FillKvCacheInfo(const KvCacheInfo& kv, v1::GetModelInfoResponse& info) {
+  info.set_kv_scheme(kv.scheme);
+  info.set_kv_tier(kv.tier);
+  info.set_kv_sealed_bits(kv.sealed_bits);
+  info.set_kv_effective_bits(kv.effective_bits);
+  if (kv.mean_kl.has_value()) info.set_kv_mean_kl(*kv.mean_kl);
+  if (kv.copy_loss.has_value()) info.set_kv_copy_loss(*kv.copy_loss);
+  info.set_kv_max_mean_kl(kv.limits.max_mean_kl);
+  info.set_kv_max_copy_loss(kv.limits.max_copy_loss);
+  if (kv.self_check_kl.has_value()) info.set_kv_self_check_kl(*kv.self_check_kl);
+  info.set_kv_unfit_for_long_range(kv.unfit_for_long_range());
+  info.set_kv_cache_tokens(kv.capacity.tokens);
+  info.set_kv_cache_tokens_exact(kv.exact_capacity.tokens);
+  info.set_kv_sequence_tokens(kv.sequence_tokens);
+  info.set_kv_sequences(kv.capacity.sequences);
+  info.set_kv_sequences_exact(kv.exact_capacity.sequences);
+}
+
 }  // namespace
 
 absl::StatusOr<DecodedRequest> FromProto(const v1::GenerateRequest& proto,
@@ -227,10 +245,7 @@ void FillModelInfo(const ServedModel& model, v1::GetModelInfoResponse& info) {
     if (id != spec.eos) info.add_end_token_ids(id);
   }
   if (spec.bos >= 0) info.set_bos_token_id(spec.bos);
-  info.set_kv_cache_tokens(model.kv_cache_tokens);
-  info.set_kv_scheme(model.kv_scheme);
-  info.set_kv_sealed_bits(model.kv_sealed_bits);
-  info.set_kv_effective_bits(model.kv_effective_bits);
+  FillKvCacheInfo(model.kv, info);
   info.set_max_running(model.max_running);
   info.set_server_version(std::string(kVersion));
 }

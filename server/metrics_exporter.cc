@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 
@@ -111,6 +112,59 @@ void AddState(const EngineMetrics& metrics, MetricFamilies& families) {
                  last_us == 0 ? -1 : (now_us - last_us) * 1e-6);
 }
 
+/// What the KV cache is, costs and holds; all of it is fixed at start.
+void AddKvCache(const KvCacheInfo& kv, MetricFamilies& families) {
+  families.Gauge(
+      "asymserve_kv_info",
+      "Constant 1; how keys and values are stored, and the tier of the profile that this "
+      "is (empty: a built-in scheme), as labels.",
+      1, {{"scheme", kv.scheme}, {"tier", kv.tier}});
+  families.Open("asymserve_kv_bits_per_element",
+                "Bits per key or value element: of sealed pages, and in all of a sequence of the "
+                "whole context.",
+                MetricType::Gauge);
+  families.Sample({{"of", "sealed"}}, kv.sealed_bits);
+  families.Sample({{"of", "sequence"}}, kv.effective_bits);
+
+  const auto sample = [&families](const char* loss, const std::optional<double>& value) {
+    if (value.has_value()) families.Sample({{"loss", loss}}, *value);
+  };
+  const auto limit = [](double nats) {
+    return nats > 0 ? std::optional<double>(nats) : std::nullopt;
+  };
+  families.Open("asymserve_kv_loss_estimate_nats",
+                "What the scheme costs per token, the highest of the measured texts: mean_kl is "
+                "KL(exact || scheme), copy the negative log-likelihood of a passage read again, "
+                "self_check the mean KL measured at start. No sample where nothing was measured.",
+                MetricType::Gauge);
+  sample("mean_kl", kv.mean_kl);
+  sample("copy", kv.copy_loss);
+  sample("self_check", kv.self_check_kl);
+  families.Open(
+      "asymserve_kv_loss_limit_nats",
+      "What the losses of a tier may be at most (kv.quality). No sample where there is no "
+      "limit.",
+      MetricType::Gauge);
+  sample("mean_kl", limit(kv.limits.max_mean_kl));
+  sample("copy", limit(kv.limits.max_copy_loss));
+
+  families.Open(
+      "asymserve_kv_capacity_tokens",
+      "Tokens of one sequence that has the KV cache alone: as it is stored, and if the same "
+      "memory held an exact cache.",
+      MetricType::Gauge);
+  families.Sample({{"cache", "served"}}, static_cast<double>(kv.capacity.tokens));
+  families.Sample({{"cache", "exact"}}, static_cast<double>(kv.exact_capacity.tokens));
+  const std::pair<std::string, std::string> length = {"tokens", absl::StrCat(kv.sequence_tokens)};
+  families.Open(
+      "asymserve_kv_capacity_sequences",
+      "Sequences of `tokens` tokens that the KV cache holds at once: as it is stored, and "
+      "if the same memory held an exact cache.",
+      MetricType::Gauge);
+  families.Sample({{"cache", "served"}, length}, static_cast<double>(kv.capacity.sequences));
+  families.Sample({{"cache", "exact"}, length}, static_cast<double>(kv.exact_capacity.sequences));
+}
+
 /// Names that the Gateway API inference extension and llm-d look for.
 void AddAliases(const ServedModel& model, MetricFamilies& families) {
   const EngineMetrics& metrics = model.engine->metrics();
@@ -150,6 +204,7 @@ std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
     AddTokens(metrics, families);
     AddLatencies(metrics, families);
     AddState(metrics, families);
+    AddKvCache(model_->kv, families);
     AddAliases(*model_, families);
     families.Open("asymserve_startup_seconds", "Start-up by phase.", MetricType::Gauge);
     for (const auto& [phase, seconds] : phases_) families.Sample({{"phase", phase}}, seconds);

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "google/protobuf/stubs/logging.h"
 
 #include "engine/base/log.h"
@@ -44,12 +45,18 @@ absl::Status Start(const Config& config, FrontEnd& front) {
   return absl::OkStatus();
 }
 
+KvQualityLimits ToLimits(const KvQualitySection& quality) {
+  return {.max_mean_kl = quality.max_mean_kl, .max_copy_loss = quality.max_copy_loss};
+}
+
 LoadOptions ToLoadOptions(const Config& config) {
   LoadOptions options;
   options.path = config.model.path;
   options.kv_memory_bytes = config.engine.kv_memory_bytes;
   options.kv_scheme = config.kv.scheme;
   options.kv_profile = config.kv.profile;
+  options.kv_limits = ToLimits(config.kv.quality);
+  options.kv_self_check = config.kv.quality.self_check;
   options.max_context_tokens = config.engine.context_tokens;
   options.max_running = config.engine.max_running;
   options.max_waiting = config.engine.max_waiting;
@@ -76,16 +83,8 @@ ServedModel Describe(const Config& config, const LoadedModel& loaded, Engine& en
   served.weight_type = loaded.weight_type;
   served.layers = loaded.config.layers;
   served.weight_bytes = loaded.weight_bytes;
-  const PageStore store(loaded.engine_options.scheme, loaded.engine_options.arena);
-  served.page_tokens = store.scheme().page_tokens;
-  served.kv_cache_tokens = store.MaxTokens();
-  served.kv_scheme = store.scheme().name;
-  served.kv_losses = loaded.kv_losses;
-  const KvShape shape{loaded.config.layers, loaded.config.attention.kv_heads,
-                      loaded.config.attention.head_size};
-  const KvLayout layout(shape, store.scheme());
-  served.kv_sealed_bits = layout.sealed_bits();
-  served.kv_effective_bits = layout.EffectiveBits(served.limits.max_context_tokens);
+  served.page_tokens = loaded.engine_options.scheme.page_tokens;
+  served.kv = DescribeKvCache(loaded, ToLimits(config.kv.quality));
   served.max_running = loaded.engine_options.max_running;
   return served;
 }
@@ -94,22 +93,16 @@ ServedModel Describe(const Config& config, const LoadedModel& loaded, Engine& en
 absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEnd& front,
                         SignalWatcher& signals) {
   if (signals.WaitFor(std::chrono::milliseconds(0))) return absl::OkStatus();
-  for (const KvLoss& loss : served.kv_losses) {
-    Log(LogLevel::kInfo, "kv_quality",
-        {{"scheme", served.kv_scheme},
-         {"text", loss.text},
-         {"mean_kl", loss.mean_kl},
-         {"copy_loss", loss.copy_loss}});
-  }
+  LogKvCache(served.kv);
   front.service.StartServing(served);
   front.server->SetReady(true);
   Log(LogLevel::kInfo, "serving",
       {{"address", front.server->address()},
        {"model", served.name},
        {"weights", served.weight_type},
-       {"kv_scheme", served.kv_scheme},
-       {"kv_bits", served.kv_effective_bits},
-       {"kv_cache_tokens", served.kv_cache_tokens}});
+       {"kv_scheme", served.kv.scheme},
+       {"kv_bits", served.kv.effective_bits},
+       {"kv_cache_tokens", served.kv.capacity.tokens}});
   while (!signals.WaitFor(kHealthPoll)) {
     absl::Status health = served.engine->health();
     if (health.ok()) continue;
@@ -166,7 +159,10 @@ ExitStatus Serve(const Config& config, const BackendFactory& make_backend) {
     Log(LogLevel::kInfo, "stopped");
     return kExitOk;
   }
-  Log(LogLevel::kError, "failed", {{"error", std::string(status.message())}});
+  // A table in a message gets a line of the log for each of its lines.
+  const std::vector<std::string> lines = absl::StrSplit(std::string(status.message()), '\n');
+  Log(LogLevel::kError, "failed", {{"error", lines.front()}});
+  for (size_t i = 1; i < lines.size(); ++i) Log(LogLevel::kError, "failed", {{"table", lines[i]}});
   return kExitFailure;
 }
 

@@ -2,12 +2,11 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
-#include "engine/kv/profile.h"
 #include "engine/runtime/engine.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
+#include "server/kv_cache_info.h"
 
 namespace asymserve {
 
@@ -25,11 +24,7 @@ struct ServedModel {
   int32_t layers = 0;
   std::string weight_type;  // "Q4_1"
   int64_t weight_bytes = 0;
-  int64_t kv_cache_tokens = 0;  // as one sequence could fill it
-  std::string kv_scheme;
-  std::vector<KvLoss> kv_losses;  // of a learned scheme, as its profile says
-  double kv_sealed_bits = 0;      // per element
-  double kv_effective_bits = 0;   // per element, of a sequence of the whole context
+  KvCacheInfo kv;
   int32_t max_running = 0;
   int32_t page_tokens = 0;
 };

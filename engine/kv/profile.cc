@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 #include "engine/base/status.h"
 #include "engine/kv/codec.h"
@@ -85,6 +86,11 @@ KvScheme SchemeOf(const KvProfile& profile, const KvProfileTier& tier) {
   scheme.frame_tokens = profile.frame_tokens;
   scheme.items = tier.items;
   return scheme;
+}
+
+std::string TierNames(const KvProfile& profile) {
+  return absl::StrJoin(profile.tiers, ", ",
+                       [](std::string* out, const KvProfileTier& tier) { out->append(tier.name); });
 }
 
 absl::Status CheckTierItem(const KvItem& item, const PlaneCode& code) {
@@ -191,23 +197,26 @@ absl::Status CheckProfile(const KvProfile& profile) {
 }
 
 absl::StatusOr<KvScheme> TierScheme(const KvProfile& profile, std::string_view name) {
-  std::string names;
   for (const KvProfileTier& tier : profile.tiers) {
     if (tier.name == name) return SchemeOf(profile, tier);
-    absl::StrAppend(&names, names.empty() ? "" : ", ", tier.name);
   }
-  return absl::NotFoundError(
-      absl::StrCat("the profile has no tier '", std::string(name), "'; it has ", names));
+  return absl::NotFoundError(absl::StrCat("the profile has no tier '", std::string(name),
+                                          "'; it has ", TierNames(profile)));
 }
 
 absl::StatusOr<KvScheme> ResolveKvScheme(std::string_view name, const KvShape& shape,
                                          const KvProfile* profile) {
   if (profile != nullptr) {
     for (const KvProfileTier& tier : profile->tiers) {
-      if (tier.name == name) return TierScheme(*profile, name);
+      if (tier.name == name) return SchemeOf(*profile, tier);
     }
   }
-  return NamedKvScheme(name, shape);
+  absl::StatusOr<KvScheme> named = NamedKvScheme(name, shape);
+  if (!absl::IsNotFound(named.status())) return named;
+  return absl::NotFoundError(absl::StrCat(std::string(named.status().message()),
+                                          profile == nullptr
+                                              ? ", but no profile was found"
+                                              : absl::StrCat(", which are ", TierNames(*profile))));
 }
 
 }  // namespace asymserve

@@ -59,6 +59,7 @@ absl::Status CheckProfile(const KvProfile& profile);
 absl::StatusOr<KvScheme> TierScheme(const KvProfile& profile, std::string_view name);
 
 /// The scheme of that name: a tier of the profile, which may be null, or one of NamedKvScheme.
+/// NotFound lists what there is.
 absl::StatusOr<KvScheme> ResolveKvScheme(std::string_view name, const KvShape& shape,
                                          const KvProfile* profile);
 

@@ -126,10 +126,10 @@ absl::StatusOr<KvScheme> NamedKvScheme(std::string_view name, const KvShape& sha
     return AsymKv(name, name.substr(kAsymKv.size()), shape);
   }
   if (name.substr(0, kFit.size()) == kFit) return Fit(name, name.substr(kFit.size()), shape);
-  return BadName(
-      name,
-      "unknown; there are exact, int8, kivi-2, kivi-4, asymkv-<lk>/<lv>, fit-<k>/<v>, and "
-      "the tiers of a profile");
+  return absl::NotFoundError(absl::StrCat(
+      "KV scheme '", std::string(name),
+      "': unknown; there are exact, int8, kivi-2, kivi-4, asymkv-<lk>/<lv>, fit-<k>/<v>, and "
+      "the tiers of a profile"));
 }
 
 absl::Status CheckKvScheme(const KvScheme& scheme, const KvShape& shape) {

@@ -91,7 +91,8 @@ struct KvScheme {
 /// The scheme of that name: `exact`, `int8` (near pages only), `kivi-2`, `kivi-4`,
 /// `asymkv-<lk>/<lv>` (keys of the first lk layers and values of the first lv in 2 bits, the others
 /// in 1; arXiv 2410.13212), `fit-<k>/<v>` (bits 1, 2 or 4). InvalidArgument says what is wrong with
-/// a name. Learned schemes come from a profile (kv/profile.h).
+/// such a name, NotFound lists them when it is none. Learned schemes come from a profile
+/// (kv/profile.h).
 absl::StatusOr<KvScheme> NamedKvScheme(std::string_view name, const KvShape& shape);
 
 /// InvalidArgument when a field is out of range or the items do not fit the shape.

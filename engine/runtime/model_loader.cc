@@ -12,6 +12,7 @@
 #include "engine/base/status.h"
 #include "engine/kv/record_pool.h"
 #include "engine/quality/model_profile.h"
+#include "engine/quality/self_check.h"
 #include "engine/runtime/host_memory.h"
 
 namespace asymserve {
@@ -86,9 +87,41 @@ absl::StatusOr<KvScheme> ChooseScheme(const LoadOptions& options, const KvShape&
   absl::StatusOr<KvScheme> scheme = ResolveKvScheme(name, shape, profile);
   if (!scheme.ok()) return Annotate(scheme.status(), "kv.scheme");
   for (size_t i = 0; profile != nullptr && i < profile->tiers.size(); ++i) {
-    if (profile->tiers[i].name == name) loaded.kv_losses = profile->tiers[i].losses;
+    if (profile->tiers[i].name != name) continue;
+    ASYMSERVE_RETURN_IF_ERROR(CheckTierQuality(*profile, name, options.kv_limits));
+    loaded.kv_tier = name;
+    loaded.kv_losses = profile->tiers[i].losses;
   }
   return scheme;
+}
+
+/// Measures the scheme that is to be served, unless it is exact. Uses the backend's cache for that.
+absl::Status SelfCheck(Backend& backend, const LoadOptions& options, const KvProfile* profile,
+                       const KvSetup& setup, LoadedModel& loaded) {
+  if (!options.kv_self_check || setup.scheme.name == "exact") return absl::OkStatus();
+  ASYMSERVE_ASSIGN_OR_RETURN(const double kl,
+                             SelfCheckKl(*loaded.model, backend, setup, *loaded.tokenizer));
+  loaded.kv_self_check_kl = kl;
+  return CheckMeasuredKl(setup.scheme.name, kl, options.kv_limits, profile);
+}
+
+/// Sets up the backend's cache, when the weights and the tokenizer are there.
+absl::Status InitKvCache(Backend& backend, const LoadOptions& options, const KvShape& shape,
+                         const KvProfile* profile, LoadedModel& loaded, PhaseTimer& timer) {
+  const EngineOptions& engine = loaded.engine_options;
+  loaded.kv_bytes = engine.arena.slabs * engine.arena.slab_bytes;
+  KvSetup setup;
+  setup.shape = shape;
+  setup.scheme = engine.scheme;
+  setup.arena_bytes = loaded.kv_bytes;
+  setup.codes = profile != nullptr ? &profile->codes : nullptr;
+  setup.rope = loaded.model->rope();
+  setup.rope_style = loaded.config.rope_style;
+  ASYMSERVE_RETURN_IF_ERROR(SelfCheck(backend, options, profile, setup, loaded));
+  if (options.kv_self_check) timer.End("kv_self_check");
+  ASYMSERVE_RETURN_IF_ERROR(backend.KvInit(setup));
+  timer.End("kv_cache");
+  return absl::OkStatus();
 }
 
 /// The tokenizer's chat template, or why there is none.
@@ -139,8 +172,9 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   ASYMSERVE_ASSIGN_OR_RETURN(engine.arena, CutArena(options, layout, scheme, context_tokens));
 
   LlamaOptions llama;
-  llama.max_step_tokens = engine.step_tokens;
-  llama.max_logit_rows = engine.max_running;
+  const int32_t self_check_rows = options.kv_self_check ? kSelfCheckRows : 0;
+  llama.max_step_tokens = std::max(engine.step_tokens, self_check_rows);
+  llama.max_logit_rows = std::max(engine.max_running, self_check_rows);
   llama.max_positions = context_tokens;
   auto model = LlamaModel::Load(*file, backend, llama);
   if (!model.ok()) return Annotate(model.status(), options.path);
@@ -148,22 +182,13 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   loaded.weight_bytes = loaded.model->weight_bytes();
   timer.End("weights");
 
-  loaded.kv_bytes = engine.arena.slabs * engine.arena.slab_bytes;
-  KvSetup setup;
-  setup.shape = shape;
-  setup.scheme = scheme;
-  setup.arena_bytes = loaded.kv_bytes;
-  setup.codes = found != nullptr ? &found->codes : nullptr;
-  setup.rope = loaded.model->rope();
-  setup.rope_style = loaded.config.rope_style;
-  ASYMSERVE_RETURN_IF_ERROR(backend.KvInit(setup));
-  timer.End("kv_cache");
-
   auto built = tokenizer.get();
   if (!built.ok()) return Annotate(built.status(), absl::StrCat(options.path, ": tokenizer"));
   loaded.tokenizer = *std::move(built);
   LoadChatTemplate(loaded);
   timer.End("tokenizer");
+
+  ASYMSERVE_RETURN_IF_ERROR(InitKvCache(backend, options, shape, found, loaded, timer));
   return loaded;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "absl/status/statusor.h"
 
 #include "engine/kv/profile.h"
+#include "engine/kv/quality_gate.h"
 #include "engine/model/llama.h"
 #include "engine/runtime/engine.h"
 #include "engine/text/chat_template.h"
@@ -20,6 +22,8 @@ struct LoadOptions {
   std::string path;                // GGUF file or Hugging Face folder
   std::string kv_scheme = "auto";  // ResolveKvScheme; auto: balanced with a profile, else exact
   std::string kv_profile;          // empty: PATH.asymkv if that exists
+  KvQualityLimits kv_limits;       // what a tier may lose, kv/quality_gate.h
+  bool kv_self_check = false;      // measure the scheme, quality/self_check.h
   int64_t kv_memory_bytes = 0;     // 0: a quarter of the memory available now
   int32_t max_context_tokens = 0;  // 0: the model's
   int32_t max_running = 64;
@@ -39,12 +43,15 @@ struct LoadedModel {
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;
   std::string kv_profile;                                     // that was read; empty: none
+  std::string kv_tier;                                        // of it; empty: a named scheme
   std::vector<KvLoss> kv_losses;                              // of the tier that is served
+  std::optional<double> kv_self_check_kl;                     // mean KL, if it was measured
   std::vector<std::pair<std::string, double>> phase_seconds;  // start-up phases, in order
 };
 
 /// Opens, checks and packs the model, and allocates its KV pages. The tokenizer is built beside the
-/// packing. Errors name the file and the tensor, key or option.
+/// packing. Errors name the file and the tensor, key or option; FailedPrecondition with the table
+/// of tiers when the quality gate refuses the scheme.
 absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& options);
 
 }  // namespace asymserve

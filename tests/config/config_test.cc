@@ -33,7 +33,8 @@ TEST(ConfigTest, ReadsAValueOfEachType) {
       "model: {path: /m/a b.gguf, name: 7}\n"
       "engine:\n  threads: 3\n  kv_memory_bytes: 512MiB\n  isa: avx2\n"
       "server:\n  drain_seconds: 0.5\n  reflection: false\n  max_message_bytes: '2MiB'\n"
-      "metrics:\n  address: \"\"\n",
+      "metrics:\n  address: \"\"\n"
+      "kv:\n  scheme: dense\n  quality: {max_mean_kl: 0.25, self_check: true}\n",
       "f.yaml");
   ASSERT_TRUE(config.ok()) << config.status();
   Config expected;
@@ -45,6 +46,9 @@ TEST(ConfigTest, ReadsAValueOfEachType) {
   expected.server.reflection = false;
   expected.server.max_message_bytes = 2 << 20;
   expected.metrics.address = "";
+  expected.kv.scheme = "dense";
+  expected.kv.quality.max_mean_kl = 0.25;
+  expected.kv.quality.self_check = true;
   EXPECT_EQ(*config, expected);
 }
 
@@ -74,6 +78,13 @@ INSTANTIATE_TEST_SUITE_P(
         BrokenFile{"threads: 3\n", "f.yaml:1: threads: unknown key, did you mean engine.threads?"},
         BrokenFile{"engin:\n  threads: 3\n", "f.yaml:1: engin: unknown key, did you mean engine?"},
         BrokenFile{"a: 1\n", "f.yaml:1: a: unknown key"},
+        BrokenFile{"kv: {quality: {max_kl: 1}}\n",
+                   "f.yaml:1: kv.quality.max_kl: unknown key, did you mean "
+                   "kv.quality.max_mean_kl?"},
+        BrokenFile{"kv: {qualty: {}}\n",
+                   "f.yaml:1: kv.qualty: unknown key, did you mean kv.quality?"},
+        BrokenFile{"kv: {max_mean_kl: 1}\n",
+                   "f.yaml:1: kv.max_mean_kl: unknown key, did you mean kv.quality.max_mean_kl?"},
         BrokenFile{"engine: {xylophone_quality: 3}\n",
                    "f.yaml:1: engine.xylophone_quality: unknown key"},
         BrokenFile{"engine: {threads: {count: 3}}\n",
@@ -122,6 +133,14 @@ INSTANTIATE_TEST_SUITE_P(
         BrokenFile{"log: {level: loud}\n",
                    "f.yaml:1: log.level: expected one of debug, info, warn, error, off, got loud"},
         BrokenFile{"model:\n  path:\n", "f.yaml:2: model.path: expected text, got nothing"},
+        BrokenFile{"kv:\n  quality: 0.1\n",
+                   "f.yaml:2: kv.quality: expected a section of options, got 0.1"},
+        BrokenFile{"kv:\n  quality:\n    max_mean_kl: -0.1\n",
+                   "f.yaml:3: kv.quality.max_mean_kl: expected a number from 0 to 100, got -0.1"},
+        BrokenFile{"kv: {quality: {max_copy_loss: .inf}}\n",
+                   "f.yaml:1: kv.quality.max_copy_loss: expected a number from 0 to 100, got .inf"},
+        BrokenFile{"kv: {quality: {self_check: 1}}\n",
+                   "f.yaml:1: kv.quality.self_check: expected true or false, got 1"},
         BrokenFile{"log: text\n", "f.yaml:1: log: expected a section of options, got text"}));
 
 INSTANTIATE_TEST_SUITE_P(
@@ -215,6 +234,10 @@ TEST(ValidateTest, NamesTheOptionThatIsOutOfRange) {
   config = Config();
   config.server.drain_seconds = std::numeric_limits<double>::quiet_NaN();
   EXPECT_THAT(Message(ValidateConfig(config)), StartsWith("server.drain_seconds: expected"));
+  config = Config();
+  config.kv.quality.max_copy_loss = 101;
+  EXPECT_EQ(Message(ValidateConfig(config)),
+            "kv.quality.max_copy_loss: expected a number from 0 to 100, got 101");
   config = Config();
   config.log.format = "xml";
   EXPECT_EQ(Message(ValidateConfig(config)), "log.format: expected one of text, json, got \"xml\"");

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -58,7 +59,9 @@ TEST(ReferenceConfigTest, EveryOptionHasACommentAboveIt) {
     if (entry.kind == YamlEntry::Kind::kMap) continue;
     ASSERT_GE(entry.line, 2);
     const std::string& above = lines.at(static_cast<size_t>(entry.line) - 2);
-    EXPECT_EQ(above.substr(0, 4), "  # ") << entry.key << " at line " << entry.line;
+    const auto depth = std::count(entry.key.begin(), entry.key.end(), '.');
+    const std::string comment = std::string(2 * static_cast<size_t>(depth), ' ') + "# ";
+    EXPECT_EQ(above.substr(0, comment.size()), comment) << entry.key << " at line " << entry.line;
   }
 }
 

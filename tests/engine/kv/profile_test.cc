@@ -112,6 +112,22 @@ TEST(ProfileTest, GivesTheSchemeOfATier) {
               FailsWith(absl::StatusCode::kNotFound, "no tier 'light'; it has balanced, dense.v2"));
 }
 
+TEST(ProfileTest, ResolvesTiersAndBuiltInNamesAndListsThemForAnyOther) {
+  const KvProfile profile = ToyProfile();
+  const auto tier = ResolveKvScheme("dense.v2", profile.shape, &profile);
+  ASSERT_THAT(tier, IsOk());
+  EXPECT_EQ(tier->items, profile.tiers[1].items);
+  const auto named = ResolveKvScheme("kivi-2", profile.shape, &profile);
+  ASSERT_THAT(named, IsOk());
+  EXPECT_EQ(named->name, "kivi-2");
+  EXPECT_THAT(ResolveKvScheme("light", profile.shape, &profile),
+              FailsWith(absl::StatusCode::kNotFound, "which are balanced, dense.v2"));
+  EXPECT_THAT(ResolveKvScheme("balanced", profile.shape, nullptr),
+              FailsWith(absl::StatusCode::kNotFound, "but no profile was found"));
+  EXPECT_THAT(ResolveKvScheme("fit-3/3", profile.shape, &profile),
+              FailsWith(kInvalid, "1, 2 or 4 bits"));
+}
+
 // ---- Values that are wrong --------------------------------------------------------------------
 
 struct BadProfile {
