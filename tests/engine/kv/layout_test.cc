@@ -26,8 +26,8 @@ TEST(KvLayoutTest, BlocksFillTheRecordWithoutOverlapAndStartAtCacheLines) {
       if (kind == KvRecord::kBase && !scheme.seals()) continue;
       int64_t expected = 0;
       for (int32_t layer = 0; layer < kShape.layers; ++layer) {
-        for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
-          for (int32_t head = 0; head < kShape.kv_heads; ++head) {
+        for (int32_t head = 0; head < kShape.kv_heads; ++head) {
+          for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
             EXPECT_EQ(layout.Offset(kind, layer, tensor, head), expected) << name;
             EXPECT_EQ(expected % kKvBlockAlignment, 0);
             const KvItem item = kind == KvRecord::kNear ? KvItem{.codec = scheme.near}
