@@ -111,7 +111,8 @@ Sha256Digest Calibration::JobDigest(const Sha256Digest& model) const {
   add(model);
   const uint32_t version[] = {kJournalVersion};
   add(version);
-  const double numbers[] = {static_cast<double>(options_.search.seed), options_.search.copy_weight};
+  const double numbers[] = {static_cast<double>(options_.search.seed), options_.search.copy_weight,
+                            static_cast<double>(options_.train_passages)};
   add(numbers);
   for (const Passages* passages : {&train_, &search_}) {
     for (const std::vector<int32_t>& passage : *passages) add(passage);
@@ -146,8 +147,8 @@ absl::Status Calibration::Load() {
   ASYMSERVE_ASSIGN_OR_RETURN(verifier_, TierVerifier::Create(*file_, backend_, tokens));
   const auto tiers = static_cast<double>(options_.max_kl > 0 ? 6 : options_.tiers.size());
   steps_ = static_cast<double>(train_.size()) +
-           tiers * (options_.search.rounds * static_cast<double>(search_.size()) +
-                    static_cast<double>(verify_.size()));
+           options_.search.rounds * static_cast<double>(search_.size()) +
+           tiers * static_cast<double>(verify_.size());
   return absl::OkStatus();
 }
 
@@ -157,8 +158,7 @@ absl::StatusOr<KvProfileTier> Calibration::MakeTier(const TierRequest& request) 
   tier.sink_pages = 1;
   tier.recent_pages = 1;
   tier.fresh_pages = request.fresh_pages;
-  Begin(absl::StrCat("searching ", request.name));
-  ASYMSERVE_ASSIGN_OR_RETURN(tier.items, searcher_->Search(request, search_));
+  tier.items = searcher_->Allocate(request);
   Begin(absl::StrCat("verifying ", request.name));
   const KvScheme scheme = searcher_->SchemeOf(tier.items, tier.fresh_pages);
   for (const VerifyText& text : verify_) {
@@ -216,9 +216,28 @@ absl::StatusOr<KvProfileTier> Calibration::MakeCheapestTier() {
   return best;
 }
 
+/// Drops the planes that no tier uses.
+void TrimCodes(KvProfile& profile) {
+  for (size_t i = 0; i < profile.codes.size(); ++i) {
+    PlaneCode& code = profile.codes[i];
+    size_t used = 0;
+    for (const KvProfileTier& tier : profile.tiers) {
+      used = std::max<size_t>(used, tier.items[i].fresh_planes);
+    }
+    if (used == 0) {
+      code = PlaneCode();
+    } else {
+      code.subvector.resize(used);
+      code.codebooks.resize(64 * used);
+    }
+  }
+}
+
 absl::StatusOr<KvProfile> Calibration::Run() {
   Begin("training codes");
   ASYMSERVE_RETURN_IF_ERROR(searcher_->Train(train_));
+  Begin("measuring what heads lose");
+  ASYMSERVE_RETURN_IF_ERROR(searcher_->Refine(options_.tiers[options_.tiers.size() / 2], search_));
   KvProfile profile;
   profile.shape = shape_;
   profile.model_digest = model_digest_;
@@ -226,12 +245,14 @@ absl::StatusOr<KvProfile> Calibration::Run() {
   if (options_.max_kl > 0) {
     ASYMSERVE_ASSIGN_OR_RETURN(KvProfileTier tier, MakeCheapestTier());
     profile.tiers = {std::move(tier)};
+    TrimCodes(profile);
     return profile;
   }
   for (const TierRequest& request : options_.tiers) {
     ASYMSERVE_ASSIGN_OR_RETURN(KvProfileTier tier, MakeTier(request));
     profile.tiers.push_back(std::move(tier));
   }
+  TrimCodes(profile);
   return profile;
 }
 

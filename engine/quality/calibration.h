@@ -20,13 +20,13 @@ struct CalibrationOptions {
   /// that the search measures, and those that the tiers are verified on.
   std::vector<TextSource> texts;
   int32_t passage_tokens = 1152;  // a multiple of 192; a third of it is read again
-  int32_t train_passages = 2;     // of each text
+  int32_t train_passages = 1;     // of each text
   int32_t search_passages = 1;
   int32_t verify_passages = 1;
   CodeSearchOptions search;
-  std::vector<TierRequest> tiers = {{.name = "light", .bits = 1.5, .copy_factor = 0.6},
+  std::vector<TierRequest> tiers = {{.name = "light", .bits = 1.5},
                                     {.name = "balanced", .bits = 1.0},
-                                    {.name = "dense", .bits = 0.75, .copy_factor = 0.5}};
+                                    {.name = "dense", .bits = 0.75}};
   /// Not 0: instead of the tiers the cheapest allocation whose verified KL is at most this, as a
   /// tier of the name of the first.
   double max_kl = 0;
@@ -44,7 +44,7 @@ absl::Status CheckCalibrationOptions(const CalibrationOptions& options);
 
 /// Loads the model onto the backend, trains the learned codes of every (layer, tensor, KV head) by
 /// the curvature of the loss on new text and on a passage read again, gives out the bits of each
-/// tier by loss per byte, measured with gradients at the tier itself, and verifies the tiers on
+/// tier by loss per byte, measured with gradients at the middle tier, and verifies the tiers on
 /// text kept apart, on the backend's own pages. A function of its arguments: neither time nor
 /// threads nor interruptions change the result. NotFound: no scheme meets max_kl.
 absl::StatusOr<KvProfile> Calibrate(Backend& backend, const CalibrationOptions& options,

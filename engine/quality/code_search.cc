@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -199,8 +197,7 @@ std::vector<KvItem> CodeSearch::Allocate(const TierRequest& tier) const {
 /// where errors are small and independent; the same of its fresh rows; then the losses on new text
 /// and on the second reading.
 absl::StatusOr<std::vector<double>> CodeSearch::MeasureAt(const KvScheme& scheme,
-                                                          const std::vector<int32_t>& passage,
-                                                          double copy_weight) {
+                                                          const std::vector<int32_t>& passage) {
   const std::vector<int32_t> tokens = Reread(passage);
   const Rereading reading = {static_cast<int64_t>(passage.size())};
   std::vector<float>& exact = exact_[passage];
@@ -209,7 +206,7 @@ absl::StatusOr<std::vector<double>> CodeSearch::MeasureAt(const KvScheme& scheme
     exact = model_.hidden();
   }
   ASYMSERVE_RETURN_IF_ERROR(model_.Forward(tokens, scheme, &codes_));
-  const GradientLosses losses = model_.Judge(exact, reading.Weights(copy_weight));
+  const GradientLosses losses = model_.Judge(exact, reading.Weights(options_.copy_weight));
   const size_t items = KvItemCount(shape_);
   std::vector<double> result(2 * items + 2);
   ASYMSERVE_RETURN_IF_ERROR(model_.Backward([&](const KvGradients& layer) {
@@ -248,62 +245,34 @@ absl::StatusOr<std::vector<double>> CodeSearch::MeasureAll(
     const TierRequest& tier, const std::vector<KvItem>& items, int32_t round,
     std::span<const std::vector<int32_t>> passages) {
   const KvScheme scheme = SchemeOf(items, tier.fresh_pages);
-  const double copy_weight = options_.copy_weight * tier.copy_factor;
   std::vector<double> measured(2 * items.size() + 2);
   for (size_t i = 0; i < passages.size(); ++i) {
-    const std::string name =
-        absl::StrCat(tier.name, " ", tier.bits, " ", tier.fresh_pages, " ", tier.fresh_bits, " ",
-                     tier.copy_factor, ", round ", round, ", passage ", i);
+    const std::string name = absl::StrCat("at ", tier.bits, " ", tier.fresh_pages, " ",
+                                          tier.fresh_bits, ", round ", round, ", passage ", i);
     std::vector<double> one = journal_.Numbers(name, measured.size());
     if (one.empty()) {
-      ASYMSERVE_ASSIGN_OR_RETURN(one, MeasureAt(scheme, passages[i], copy_weight));
+      ASYMSERVE_ASSIGN_OR_RETURN(one, MeasureAt(scheme, passages[i]));
       ASYMSERVE_RETURN_IF_ERROR(journal_.Put(name, one));
     }
     for (size_t j = 0; j < one.size(); ++j) {
       measured[j] += one[j] / static_cast<double>(passages.size());
-    }
-    if (std::getenv("ASYM_DEBUG") != nullptr) {
-      std::fprintf(stderr, "## %s natural %.4f copy %.4f\n", name.c_str(), one[one.size() - 2],
-                   one[one.size() - 1]);
     }
     passed_();
   }
   return measured;
 }
 
-absl::StatusOr<std::vector<KvItem>> CodeSearch::Search(
-    const TierRequest& tier, std::span<const std::vector<int32_t>> passages) {
-  std::vector<KvItem> items = Allocate(tier);
+absl::Status CodeSearch::Refine(const TierRequest& tier,
+                                std::span<const std::vector<int32_t>> passages) {
   for (int32_t round = 1; round <= options_.rounds; ++round) {
+    const std::vector<KvItem> items = Allocate(tier);
     ASYMSERVE_ASSIGN_OR_RETURN(const std::vector<double> measured,
                                MeasureAll(tier, items, round, passages));
-    if (std::getenv("ASYM_DEBUG") != nullptr) {
-      double sums[4] = {};
-      for (size_t i = 0; i < items.size(); ++i) {
-        if (items[i].codec != KvCodec::kPlanes) {
-          std::fprintf(stderr, "# %zu int8\n", i);
-          continue;
-        }
-        const double known[] = {KnownLoss(aged_[i], items[i].base_planes),
-                                KnownLoss(fresh_[i], items[i].fresh_planes)};
-        std::fprintf(stderr,
-                     "# %zu aged %d known %.6f measured %.6f fresh %d known %.6f measured %.6f\n",
-                     i, int{items[i].base_planes}, known[0], measured[i],
-                     int{items[i].fresh_planes}, known[1], measured[items.size() + i]);
-        sums[0] += known[0];
-        sums[1] += measured[i];
-        sums[2] += known[1];
-        sums[3] += measured[items.size() + i];
-      }
-      std::fprintf(stderr, "## aged known %.4f measured %.4f fresh known %.4f measured %.4f\n",
-                   sums[0], sums[1], sums[2], sums[3]);
-    }
     const std::span<const double> all(measured);
     UpdateLosses(items, &KvItem::base_planes, all.first(items.size()), aged_);
     UpdateLosses(items, &KvItem::fresh_planes, all.subspan(items.size(), items.size()), fresh_);
-    items = Allocate(tier);
   }
-  return items;
+  return absl::OkStatus();
 }
 
 }  // namespace asymserve

@@ -26,8 +26,7 @@ struct TierRequest {
   std::string name;
   double bits = 1.0;  // of aged pages, per element
   int32_t fresh_pages = 4;
-  double fresh_bits = 3.2;   // of fresh pages, per element; int8 items do not count
-  double copy_factor = 1.0;  // on CodeSearchOptions::copy_weight
+  double fresh_bits = 3.2;  // of fresh pages, per element; int8 items do not count
 };
 
 /// A passage whose first third is read again behind it, and how much of it counts: new text from a
@@ -48,14 +47,14 @@ std::vector<int32_t> Reread(const std::vector<int32_t>& passage);
 
 struct CodeSearchOptions {
   double copy_weight = 0.1;  // of the loss on the second reading against that on new text
-  int32_t rounds = 1;  // per tier: gradients at the newest allocation, then bits given out again
+  int32_t rounds = 1;        // of measuring by gradients at the newest allocation
   uint64_t seed = 1;
 };
 
 /// Trains the codes of every item and gives out bits, by gradients of the loss (GradientModel).
 class CodeSearch {
  public:
-  /// After each pass of the model, of which Train takes one a passage, Search `rounds` a passage.
+  /// After each pass of the model: Train takes one a passage, Refine `rounds` a passage.
   using PassSink = std::function<void()>;
 
   /// `model`, `pool` and `journal` outlive it.
@@ -64,9 +63,10 @@ class CodeSearch {
 
   /// Passages are of one length, a multiple of 192, at least 384 tokens.
   absl::Status Train(std::span<const std::vector<int32_t>> passages);
-  /// After Train. What a tier's items become.
-  absl::StatusOr<std::vector<KvItem>> Search(const TierRequest& tier,
-                                             std::span<const std::vector<int32_t>> passages);
+  /// After Train: measures what items lose at the allocation of a tier, in rounds.
+  absl::Status Refine(const TierRequest& tier, std::span<const std::vector<int32_t>> passages);
+  /// What a tier's items become, as far as is known.
+  std::vector<KvItem> Allocate(const TierRequest& tier) const;
 
   const PlaneCodes& codes() const { return codes_; }
   KvScheme SchemeOf(const std::vector<KvItem>& items, int32_t fresh_pages) const;
@@ -76,12 +76,10 @@ class CodeSearch {
   absl::Status KeepCodes();
   bool FindCodes();
   absl::StatusOr<std::vector<double>> MeasureAt(const KvScheme& scheme,
-                                                const std::vector<int32_t>& passage,
-                                                double copy_weight);
+                                                const std::vector<int32_t>& passage);
   absl::StatusOr<std::vector<double>> MeasureAll(const TierRequest& tier,
                                                  const std::vector<KvItem>& items, int32_t round,
                                                  std::span<const std::vector<int32_t>> passages);
-  std::vector<KvItem> Allocate(const TierRequest& tier) const;
 
   GradientModel& model_;
   KvShape shape_;
