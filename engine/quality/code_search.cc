@@ -51,6 +51,22 @@ void UpdateLosses(const std::vector<KvItem>& items, uint8_t KvItem::*planes,
   }
 }
 
+/// Adds to sums [items] half of gradient times error of a layer's rows in a tier.
+void AddErrors(const KvShape& shape, const KvGradients& layer, KvTier tier, double* sums) {
+  const auto t = static_cast<size_t>(tier);
+  for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
+    const bool key = tensor == KvTensor::kKey;
+    const auto& rows = key ? layer.rows.keys : layer.rows.values;
+    const auto& gradients = (key ? layer.gradients.keys : layer.gradients.values)[t];
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      const auto head =
+          static_cast<int32_t>(i / static_cast<size_t>(shape.head_size)) % shape.kv_heads;
+      sums[KvItemIndex(shape, layer.layer, tensor, head)] +=
+          0.5 * static_cast<double>(gradients[i]) * static_cast<double>(rows[t][i] - rows[0][i]);
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<int32_t> Reread(const std::vector<int32_t>& passage) {
@@ -210,22 +226,8 @@ absl::StatusOr<std::vector<double>> CodeSearch::MeasureAt(const KvScheme& scheme
   const size_t items = KvItemCount(shape_);
   std::vector<double> result(2 * items + 2);
   ASYMSERVE_RETURN_IF_ERROR(model_.Backward([&](const KvGradients& layer) {
-    for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
-      const bool key = tensor == KvTensor::kKey;
-      for (const KvTier tier : {KvTier::kAged, KvTier::kFresh}) {
-        const auto t = static_cast<size_t>(tier);
-        const auto& rows = key ? layer.rows.keys : layer.rows.values;
-        const auto& gradients = (key ? layer.gradients.keys : layer.gradients.values)[t];
-        double* sums = result.data() + (tier == KvTier::kFresh ? items : 0);
-        for (size_t i = 0; i < gradients.size(); ++i) {
-          const auto head =
-              static_cast<int32_t>(i / static_cast<size_t>(shape_.head_size)) % shape_.kv_heads;
-          sums[KvItemIndex(shape_, layer.layer, tensor, head)] +=
-              0.5 * static_cast<double>(gradients[i]) *
-              static_cast<double>(rows[t][i] - rows[0][i]);
-        }
-      }
-    }
+    AddErrors(shape_, layer, KvTier::kAged, result.data());
+    AddErrors(shape_, layer, KvTier::kFresh, result.data() + items);
   }));
   const auto mean = [&](int64_t from, int64_t end) {
     double sum = 0;

@@ -25,10 +25,10 @@ void MaskFuture(float* scores, int64_t stride) {
 
 /// What all pages of one call share.
 struct GradientAttention::Task {
-  const float* q;
-  int64_t q_stride;
-  const TieredRows* rows;
-  int64_t tokens;
+  const float* q = nullptr;
+  int64_t q_stride = 0;
+  const TieredRows* rows = nullptr;
+  int64_t tokens = 0;
   const Gradient* gradient = nullptr;
   const float* dots = nullptr;  // [T][H]: out . out_gradient
   float* q_gradient = nullptr;

@@ -118,6 +118,7 @@ std::vector<float> KvCurvature::Weights(size_t item) const {
     limited += weight / static_cast<double>(count);
   }
   std::vector<float> result;
+  result.reserve(count);
   for (const double weight : weights) result.push_back(static_cast<float>(weight / limited));
   return result;
 }
