@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <ostream>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/status.h"
 #include "engine/kv/layout.h"
+#include "server/calibration_mixture.h"
 #include "server/output_path.h"
 #include "server/progress_line.h"
 #include "server/version.h"
@@ -15,14 +17,14 @@
 namespace asymserve {
 namespace {
 
-constexpr int32_t kQuickTrainTokens = 1024;
-constexpr int32_t kQuickSearchTokens = 256;
+constexpr int32_t kQuickPassageTokens = 576;
 
 std::string Describe(const CalibrationOptions& options) {
-  std::string text =
-      absl::StrCat("asymserve ", std::string(kVersion), " calibrate, seed ", options.seed,
-                   ", rounds ", options.rounds, ", train ", options.train_tokens, ", search ",
-                   options.search_tokens, " tokens; texts:");
+  std::string text = absl::StrCat(
+      "asymserve ", std::string(kVersion), " calibrate, seed ", options.search.seed, ", rounds ",
+      options.search.rounds, ", copy weight ", options.search.copy_weight, ", passages of ",
+      options.passage_tokens, " tokens, of each text ", options.train_passages, " to train, ",
+      options.search_passages, " to search, ", options.verify_passages, " to verify; texts:");
   for (const TextSource& source : options.texts) {
     const std::string name = std::filesystem::path(source.path).filename().string();
     absl::StrAppend(&text, " ", name, "@", source.offset);
@@ -57,15 +59,28 @@ absl::StatusOr<CalibrationOptions> ReadCalibrationOptions(const CalibrateArgumen
     ASYMSERVE_ASSIGN_OR_RETURN(TextSource source, ParseTextSource(text));
     options.texts.push_back(std::move(source));
   }
-  options.search_texts =
-      std::min(arguments.search_texts, static_cast<int32_t>(options.texts.size()));
-  options.rounds = arguments.rounds;
-  options.seed = arguments.seed;
-  if (arguments.quick) {
-    options.train_tokens = kQuickTrainTokens;
-    options.search_tokens = kQuickSearchTokens;
+  if (!arguments.mixture.empty()) {
+    if (!options.texts.empty()) {
+      return absl::InvalidArgumentError("mixture: excludes --text");
+    }
+    ASYMSERVE_ASSIGN_OR_RETURN(options.texts, ReadMixture(arguments.mixture));
+  } else if (options.texts.empty()) {
+    ASYMSERVE_ASSIGN_OR_RETURN(options.texts, FindMixture(MixtureFolders()));
   }
-  if (arguments.budget != 0) options.tiers = {{"custom", arguments.budget, 4}};
+  options.search.rounds = arguments.rounds;
+  options.search.seed = arguments.seed;
+  options.search.copy_weight = arguments.copy_weight;
+  if (arguments.quick) {
+    options.passage_tokens = kQuickPassageTokens;
+    options.train_passages = 1;
+  }
+  options.max_kl = arguments.max_kl;
+  if (!arguments.out_path.empty()) options.journal_path = arguments.out_path + ".unfinished";
+  if (arguments.budget != 0 && arguments.max_kl != 0) {
+    return absl::InvalidArgumentError("budget: excludes --max-kl");
+  }
+  if (arguments.budget != 0) options.tiers = {{.name = "custom", .bits = arguments.budget}};
+  if (arguments.max_kl != 0) options.tiers = {{.name = "custom"}};
   ASYMSERVE_RETURN_IF_ERROR(CheckCalibrationOptions(options));
   if (arguments.out_path.empty()) return absl::InvalidArgumentError("out: no file given");
   ASYMSERVE_RETURN_IF_ERROR(CheckOutputPath("out", arguments.out_path));
@@ -86,6 +101,8 @@ absl::Status RunCalibrate(const CalibrationOptions& options, const std::string& 
   if (!profile.ok()) return profile.status();
   profile->description = Describe(options);
   ASYMSERVE_RETURN_IF_ERROR(WriteProfile(*profile, out_path));
+  std::error_code ignored;
+  std::filesystem::remove(options.journal_path, ignored);
   WriteSummary(*profile, out);
   return absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -159,7 +160,6 @@ absl::Status LlamaModel::RunLayer(const Batch& batch, int32_t index, int64_t tok
 
   ASYMSERVE_RETURN_IF_ERROR(backend_.MatMul(qkv, normed, *layer.qkv));
   ASYMSERVE_RETURN_IF_ERROR(backend_.PrepareQkv(qkv, layer.qkv_params, batch.kv.positions));
-  if (tap_) tap_(index, qkv, batch.kv.positions);
   ASYMSERVE_RETURN_IF_ERROR(backend_.KvWrite(batch.kv, index, qkv));
   ASYMSERVE_RETURN_IF_ERROR(backend_.Attention(batch.kv, index, config_.attention, attention, qkv));
   ASYMSERVE_RETURN_IF_ERROR(backend_.MatMul(delta, attention, *layer.attention_output));

@@ -1,10 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,12 +19,6 @@ struct LlamaOptions {
   int32_t max_positions = 0;      // rotary table; 0: the model's context
 };
 
-/// Sees q | k | v [T, (H + 2G) * D] of a layer as KvWrite and Attention get them, q and k rotated
-/// to `positions` [T]. A view of the backend's activations, valid during the call: on the CPU
-/// backend it is host memory, on a device it is not.
-using AttentionTap =
-    std::function<void(int32_t layer, TensorView qkv, std::span<const int32_t> positions)>;
-
 /// The Llama family (model_config.h says what varies) as a list of backend operations. Weights are
 /// packed into the backend at load; the file may be closed afterwards.
 class LlamaModel final : public Model {
@@ -42,9 +34,6 @@ class LlamaModel final : public Model {
   TensorView rope() const { return rope_; }
   int64_t weight_bytes() const { return weight_bytes_; }
   absl::StatusOr<TensorView> Forward(const Batch& batch) override;
-  /// Calls `tap` in every layer of every later Forward, on its thread; null stops that. For
-  /// calibration.
-  void SetTap(AttentionTap tap) { tap_ = std::move(tap); }
 
  private:
   struct Layer {
@@ -74,7 +63,6 @@ class LlamaModel final : public Model {
   TensorView output_norm_;
   TensorView rope_;
   std::vector<Layer> layers_;
-  AttentionTap tap_;
   // Activations, by their largest number of rows.
   TensorView residual_, normed_, qkv_, attention_, delta_, gate_up_, activated_, selected_, logits_;
 };

@@ -19,8 +19,14 @@ struct ItemLoss {
 
 /// Gives every item planes, or int8, by loss per byte until `bits` per element are spent: each step
 /// takes the item and the size whose loss falls most per byte. The loss of an item with p planes
-/// is taken as in proportion to its distortion. `least_planes` and all results are even.
+/// is taken as in proportion to its distortion. `least_planes` and all results are even. Fresh
+/// pages have no more planes than aged ones.
 std::vector<KvItem> AllocatePlanes(const std::vector<ItemLoss>& losses, int32_t head_size,
-                                   double bits, int32_t least_planes, int32_t fresh_planes);
+                                   double bits, int32_t least_planes);
+
+/// Gives the fresh pages of the items with planes more of them in the same way, until those items
+/// have `bits` per element on average. `losses` are those of fresh pages.
+void AllocateFreshPlanes(const std::vector<ItemLoss>& losses, int32_t head_size, double bits,
+                         std::vector<KvItem>& items);
 
 }  // namespace asymserve

@@ -29,13 +29,16 @@ Point At(const Points& points, size_t i) {
 }
 
 /// The first point of a random place in the cumulated distances.
-size_t Draw(std::span<const float> distances, double uniform) {
+size_t Draw(std::span<const float> distances, std::span<const float> weight, double uniform) {
+  const auto share = [&](size_t i) {
+    return static_cast<double>(weight.empty() ? distances[i] : distances[i] * weight[i]);
+  };
   std::vector<double> sums;
   double total = 0;
   for (size_t begin = 0; begin < distances.size(); begin += kBlock) {
     double sum = 0;
     const size_t end = std::min(begin + kBlock, distances.size());
-    for (size_t i = begin; i < end; ++i) sum += static_cast<double>(distances[i]);
+    for (size_t i = begin; i < end; ++i) sum += share(i);
     sums.push_back(sum);
     total += sum;
   }
@@ -44,7 +47,7 @@ size_t Draw(std::span<const float> distances, double uniform) {
   while (block + 1 < sums.size() && left >= sums[block]) left -= sums[block++];
   const size_t end = std::min((block + 1) * kBlock, distances.size());
   for (size_t i = block * kBlock; i + 1 < end; ++i) {
-    left -= static_cast<double>(distances[i]);
+    left -= share(i);
     if (left < 0) return i;
   }
   return end - 1;
@@ -54,8 +57,8 @@ Codebook SpreadPoints(const Points& points, uint64_t seed) {
   Codebook codebook;
   std::vector<float> distances(points.count(), 1.0f);
   for (size_t entry = 0; entry < kEntries; ++entry) {
-    const Point chosen =
-        At(points, Draw(distances, PhiloxUniform(seed, 0, static_cast<uint32_t>(entry))));
+    const double uniform = PhiloxUniform(seed, 0, static_cast<uint32_t>(entry));
+    const Point chosen = At(points, Draw(distances, points.weight, uniform));
     for (size_t c = 0; c < kChannels; ++c) codebook[c * kEntries + entry] = chosen[c];
     const float* x0 = points.channel[0].data();
     const float* x1 = points.channel[1].data();
@@ -71,18 +74,18 @@ Codebook SpreadPoints(const Points& points, uint64_t seed) {
 
 void MoveToMeans(const Points& points, std::span<const int32_t> entries, Codebook& codebook) {
   std::array<std::array<double, kChannels>, kEntries> sums = {};
-  std::array<int64_t, kEntries> counts = {};
+  std::array<double, kEntries> counts = {};
   for (size_t i = 0; i < entries.size(); ++i) {
     const auto entry = static_cast<size_t>(entries[i]);
     const Point x = At(points, i);
-    for (size_t c = 0; c < kChannels; ++c) sums[entry][c] += static_cast<double>(x[c]);
-    ++counts[entry];
+    const double weight = points.weight.empty() ? 1 : static_cast<double>(points.weight[i]);
+    for (size_t c = 0; c < kChannels; ++c) sums[entry][c] += weight * static_cast<double>(x[c]);
+    counts[entry] += weight;
   }
   for (size_t entry = 0; entry < kEntries; ++entry) {
     if (counts[entry] == 0) continue;
     for (size_t c = 0; c < kChannels; ++c) {
-      codebook[c * kEntries + entry] =
-          static_cast<float>(sums[entry][c] / static_cast<double>(counts[entry]));
+      codebook[c * kEntries + entry] = static_cast<float>(sums[entry][c] / counts[entry]);
     }
   }
 }
@@ -140,7 +143,8 @@ double MeanSquare(const Points& points) {
       double sum = 0;
       const size_t end = std::min(begin + kBlock, channel.size());
       for (size_t i = begin; i < end; ++i) {
-        sum += static_cast<double>(channel[i]) * static_cast<double>(channel[i]);
+        const double weight = points.weight.empty() ? 1 : static_cast<double>(points.weight[i]);
+        sum += weight * static_cast<double>(channel[i]) * static_cast<double>(channel[i]);
       }
       total += sum;
     }

@@ -13,6 +13,7 @@ using Codebook = std::array<float, 64>;
 /// N points of 4 channels, an array [N] for each channel. Borrowed.
 struct Points {
   std::array<std::span<float>, 4> channel;
+  std::span<const float> weight;  // [N], >= 0, their mean 1: how much a point counts; empty: 1
 
   size_t count() const { return channel[0].size(); }
 };
@@ -29,7 +30,7 @@ void NearestEntries(const Points& points, const Codebook& codebook, std::span<in
 void SubtractEntries(const Points& points, const Codebook& codebook,
                      std::span<const int32_t> entries);
 
-/// Mean square length of the points.
+/// Weighted mean square length of the points.
 double MeanSquare(const Points& points);
 
 }  // namespace asymserve

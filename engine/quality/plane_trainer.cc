@@ -37,8 +37,8 @@ absl::Status RoundToHalf(std::span<float> values, const char* what) {
   return absl::OkStatus();
 }
 
-absl::Status CheckArguments(std::span<const float> rows, const SquareMatrix& metric,
-                            const PlaneTraining& training) {
+absl::Status CheckArguments(std::span<const float> rows, std::span<const float> weights,
+                            const SquareMatrix& metric, const PlaneTraining& training) {
   const int32_t n = metric.n;
   if (n < 8 || n > kMaxKvHeadSize || n % 8 != 0) {
     return absl::InvalidArgumentError(absl::StrCat("head size ", n));
@@ -47,6 +47,10 @@ absl::Status CheckArguments(std::span<const float> rows, const SquareMatrix& met
   if (rows.size() % width != 0 || rows.size() / width < kLeastRows) {
     return absl::InvalidArgumentError(
         absl::StrCat(rows.size(), " values are not ", kLeastRows, " or more rows of ", n));
+  }
+  if (!weights.empty() && weights.size() != rows.size() / width) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(weights.size(), " weights of ", rows.size() / width, " rows"));
   }
   if (training.max_planes < 2 || training.max_planes % 2 != 0 || training.max_planes > 254 ||
       training.stages < 1 || training.stages > 16 || training.iterations < 0) {
@@ -63,9 +67,10 @@ absl::Status CheckArguments(std::span<const float> rows, const SquareMatrix& met
 /// One item's training, stage by stage.
 class PlaneTrainer {
  public:
-  PlaneTrainer(std::span<const float> rows, const SquareMatrix& metric,
-               const PlaneTraining& training)
+  PlaneTrainer(std::span<const float> rows, std::span<const float> weights,
+               const SquareMatrix& metric, const PlaneTraining& training)
       : rows_(rows),
+        weights_(weights),
         metric_(metric),
         training_(training),
         width_(static_cast<size_t>(metric.n)),
@@ -91,7 +96,9 @@ class PlaneTrainer {
   absl::Status SetMean() {
     std::vector<double> sums(width_);
     for (size_t i = 0; i < count_; ++i) {
-      for (size_t d = 0; d < width_; ++d) sums[d] += static_cast<double>(rows_[i * width_ + d]);
+      for (size_t d = 0; d < width_; ++d) {
+        sums[d] += Weight(i) * static_cast<double>(rows_[i * width_ + d]);
+      }
     }
     for (const double sum : sums) {
       code_.mean.push_back(static_cast<float>(sum / static_cast<double>(count_)));
@@ -108,7 +115,8 @@ class PlaneTrainer {
       }
       for (size_t r = 0; r < width_; ++r) {
         double* out = moment.values.data() + r * width_;
-        for (size_t c = 0; c <= r; ++c) out[c] += x[r] * x[c];
+        const double factor = Weight(i) * x[r];
+        for (size_t c = 0; c <= r; ++c) out[c] += factor * x[c];
       }
     }
     for (int32_t r = 0; r < moment.n; ++r) {
@@ -158,8 +166,13 @@ class PlaneTrainer {
     }
   }
 
+  double Weight(size_t row) const {
+    return weights_.empty() ? 1 : static_cast<double>(weights_[row]);
+  }
+
   Points Subvector(size_t subvector) {
     Points points;
+    points.weight = weights_;
     for (size_t c = 0; c < kChannels; ++c) {
       points.channel[c] = std::span(z_).subspan((subvector * kChannels + c) * count_, count_);
     }
@@ -223,7 +236,8 @@ class PlaneTrainer {
     return trained;
   }
 
-  std::span<const float> rows_;  // [count_][width_]
+  std::span<const float> rows_;     // [count_][width_]
+  std::span<const float> weights_;  // [count_] or empty
   const SquareMatrix& metric_;
   const PlaneTraining& training_;
   const size_t width_;
@@ -238,23 +252,26 @@ class PlaneTrainer {
 
 }  // namespace
 
-absl::StatusOr<TrainedPlanes> TrainPlanes(std::span<const float> rows, const SquareMatrix& metric,
+absl::StatusOr<TrainedPlanes> TrainPlanes(std::span<const float> rows,
+                                          std::span<const float> weights,
+                                          const SquareMatrix& metric,
                                           const PlaneTraining& training) {
-  ASYMSERVE_RETURN_IF_ERROR(CheckArguments(rows, metric, training));
-  return PlaneTrainer(rows, metric, training).Run();
+  ASYMSERVE_RETURN_IF_ERROR(CheckArguments(rows, weights, metric, training));
+  return PlaneTrainer(rows, weights, metric, training).Run();
 }
 
-absl::StatusOr<std::vector<TrainedPlanes>> TrainAllPlanes(const KvStatistics& statistics,
+absl::StatusOr<std::vector<TrainedPlanes>> TrainAllPlanes(const KvCurvature& curvature,
                                                           const PlaneTraining& training,
                                                           ThreadPool& pool) {
-  const KvShape& shape = statistics.shape();
-  std::vector<absl::StatusOr<TrainedPlanes>> results(statistics.items());
+  const KvShape& shape = curvature.shape();
+  std::vector<absl::StatusOr<TrainedPlanes>> results(KvItemCount(shape));
   pool.ParallelFor(static_cast<int>(results.size()), [&](int chunk, int /*thread*/) {
     const auto item = static_cast<size_t>(chunk);
     PlaneTraining own = training;
     const auto words = Philox({static_cast<uint32_t>(item), 1, 0, 0}, training.seed);
     own.seed = uint64_t{words[0]} << 32 | words[1];
-    results[item] = TrainPlanes(statistics.Rows(item), statistics.Metric(item), own);
+    const SquareMatrix metric = curvature.Metric(item);
+    results[item] = TrainPlanes(curvature.Rows(item), curvature.Weights(item), metric, own);
   });
   std::vector<TrainedPlanes> trained;
   for (size_t item = 0; item < results.size(); ++item) {

@@ -8,7 +8,7 @@
 
 #include "engine/base/thread_pool.h"
 #include "engine/kv/plane_code.h"
-#include "engine/quality/kv_statistics.h"
+#include "engine/quality/kv_curvature.h"
 #include "engine/quality/linear_algebra.h"
 
 namespace asymserve {
@@ -23,8 +23,8 @@ struct PlaneTraining {
 
 struct TrainedPlanes {
   PlaneCode code;  // tables are fp16 values, as a profile stores them
-  /// [planes + 1]: mean over the rows of (x - x')^T M (x - x') for the first p planes, M the metric
-  /// with the ridge and as far as fp16 holds it; [0] is that of the mean alone.
+  /// [planes + 1]: weighted mean over the rows of (x - x')^T M (x - x') for the first p planes, M
+  /// the metric with the ridge and as far as fp16 holds it; [0] is that of the mean alone.
   std::vector<double> distortion;
 };
 
@@ -37,14 +37,17 @@ struct TrainedPlanes {
 ///   subvector in theirs.
 ///
 /// Every table is rounded to fp16 before what follows is trained, so that later tables make up for
-/// it. `rows` [N][D], at least 16 of them; `metric` [D][D]. A function of its arguments only.
+/// it. `rows` [N][D], at least 16 of them; `weights` [N], >= 0 with a mean of 1, or empty: how much
+/// a row counts; `metric` [D][D]. A function of its arguments only.
 /// InvalidArgument: too few rows, NaN, a metric that is not positive, values that fp16 cannot hold.
-absl::StatusOr<TrainedPlanes> TrainPlanes(std::span<const float> rows, const SquareMatrix& metric,
+absl::StatusOr<TrainedPlanes> TrainPlanes(std::span<const float> rows,
+                                          std::span<const float> weights,
+                                          const SquareMatrix& metric,
                                           const PlaneTraining& training);
 
 /// Trains every item of a model, [L][2][G] as in KvScheme::items, on all threads of the pool. The
 /// result does not depend on their number. Errors name the item.
-absl::StatusOr<std::vector<TrainedPlanes>> TrainAllPlanes(const KvStatistics& statistics,
+absl::StatusOr<std::vector<TrainedPlanes>> TrainAllPlanes(const KvCurvature& curvature,
                                                           const PlaneTraining& training,
                                                           ThreadPool& pool);
 

@@ -2,14 +2,18 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/kv/profile.h"
+#include "server/calibration_mixture.h"
 #include "server/quality_command.h"
 
 namespace asymserve {
@@ -39,6 +43,16 @@ class CalibrateCommandTest : public ::testing::Test {
     EXPECT_FALSE(options.ok());
     return std::string(options.status().message());
   }
+  /// What takes seconds.
+  CalibrationOptions SmallOptions() const {
+    CalibrateArguments arguments = arguments_;
+    arguments.budget = 2.0;
+    auto options = ReadCalibrationOptions(arguments, config_);
+    EXPECT_TRUE(options.ok()) << options.status();
+    options->passage_tokens = 384;
+    options->train_passages = 1;
+    return *std::move(options);
+  }
   static absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const EngineSection&) {
     return MakeCpuBackend({.threads = 2});
   }
@@ -50,48 +64,112 @@ class CalibrateCommandTest : public ::testing::Test {
 
 TEST_F(CalibrateCommandTest, BadInputIsRefusedByName) {
   CalibrateArguments bad = arguments_;
-  bad.texts.clear();
-  EXPECT_THAT(ErrorOf(bad), HasSubstr("text: none given"));
-  bad = arguments_;
   bad.out_path = "/nowhere/profile";
   EXPECT_THAT(ErrorOf(bad), HasSubstr("out: /nowhere/profile: no folder"));
+  for (const double budget : {9.0, 0.1, -1.0}) {
+    bad = arguments_;
+    bad.budget = budget;
+    EXPECT_THAT(ErrorOf(bad), HasSubstr(" bits; must be 0.25 to 8"));
+  }
   bad = arguments_;
-  bad.budget = 9;
-  EXPECT_THAT(ErrorOf(bad), HasSubstr("9 bits; must be 0.25 to 8"));
+  bad.max_kl = -0.5;
+  EXPECT_THAT(ErrorOf(bad), HasSubstr("max-kl: -0.5; must be positive"));
+  bad.budget = 1;
+  EXPECT_THAT(ErrorOf(bad), HasSubstr("budget: excludes --max-kl"));
   bad = arguments_;
-  bad.rounds = 0;
-  EXPECT_THAT(ErrorOf(bad), HasSubstr("rounds"));
+  bad.rounds = -1;
+  EXPECT_THAT(ErrorOf(bad), HasSubstr("rounds: -1"));
+  bad = arguments_;
+  bad.copy_weight = -1;
+  EXPECT_THAT(ErrorOf(bad), HasSubstr("copy weight: -1"));
+  bad = arguments_;
+  bad.mixture = folder_.string();
+  EXPECT_THAT(ErrorOf(bad), HasSubstr("mixture: excludes --text"));
 }
 
-TEST_F(CalibrateCommandTest, TextThatIsTooShortIsRefusedWithItsLength) {
+TEST_F(CalibrateCommandTest, WithoutTextTheMixtureOfTheProjectIsRead) {
+  CalibrateArguments arguments = arguments_;
+  arguments.texts.clear();
+  const auto options = ReadCalibrationOptions(arguments, config_);
+  ASSERT_TRUE(options.ok()) << options.status();
+  ASSERT_EQ(options->texts.size(), 5u);
+  EXPECT_EQ(options->texts[2].name, "mathematics.jsonl");
+  for (const TextSource& text : options->texts) {
+    EXPECT_TRUE(ReadText(text).ok()) << text.path;
+    EXPECT_THAT(text.path, HasSubstr("config/calibration/" + text.name));
+  }
+}
+
+TEST_F(CalibrateCommandTest, AMixtureThatIsNotThereIsAnErrorThatSaysWhereItWasLookedFor) {
+  const auto none = FindMixture({folder_ / "a", folder_ / "b"});
+  EXPECT_THAT(std::string(none.status().message()),
+              HasSubstr("text: none given, and no calibration mixture in " +
+                        (folder_ / "a").string() + ", " + (folder_ / "b").string()));
+  CalibrateArguments arguments = arguments_;
+  arguments.texts.clear();
+  arguments.mixture = folder_.string();
+  EXPECT_THAT(ErrorOf(arguments), HasSubstr("mixture: cannot read"));
+  std::ofstream(folder_ / "mixture.list") << "# texts\n\ntext.txt\nother.txt\n";
+  EXPECT_THAT(ErrorOf(arguments), HasSubstr("mixture.list:4: there is no file other.txt"));
+  std::ofstream(folder_ / "mixture.list") << "# texts\n";
+  EXPECT_THAT(ErrorOf(arguments), HasSubstr("lists no text"));
+}
+
+TEST_F(CalibrateCommandTest, TextThatIsTooShortOrNoUtf8IsRefusedByName) {
+  std::ostringstream out;
   auto options = ReadCalibrationOptions(arguments_, config_);
   ASSERT_TRUE(options.ok()) << options.status();
-  options->train_tokens = 1 << 20;
-  std::ostringstream out;
-  EXPECT_FALSE(RunCalibrate(*options, arguments_.out_path, {}, MakeBackend, out).ok());
+  options->passage_tokens = 384;
+  options->train_passages = 1000;
+  absl::Status status = RunCalibrate(*options, arguments_.out_path, {}, MakeBackend, out);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("text.txt"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("384768"));
+  std::ofstream(folder_ / "text.txt") << "caf\xe9 au lait";
+  options->train_passages = 1;
+  status = RunCalibrate(*options, arguments_.out_path, {}, MakeBackend, out);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("text.txt: invalid UTF-8 at byte 3"));
   EXPECT_FALSE(std::filesystem::exists(arguments_.out_path));
 }
 
-TEST_F(CalibrateCommandTest, AProfileOfARealModelIsWrittenReadAndMeasured) {
-  CalibrateArguments arguments = arguments_;
-  arguments.budget = 2.0;
-  auto options = ReadCalibrationOptions(arguments, config_);
-  ASSERT_TRUE(options.ok()) << options.status();
-  options->train_tokens = 512;
-  options->search_tokens = 256;
-  options->verify_tokens = 256;
+TEST_F(CalibrateCommandTest, ADiskThatFillsKeepsTheOldProfile) {
+  std::ofstream(arguments_.out_path) << "old";
+  auto options = SmallOptions();
+  // Files may not grow beyond this, as on a disk that is full.
+  rlimit before = {};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small = {.rlim_cur = 1000, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
   std::ostringstream out;
-  const absl::Status status = RunCalibrate(*options, arguments.out_path, {}, MakeBackend, out);
+  options.journal_path.clear();
+  const absl::Status profile = RunCalibrate(options, arguments_.out_path, {}, MakeBackend, out);
+  options.journal_path = arguments_.out_path + ".unfinished";
+  const absl::Status journal = RunCalibrate(options, arguments_.out_path, {}, MakeBackend, out);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, old_handler);
+  EXPECT_THAT(std::string(profile.message()), HasSubstr("cannot write " + arguments_.out_path));
+  EXPECT_THAT(std::string(journal.message()), HasSubstr(".unfinished"));
+  std::stringstream kept;
+  kept << std::ifstream(arguments_.out_path).rdbuf();
+  EXPECT_EQ(kept.str(), "old");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 2);
+}
+
+TEST_F(CalibrateCommandTest, AProfileOfARealModelIsWrittenReadAndMeasured) {
+  const CalibrationOptions options = SmallOptions();
+  std::ostringstream out;
+  const absl::Status status = RunCalibrate(options, arguments_.out_path, {}, MakeBackend, out);
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_THAT(out.str(), HasSubstr("custom: "));
-  const auto profile = ReadProfile(arguments.out_path);
+  EXPECT_FALSE(std::filesystem::exists(options.journal_path));
+  const auto profile = ReadProfile(arguments_.out_path);
   ASSERT_TRUE(profile.ok()) << profile.status();
   ASSERT_EQ(profile->tiers.size(), 1u);
 
   QualityArguments quality;
   quality.schemes = {"exact", "custom"};
-  quality.profile = arguments.out_path;
-  quality.texts = arguments.texts;
+  quality.profile = arguments_.out_path;
+  quality.texts = arguments_.texts;
   quality.tokens = 512;
   const auto quality_options = ReadQualityOptions(quality, config_);
   ASSERT_TRUE(quality_options.ok()) << quality_options.status();

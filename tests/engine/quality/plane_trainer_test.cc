@@ -10,6 +10,7 @@
 #include "engine/base/philox.h"
 #include "engine/kv/codec.h"
 #include "engine/kv/plane_inverse.h"
+#include "engine/quality/kv_curvature.h"
 #include "tests/support/status_matchers.h"
 
 namespace asymserve {
@@ -50,7 +51,7 @@ SquareMatrix Metric(int32_t n, uint64_t seed = 2) {
 
 TrainedPlanes Train(const std::vector<float>& rows, const SquareMatrix& metric,
                     const PlaneTraining& training = {}) {
-  auto trained = TrainPlanes(rows, metric, training);
+  auto trained = TrainPlanes(rows, {}, metric, training);
   EXPECT_THAT(trained, IsOk());
   return trained.ok() ? *std::move(trained) : TrainedPlanes();
 }
@@ -210,41 +211,61 @@ TEST(PlaneTrainerTest, CodesRowsThatAreAllEqual) {
   for (const double distortion : trained.distortion) EXPECT_EQ(distortion, 0);
 }
 
+TEST(PlaneTrainerTest, RowsOfNoWeightDoNotCount) {
+  std::vector<float> rows = Rows(8, 200);
+  const std::vector<float> others = Rows(8, 100, 99);
+  std::vector<float> weights(200, 1.0f);
+  weights.resize(300, 0.0f);
+  std::vector<float> more = rows;
+  more.insert(more.end(), others.begin(), others.end());
+  for (float& weight : weights) weight *= 1.5f;  // a mean of 1
+  const auto with = TrainPlanes(more, weights, Metric(8), {.max_planes = 6});
+  ASSERT_THAT(with, IsOk());
+  const TrainedPlanes without = Train(rows, Metric(8), {.max_planes = 6});
+  EXPECT_EQ(with->code.mean, without.code.mean);
+  for (size_t p = 0; p <= 6; ++p) {
+    EXPECT_NEAR(with->distortion[p], without.distortion[p], 0.2 * without.distortion[p]) << p;
+  }
+}
+
 TEST(PlaneTrainerTest, RefusesWhatItCannotTrain) {
   const std::vector<float> rows = Rows(8, 64);
-  EXPECT_THAT(TrainPlanes(Rows(8, 15), Metric(8), {}), FailsWith(kInvalid, "are not 16 or more"));
-  EXPECT_THAT(TrainPlanes(rows, Metric(12), {}), FailsWith(kInvalid, "head size 12"));
-  EXPECT_THAT(TrainPlanes(rows, Metric(8), {.max_planes = 3}), FailsWith(kInvalid, "3 planes"));
-  EXPECT_THAT(TrainPlanes(rows, Metric(8), {.stages = 0}), FailsWith(kInvalid, "0 stages"));
-  EXPECT_THAT(TrainPlanes(rows, SquareMatrix(8), {}), FailsWith(kInvalid, "metric: "));
+  EXPECT_THAT(TrainPlanes(rows, std::vector<float>(63, 1.0f), Metric(8), {}),
+              FailsWith(kInvalid, "63 weights of 64 rows"));
+  EXPECT_THAT(TrainPlanes(Rows(8, 15), {}, Metric(8), {}),
+              FailsWith(kInvalid, "are not 16 or more"));
+  EXPECT_THAT(TrainPlanes(rows, {}, Metric(12), {}), FailsWith(kInvalid, "head size 12"));
+  EXPECT_THAT(TrainPlanes(rows, {}, Metric(8), {.max_planes = 3}), FailsWith(kInvalid, "3 planes"));
+  EXPECT_THAT(TrainPlanes(rows, {}, Metric(8), {.stages = 0}), FailsWith(kInvalid, "0 stages"));
+  EXPECT_THAT(TrainPlanes(rows, {}, SquareMatrix(8), {}), FailsWith(kInvalid, "metric: "));
   std::vector<float> bad = rows;
   bad[77] = std::nanf("");
-  EXPECT_THAT(TrainPlanes(bad, Metric(8), {}), FailsWith(kInvalid, "a row has NaN"));
+  EXPECT_THAT(TrainPlanes(bad, {}, Metric(8), {}), FailsWith(kInvalid, "a row has NaN"));
   bad.assign(bad.size(), 1e5f);
-  EXPECT_THAT(TrainPlanes(bad, Metric(8), {}),
+  EXPECT_THAT(TrainPlanes(bad, {}, Metric(8), {}),
               FailsWith(kInvalid, "mean has 100000, which fp16 cannot hold"));
 }
 
-/// Statistics of random queries, keys and values: 2 layers, 4 heads, 2 KV heads of size 8.
-KvStatistics RandomStatistics() {
-  ModelConfig config;
-  config.layers = 2;
-  config.attention = {4, 2, 8};
-  KvStatistics statistics(config, 256, {});
-  std::vector<int32_t> positions;
-  for (int32_t i = 0; i < 256; ++i) positions.push_back(i);
-  std::vector<float> weight = Rows(32, 16, 8);
+constexpr KvShape kShape = {2, 2, 8};
+
+/// Random rows of two layers with two KV heads of size 8, and random gradients.
+KvCurvature RandomCurvature() {
+  KvCurvature curvature(kShape);
   for (int32_t layer = 0; layer < 2; ++layer) {
-    std::vector<float> qkv = Rows(64, 256, 10 + static_cast<uint64_t>(layer));
-    statistics.Observe(layer, MakeMatrix(qkv.data(), 256, 64), positions);
-    statistics.SetOutputWeight(
-        layer, {reinterpret_cast<const std::byte*>(weight.data()), DType::kF32, 16, 32});
+    const auto seed = 10 * static_cast<uint64_t>(layer);
+    TieredRows rows, gradients;
+    rows.keys[0] = Rows(16, 256, seed + 1);
+    rows.values[0] = Rows(16, 256, seed + 2);
+    gradients.keys[2] = Rows(16, 256, seed + 3);
+    gradients.values[2] = Rows(16, 256, seed + 4);
+    curvature.Observe({.layer = layer, .tokens = 256, .rows = rows, .gradients = gradients}, 64,
+                      256, [](int64_t, float*) {});
   }
-  return statistics;
+  return curvature;
 }
 
 TEST(PlaneTrainerTest, TrainsAllItemsAlikeOnAnyNumberOfThreads) {
-  const KvStatistics statistics = RandomStatistics();
+  const KvCurvature statistics = RandomCurvature();
   ThreadPool one(1);
   ThreadPool three(3);
   const auto alone = TrainAllPlanes(statistics, {.max_planes = 6}, one);
@@ -263,10 +284,7 @@ TEST(PlaneTrainerTest, TrainsAllItemsAlikeOnAnyNumberOfThreads) {
 }
 
 TEST(PlaneTrainerTest, NamesTheItemThatCannotBeTrained) {
-  ModelConfig config;
-  config.layers = 1;
-  config.attention = {2, 2, 8};
-  const KvStatistics empty(config, 64, {});
+  const KvCurvature empty(kShape);
   ThreadPool pool(2);
   EXPECT_THAT(TrainAllPlanes(empty, {}, pool),
               FailsWith(kInvalid, "item 0 (keys of layer 0, head 0): 0 values are not"));
