@@ -5,6 +5,7 @@
 #include <ostream>
 #include <system_error>
 
+#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/status.h"
@@ -50,6 +51,33 @@ void WriteSummary(const KvProfile& profile, std::ostream& out) {
 }
 
 }  // namespace
+
+void AddCalibrateOptions(CLI::App& command, CalibrateArguments& arguments) {
+  command
+      .add_option("--text", arguments.texts,
+                  "UTF-8 text from a character on, or .jsonl; several, of many kinds; default: the "
+                  "mixture that comes with the project")
+      ->type_name("FILE[@OFFSET]")
+      ->take_all();
+  command.add_option("--mixture", arguments.mixture, "a folder like config/calibration")
+      ->type_name("FOLDER");
+  command.add_option("--out", arguments.out_path, "the profile to write")
+      ->type_name("FILE")
+      ->required();
+  command.add_option("--budget", arguments.budget,
+                     "bits per element of old pages, for one tier named custom; default: the tiers "
+                     "light, balanced and dense");
+  command.add_option("--max-kl", arguments.max_kl,
+                     "the cheapest tier whose KL on text kept apart is at most this, named custom");
+  command
+      .add_option("--copy-weight", arguments.copy_weight,
+                  "of the loss on a passage read again against that on new text")
+      ->capture_default_str();
+  command.add_option("--rounds", arguments.rounds, "times that a tier is measured and improved")
+      ->capture_default_str();
+  command.add_option("--seed", arguments.seed, "of everything random")->capture_default_str();
+  command.add_flag("--quick", arguments.quick, "shorter texts: faster, a worse code");
+}
 
 absl::StatusOr<CalibrationOptions> ReadCalibrationOptions(const CalibrateArguments& arguments,
                                                           const Config& config) {

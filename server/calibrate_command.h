@@ -10,6 +10,10 @@
 #include "engine/quality/calibration.h"
 #include "server/serve.h"
 
+namespace CLI {
+class App;
+}
+
 namespace asymserve {
 
 /// The command line of `asymserve calibrate`, as written.
@@ -22,9 +26,11 @@ struct CalibrateArguments {
   double copy_weight = CodeSearchOptions().copy_weight;
   int32_t rounds = CodeSearchOptions().rounds;
   uint64_t seed = CodeSearchOptions().seed;
-  bool quick = false;   // shorter texts
-  int32_t threads = 0;  // 0: the configuration's
+  bool quick = false;  // shorter texts
 };
+
+/// `arguments` outlives the parsing.
+void AddCalibrateOptions(CLI::App& command, CalibrateArguments& arguments);
 
 /// What can be checked without the model: InvalidArgument names the option.
 absl::StatusOr<CalibrationOptions> ReadCalibrationOptions(const CalibrateArguments& arguments,

@@ -116,7 +116,7 @@ void LoadNear(KvCodec near, KvTensor tensor, int32_t head_size, const uint8_t* b
 /// kPlanes only. Deterministic, whatever the instruction set.
 void EncodeBlock(const KvItem& item, KvTensor tensor, int32_t head_size, const PlaneCode* code,
                  const float* x, uint8_t* base, uint8_t* refinement);
-/// The inverse: out [P][D], what attention sees. `refinement` null: base planes only.
+/// The inverse: out [P][D], what is stored. `refinement` null: base planes only.
 void DecodeBlock(const KvItem& item, KvTensor tensor, int32_t head_size, const PlaneCode* code,
                  const uint8_t* base, const uint8_t* refinement, float* out);
 

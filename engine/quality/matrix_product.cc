@@ -26,8 +26,8 @@ void TilePortable(const float* a, int64_t m, int64_t a_stride, const float* tile
 
 #if defined(__x86_64__)
 
-using Wide = float __attribute__((vector_size(64), aligned(4), may_alias));
-using Half = float __attribute__((vector_size(32), aligned(4), may_alias));
+using Wide = float __attribute__((vector_size(64)));
+using Half = float __attribute__((vector_size(32)));
 
 template <int kRows>
 [[gnu::target("avx512f")]] void RowsAvx512(const float* a, int64_t a_stride, const float* tile,
@@ -35,8 +35,10 @@ template <int kRows>
   Wide low[kRows] = {};
   Wide high[kRows] = {};
   for (int64_t i = 0; i < k; ++i) {
-    const Wide first = *reinterpret_cast<const Wide*>(tile + i * kTile);
-    const Wide second = *reinterpret_cast<const Wide*>(tile + i * kTile + 16);
+    Wide first;
+    Wide second;
+    __builtin_memcpy(&first, tile + i * kTile, sizeof(first));
+    __builtin_memcpy(&second, tile + i * kTile + 16, sizeof(second));
     for (int row = 0; row < kRows; ++row) {
       const float factor = a[row * a_stride + i];
       low[row] += factor * first;
@@ -44,8 +46,8 @@ template <int kRows>
     }
   }
   for (int row = 0; row < kRows; ++row) {
-    *reinterpret_cast<Wide*>(sums + row * kTile) = low[row];
-    *reinterpret_cast<Wide*>(sums + row * kTile + 16) = high[row];
+    __builtin_memcpy(sums + row * kTile, &low[row], sizeof(Wide));
+    __builtin_memcpy(sums + row * kTile + 16, &high[row], sizeof(Wide));
   }
 }
 
@@ -65,8 +67,10 @@ template <int kRows>
     Half low[kRows] = {};
     Half high[kRows] = {};
     for (int64_t i = 0; i < k; ++i) {
-      const Half first = *reinterpret_cast<const Half*>(tile + i * kTile + half);
-      const Half second = *reinterpret_cast<const Half*>(tile + i * kTile + half + 8);
+      Half first;
+      Half second;
+      __builtin_memcpy(&first, tile + i * kTile + half, sizeof(first));
+      __builtin_memcpy(&second, tile + i * kTile + half + 8, sizeof(second));
       for (int row = 0; row < kRows; ++row) {
         const float factor = a[row * a_stride + i];
         low[row] += factor * first;
@@ -74,8 +78,8 @@ template <int kRows>
       }
     }
     for (int row = 0; row < kRows; ++row) {
-      *reinterpret_cast<Half*>(sums + row * kTile + half) = low[row];
-      *reinterpret_cast<Half*>(sums + row * kTile + half + 8) = high[row];
+      __builtin_memcpy(sums + row * kTile + half, &low[row], sizeof(Half));
+      __builtin_memcpy(sums + row * kTile + half + 8, &high[row], sizeof(Half));
     }
   }
 }

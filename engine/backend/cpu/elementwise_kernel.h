@@ -150,11 +150,12 @@ struct Elementwise {
     return zero ? 0.0f : top / amax;
   }
 
-  /// x in [-16256, 16256] as 128 high + low, low in [-64, 63].
-  [[gnu::always_inline]] static void StoreSigned(I32 x, int8_t* high, int8_t* low) {
+  /// x in [-16256, 16256] as 128 high + low, low in [-64, 63]; returns high.
+  [[gnu::always_inline]] static I32 StoreSigned(I32 x, int8_t* high, int8_t* low) {
     const I32 top = V::template ShiftRightInt<7>(V::AddInt(x, V::SetInt(64)));
     V::StoreInt8(high, top);
     V::StoreInt8(low, V::SubInt(x, V::template ShiftLeftInt<7>(top)));
+    return top;
   }
 
   /// x in [0, 2^14) as 128 high + low.

@@ -31,16 +31,15 @@ struct Int8Attention {
     for (int32_t row = 0; row < tile.rows; ++row) {
       const float* q = tile.scratch.queries + int64_t{row} * size;
       IntQuery& query = tile.scratch.int_queries[row];
-      const F32 inverse = V::Set(Elementwise<V>::FixedPoint(q, size, kTop, &query.unit));
+      const float factor = Elementwise<V>::FixedPoint(q, size, kTop, &query.unit);
       I32 sums[2] = {V::SetInt(0), V::SetInt(0)};
       for (int32_t d = 0; d < size; d += 16) {
         const F32 x = V::LoadFirst(q + d, Elementwise<V>::Lanes(size - d));
-        const I32 whole = V::ToInt(V::Mul(x, inverse));
-        const I32 high = V::template ShiftRightInt<7>(V::AddInt(whole, V::SetInt(64)));
-        const I32 low = V::SubInt(whole, V::template ShiftLeftInt<7>(high));
-        Elementwise<V>::StoreSigned(whole, query.high + d, query.low + d);
+        // A NaN would become a number that no sum can hold; its unit is NaN already.
+        const I32 whole = factor > 0.0f ? V::ToInt(V::Mul(x, V::Set(factor))) : V::SetInt(0);
+        const I32 high = Elementwise<V>::StoreSigned(whole, query.high + d, query.low + d);
         sums[0] = V::AddInt(sums[0], high);
-        sums[1] = V::AddInt(sums[1], low);
+        sums[1] = V::AddInt(sums[1], V::SubInt(whole, V::template ShiftLeftInt<7>(high)));
       }
       query.high_start = -128 * V::ReduceAddInt(sums[0]);
       query.low_start = -128 * V::ReduceAddInt(sums[1]);

@@ -142,7 +142,7 @@ struct Kernels {
                         uint8_t* refinement);
   /// Prepares the rows' queries in the scratch.
   void (*attention_load)(const AttentionTile& tile);
-  /// states [rows][StateFloats] = the rows' softmax over pages [first_page, last_page), whose
+  /// states [rows][tile.state_floats] = the rows' softmax over pages [first_page, last_page), whose
   /// blocks begin at `blocks`. One group; the pages lie in one frame.
   void (*attention_scan)(const AttentionTile& tile, const KvPageBlocks* blocks, int32_t first_page,
                          int32_t last_page, float* states);

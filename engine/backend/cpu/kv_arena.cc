@@ -138,7 +138,17 @@ absl::Status KvArena::CheckStep(const KvStep& step, int32_t layer, int64_t token
       }
     }
   }
-  for (const KvPage& page : step.pages) ASYMSERVE_RETURN_IF_ERROR(CheckPage(page));
+  for (size_t s = 0; s + 1 < step.page_offset.size(); ++s) {
+    const std::span<const KvPage> pages =
+        step.pages.subspan(static_cast<size_t>(step.page_offset[s]),
+                           static_cast<size_t>(step.page_offset[s + 1] - step.page_offset[s]));
+    for (const KvPage& page : pages) {
+      ASYMSERVE_RETURN_IF_ERROR(CheckPage(page));
+      if (page.exact != pages.front().exact) {
+        return absl::InternalError(absl::StrCat("sequence ", s, " has exact and other pages"));
+      }
+    }
+  }
   return absl::OkStatus();
 }
 

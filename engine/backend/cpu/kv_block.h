@@ -9,7 +9,6 @@ namespace asymserve {
 
 /// The learned code of a head as kernels read it. Dp: D padded to a multiple of 16.
 struct PlaneTables {
-  int32_t planes = 0;
   const uint8_t* subvector = nullptr;  // [planes]
   /// Keys: query [D][Dp], q' = q times it, so that q . x' = q' . z' + q . mean. Values: output
   /// [D][Dp], x' = z' times it + mean.

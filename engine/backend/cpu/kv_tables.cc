@@ -109,8 +109,7 @@ PlaneTables PlaceCode(const PlaneCode& code, int32_t planes, KvTensor tensor, Ca
     ListPlanes(code, planes, by_subvector, first_of);
     RoundCodebooks(code, planes, entries, scale);
   }
-  return {.planes = planes,
-          .subvector = subvector,
+  return {.subvector = subvector,
           .transform = transform,
           .mean = mean,
           .codebooks = codebooks,
@@ -138,6 +137,16 @@ absl::Status CheckCode(const KvSetup& setup, size_t index) {
     return absl::InvalidArgumentError(absl::StrCat(
         "KV item ", index, ": a code of ", planes, " planes for head size ", code.head_size,
         " does not fit ", int{item.fresh_planes}, " planes of head size ", size));
+  }
+  // The int8 sum of a subvector's planes would be left with too few steps a plane.
+  constexpr int64_t kMaxStages = 64;
+  for (size_t s = 0; s < size / 4; ++s) {
+    const int64_t stages = std::count(code.subvector.begin(), code.subvector.end(), s);
+    if (stages > kMaxStages) {
+      return absl::InvalidArgumentError(absl::StrCat("KV item ", index, ": ", stages,
+                                                     " planes of subvector ", s, "; the cpu reads ",
+                                                     kMaxStages, " at most"));
+    }
   }
   return absl::OkStatus();
 }

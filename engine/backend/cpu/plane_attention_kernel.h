@@ -11,8 +11,8 @@ namespace asymserve {
 
 /// Attention over kPlanes blocks, codes used as they are. A score is a sum of table entries, one a
 /// plane: the entries codebook . q' of a query are int8 with one scale. Values are looked up as
-/// int8, summed over the planes of a subvector, and weighted by 14-bit fixed point numbers; a group
-/// of pages is summed before anything is converted.
+/// int8, summed over the planes of a subvector, and weighted by 14-bit fixed point numbers, against
+/// the largest weight of the group's sealed pages; they are summed before anything is converted.
 template <typename V>
 struct PlaneAttention {
   using F32 = typename V::F32;
@@ -195,7 +195,7 @@ struct PlaneAttention {
 
   template <int R>
   static void ValueRows(const AttentionTile& tile, int32_t row, const Pages& pages,
-                        float* const (&sums)[R]) {
+                        const float* units, float* const (&sums)[R]) {
     const uint8_t* fixed = tile.scratch.fixed_weights + int64_t{row} * 2 * kGroupTokens;
     int32_t whole[R][kMaxHeadSize];
     for (int32_t s = 0; s < tile.head_size / 4; ++s) {
@@ -233,7 +233,7 @@ struct PlaneAttention {
     }
     Unroll<R>([&](auto r) __attribute__((always_inline)) {
       for (int32_t d = tile.head_size; d < Padded(tile.head_size); ++d) whole[r.value][d] = 0;
-      const F32 unit = V::Set(1.0f / kWeightTop);
+      const F32 unit = V::Set(units[row + r.value]);
       for (int32_t d = 0; d < tile.head_size; d += 16) {
         const F32 scale = V::Mul(V::Load(tile.value->planes.scale + d), unit);
         V::Store(sums[r.value] + d, V::Mul(V::ToFloat(V::LoadInt(whole[r.value] + d)), scale));
@@ -243,27 +243,41 @@ struct PlaneAttention {
 
   /// Overwrites the states' `area` with the pages' values z', weighted by weights[row].
   static void Values(const AttentionTile& tile, const Pages& pages, int64_t area, float* states) {
-    for (int32_t row = 0; row < tile.rows; ++row) {
-      for (int32_t i = 0; i < pages.count; ++i) FixWeights(tile, row, pages.offset[i]);
-    }
+    float units[kAttentionRows];
+    for (int32_t row = 0; row < tile.rows; ++row) units[row] = FixWeights(tile, row, pages);
     for (int32_t row = 0; row < tile.rows; row += V::kIntRows) {
       WithCount<V::kIntRows>(tile.rows - row, [&](auto count) {
         constexpr int kRows = decltype(count)::value;
         float* sums[kRows];
         for (int r = 0; r < kRows; ++r) sums[r] = states + (row + r) * tile.state_floats + area;
-        ValueRows<kRows>(tile, row, pages, sums);
+        ValueRows<kRows>(tile, row, pages, units, sums);
       });
     }
   }
 
-  /// The weights of a page as 14-bit integers.
-  static void FixWeights(const AttentionTile& tile, int32_t row, int32_t offset) {
-    const float* weights = tile.scratch.weights + int64_t{row} * kGroupTokens + offset;
-    uint8_t* fixed = tile.scratch.fixed_weights + int64_t{row} * 2 * kGroupTokens + offset;
-    for (int32_t t = 0; t < kPageTokens; t += 16) {
-      const I32 whole = V::ToInt(V::Mul(V::Load(weights + t), V::Set(kWeightTop)));
-      Elementwise<V>::StoreSevenBits(whole, fixed + t, fixed + kGroupTokens + t);
+  /// The weights of sealed pages as 14-bit integers; returns their unit, NaN when one is NaN. A
+  /// near page of the group, such as the sink, may have weights that dwarf them.
+  static float FixWeights(const AttentionTile& tile, int32_t row, const Pages& pages) {
+    const float* weights = tile.scratch.weights + int64_t{row} * kGroupTokens;
+    uint8_t* fixed = tile.scratch.fixed_weights + int64_t{row} * 2 * kGroupTokens;
+    I32 largest = V::SetInt(0);
+    for (int32_t i = 0; i < pages.count; ++i) {
+      for (int32_t t = pages.offset[i]; t < pages.offset[i] + kPageTokens; t += 16) {
+        largest = V::LargerInt(largest, V::Bits(V::Load(weights + t)));
+      }
     }
+    const int32_t bits = V::ReduceLargestInt(largest);
+    float top[16] = {};
+    __builtin_memcpy(top, &bits, sizeof(bits));
+    float unit;
+    const F32 factor = V::Set(Elementwise<V>::FixedPoint(top, 16, kWeightTop, &unit));
+    for (int32_t i = 0; i < pages.count; ++i) {
+      for (int32_t t = pages.offset[i]; t < pages.offset[i] + kPageTokens; t += 16) {
+        const I32 whole = V::ToInt(V::Mul(V::Load(weights + t), factor));
+        Elementwise<V>::StoreSevenBits(whole, fixed + t, fixed + kGroupTokens + t);
+      }
+    }
+    return unit;
   }
 };
 

@@ -194,11 +194,6 @@ struct Avx2Simd {
     const auto* words = reinterpret_cast<const __m256i*>(p);
     return {_mm256_loadu_si256(words), _mm256_loadu_si256(words + 1)};
   }
-  static void StoreCodes(uint8_t* p, U8 a) {
-    auto* words = reinterpret_cast<__m256i*>(p);
-    _mm256_storeu_si256(words, a.low);
-    _mm256_storeu_si256(words + 1, a.high);
-  }
   template <int kShift, uint8_t kMask>
   static __m256i HalfField(__m256i a) {
     const __m256i mask = _mm256_set1_epi8(static_cast<char>(kMask));
@@ -213,7 +208,6 @@ struct Avx2Simd {
   static U8 Or(U8 a, U8 b) {
     return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
   }
-  static U8 ZeroCodes() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static U8 RepeatFour(const void* p) {
     int32_t four;
     __builtin_memcpy(&four, p, sizeof(four));

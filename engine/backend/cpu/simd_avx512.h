@@ -116,7 +116,6 @@ struct Avx512Simd {
   // ---- Codes ----------------------------------------------------------------------------------
 
   static U8 LoadCodes(const uint8_t* p) { return _mm512_loadu_si512(p); }
-  static void StoreCodes(uint8_t* p, U8 a) { _mm512_storeu_si512(p, a); }
   template <int kShift, uint8_t kMask>
   static U8 Field(U8 a) {
     const U8 mask = _mm512_set1_epi8(static_cast<char>(kMask));
@@ -125,7 +124,6 @@ struct Avx512Simd {
     return _mm512_and_si512(a, mask);
   }
   static U8 Or(U8 a, U8 b) { return _mm512_or_si512(a, b); }
-  static U8 ZeroCodes() { return _mm512_setzero_si512(); }
   static U8 RepeatFour(const void* p) {
     int32_t four;
     __builtin_memcpy(&four, p, sizeof(four));

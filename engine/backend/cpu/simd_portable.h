@@ -212,7 +212,6 @@ struct PortableSimd {
   static U8 LoadCodes(const uint8_t* p) {
     return MapCodes([&](int i) { return p[i]; });
   }
-  static void StoreCodes(uint8_t* p, const U8& a) { std::memcpy(p, a.byte, sizeof(a.byte)); }
   /// (a >> kShift) & kMask in each byte; a negative shift is to the left. kMask keeps none of the
   /// bits that a shift of wider words would bring in from the neighbour.
   template <int kShift, uint8_t kMask>
@@ -227,9 +226,6 @@ struct PortableSimd {
   }
   static U8 Or(const U8& a, const U8& b) {
     return MapCodes([&](int i) { return a.byte[i] | b.byte[i]; });
-  }
-  static U8 ZeroCodes() {
-    return MapCodes([](int) { return 0; });
   }
   /// Four bytes, sixteen times.
   static U8 RepeatFour(const void* p) {
