@@ -197,27 +197,38 @@ TEST_F(InvarianceTest, TokensAndLogProbsDoNotDependOnTheInstructionSet) {
   }
 }
 
-TEST_F(InvarianceTest, SealedPagesGiveTheSameTokensAloneAndTogether) {
+/// Of a scheme's name, for the name of a test.
+std::string Letters(std::string name) {
+  std::erase_if(name, [](char c) { return c == '-' || c == '/'; });
+  return name;
+}
+
+class SealedPagesTest : public InvarianceTest, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(SealedPagesTest, GiveTheSameTokensAloneAndTogether) {
+  const char* scheme = GetParam();
   const auto requests = MixedRequests(8, 420, 60, 512);
   const auto exact = Alone(kStories, requests, 512);
-  for (const char* scheme : {"int8", "kivi-2", "asymkv-3/1", "fit-2/1"}) {
-    const auto alone = Alone(kStories, requests, 512, scheme);
-    int different = 0;
-    for (size_t i = 0; i < requests.size(); ++i) {
-      different += alone[i]->logprobs() != exact[i]->logprobs() ? 1 : 0;
-    }
-    EXPECT_GE(different, 2) << scheme << " quantizes nothing";
-    const EngineSetup setups[] = {{1, Isa::kAuto, 16, 512, 0, scheme},
-                                  {2, Isa::kAuto, 16, 37, 0, scheme},
-                                  {2, Isa::kAuto, 5, 64, 3, scheme},
-                                  {3, Isa::kPortable, 16, 300, 3, scheme}};
-    for (const EngineSetup& setup : setups) {
-      Server server(kStories, setup, 512);
-      ExpectSame(server.Run(requests), alone,
-                 std::string(scheme) + ", step tokens " + std::to_string(setup.step_tokens));
-    }
+  const auto alone = Alone(kStories, requests, 512, scheme);
+  int different = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    different += alone[i]->logprobs() != exact[i]->logprobs() ? 1 : 0;
+  }
+  EXPECT_GE(different, 2) << scheme << " quantizes nothing";
+  const EngineSetup setups[] = {{1, Isa::kAuto, 16, 512, 0, scheme},
+                                {2, Isa::kAuto, 16, 37, 0, scheme},
+                                {2, Isa::kAuto, 5, 64, 3, scheme},
+                                {3, Isa::kPortable, 16, 300, 3, scheme}};
+  for (const EngineSetup& setup : setups) {
+    Server server(kStories, setup, 512);
+    ExpectSame(server.Run(requests), alone,
+               std::string(scheme) + ", step tokens " + std::to_string(setup.step_tokens));
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(OfEveryScheme, SealedPagesTest,
+                         ::testing::Values("int8", "kivi-2", "asymkv-3/1", "fit-2/1"),
+                         [](const auto& test) { return Letters(test.param); });
 
 /// A profile of the stories model whose tier `toy` has sealed, fresh and aged pages; its codes are
 /// made up.
@@ -242,41 +253,51 @@ std::string WriteStoriesProfile(const std::string& path) {
   return path;
 }
 
-TEST_F(InvarianceTest, ExactSequencesInAQuantizedServerAreThoseOfAnExactOneAndChangeNoNeighbour) {
+/// A scheme, and the slabs of the smallest arena: they hold one exact sequence of the whole context
+/// and little else. Near records of 16 bit hold a page, those of int8 half of one.
+struct SmallArena {
+  const char* scheme;
+  int32_t slabs;
+};
+class ExactSequenceTest : public InvarianceTest,
+                          public ::testing::WithParamInterface<SmallArena> {};
+
+TEST_P(ExactSequenceTest, IsThatOfAnExactServerAndChangesNoNeighbour) {
+  const auto& [scheme, slabs] = GetParam();
   const testing::TempDir directory;
   const std::string profile = WriteStoriesProfile(directory.Path("stories.asymkv"));
   const auto requests = MixedRequests(8, 150, 330, 512);
   const auto exact = Alone(kStories, requests, 512);
-  // The smallest arenas hold one exact sequence of the whole context and little else: near records
-  // of 16 bit hold a page, those of int8 half of one.
-  const std::pair<const char*, int32_t> schemes[] = {
-      {"exact", 3}, {"int8", 5}, {"kivi-2", 3}, {"fit-2/1", 3}, {"toy", 5}};
-  for (const auto& [scheme, slabs] : schemes) {
-    const auto quantized = Alone(kStories, requests, 512, scheme, profile);
-    std::vector<GenerateRequest> mixed = requests;
-    std::vector<std::shared_ptr<TokenSink>> expected = quantized;
-    int different = 0;
-    for (size_t i = 0; i < mixed.size(); ++i) {
-      if (i % 4 >= 2) continue;  // of each kind greedy and sampled ones
-      mixed[i].kv_precision = KvPrecision::kExact;
-      expected[i] = exact[i];
-      different += exact[i]->logprobs() != quantized[i]->logprobs() ? 1 : 0;
-    }
-    EXPECT_EQ(different >= 2, std::string(scheme) != "exact") << scheme << ": " << different;
-    const EngineSetup setups[] = {{1, Isa::kAuto, 1, 512, 0, scheme, profile},
-                                  {2, Isa::kAuto, 16, 37, slabs, scheme, profile},
-                                  {3, Isa::kPortable, 5, 300, slabs, scheme, profile}};
-    uint64_t preemptions = 0;
-    for (const EngineSetup& setup : setups) {
-      Server server(kStories, setup, 512);
-      ExpectSame(server.Run(mixed), expected,
-                 std::string(scheme) + ", step tokens " + std::to_string(setup.step_tokens) +
-                     ", slabs " + std::to_string(setup.slabs));
-      preemptions += server.metrics().preemptions.value();
-    }
-    EXPECT_GT(preemptions, 0u) << scheme;
+  const auto quantized = Alone(kStories, requests, 512, scheme, profile);
+  std::vector<GenerateRequest> mixed = requests;
+  std::vector<std::shared_ptr<TokenSink>> expected = quantized;
+  int different = 0;
+  for (size_t i = 0; i < mixed.size(); ++i) {
+    if (i % 4 >= 2) continue;  // of each kind greedy and sampled ones
+    mixed[i].kv_precision = KvPrecision::kExact;
+    expected[i] = exact[i];
+    different += exact[i]->logprobs() != quantized[i]->logprobs() ? 1 : 0;
   }
+  EXPECT_EQ(different >= 2, std::string(scheme) != "exact") << scheme << ": " << different;
+  const EngineSetup setups[] = {{1, Isa::kAuto, 1, 512, 0, scheme, profile},
+                                {2, Isa::kAuto, 16, 37, slabs, scheme, profile},
+                                {3, Isa::kPortable, 5, 300, slabs, scheme, profile}};
+  uint64_t preemptions = 0;
+  for (const EngineSetup& setup : setups) {
+    Server server(kStories, setup, 512);
+    ExpectSame(server.Run(mixed), expected,
+               std::string(scheme) + ", step tokens " + std::to_string(setup.step_tokens) +
+                   ", slabs " + std::to_string(setup.slabs));
+    preemptions += server.metrics().preemptions.value();
+  }
+  EXPECT_GT(preemptions, 0u) << scheme;
 }
+
+INSTANTIATE_TEST_SUITE_P(InEveryScheme, ExactSequenceTest,
+                         ::testing::Values(SmallArena{"exact", 3}, SmallArena{"int8", 5},
+                                           SmallArena{"kivi-2", 3}, SmallArena{"fit-2/1", 3},
+                                           SmallArena{"toy", 5}),
+                         [](const auto& test) { return Letters(test.param.scheme); });
 
 TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameAloneAndInABatchOfSixteenWithPreemptions) {
   if (!std::filesystem::exists(ASYMSERVE_MODEL_FILE)) {
