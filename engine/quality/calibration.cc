@@ -10,6 +10,7 @@
 
 #include "engine/base/status.h"
 #include "engine/base/thread_pool.h"
+#include "engine/kv/profile_limits.h"
 #include "engine/model/llama.h"
 #include "engine/quality/model_digest.h"
 #include "engine/quality/tier_verifier.h"
@@ -17,7 +18,8 @@
 namespace asymserve {
 namespace {
 
-constexpr uint32_t kJournalVersion = 1;
+// To be raised when anything changes what a step computes: attention's rounding, the training.
+constexpr uint32_t kJournalVersion = 2;
 constexpr double kMaxKlStep = 0.125;  // bits per element
 constexpr double kLeastBits = 0.25;
 constexpr double kMostBits = 4.0;
@@ -161,8 +163,9 @@ absl::StatusOr<KvProfileTier> Calibration::MakeTier(const TierRequest& request) 
   tier.items = searcher_->Allocate(request);
   Begin(absl::StrCat("verifying ", request.name));
   const KvScheme scheme = searcher_->SchemeOf(tier.items, tier.fresh_pages);
-  for (const VerifyText& text : verify_) {
-    const std::string entry = absl::StrCat("verified ", ToHex(ItemsDigest(tier)), ", ", text.name);
+  for (size_t i = 0; i < verify_.size(); ++i) {
+    const VerifyText& text = verify_[i];
+    const std::string entry = absl::StrCat("verified ", ToHex(ItemsDigest(tier)), ", text ", i);
     std::vector<double> kept = journal_->Numbers(entry, 2);
     if (kept.empty()) {
       ASYMSERVE_ASSIGN_OR_RETURN(const VerifiedLoss loss,
@@ -261,6 +264,23 @@ absl::StatusOr<KvProfile> Calibration::Run() {
 absl::Status CheckCalibrationOptions(const CalibrationOptions& options) {
   const auto bad = [](const std::string& what) { return absl::InvalidArgumentError(what); };
   if (options.texts.empty()) return bad("text: none given");
+  if (options.texts.size() > kMaxLosses) {
+    return bad(absl::StrCat("text: ", options.texts.size(), " given; a profile names ", kMaxLosses,
+                            " at most"));
+  }
+  std::vector<std::string> labels;
+  for (const TextSource& source : options.texts) {
+    std::string label = LabelOf(source);
+    if (label.size() > kMaxLossTextBytes) {
+      return bad(
+          absl::StrCat("text: the name ", label, " is longer than ", kMaxLossTextBytes, " bytes"));
+    }
+    if (std::find(labels.begin(), labels.end(), label) != labels.end()) {
+      return bad(absl::StrCat("text: two are named ", label,
+                              ", and a profile could not tell their losses apart"));
+    }
+    labels.push_back(std::move(label));
+  }
   if (options.passage_tokens < 384 || options.passage_tokens % (3 * kKvPageTokens) != 0) {
     return bad(absl::StrCat("passage tokens: ", options.passage_tokens, "; must be a multiple of ",
                             3 * kKvPageTokens, ", at least 384"));

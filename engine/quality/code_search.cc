@@ -236,8 +236,8 @@ absl::StatusOr<std::vector<double>> CodeSearch::MeasureAt(const KvScheme& scheme
   };
   result[2 * items] = mean(reading.natural_from(), reading.passage - 1);
   result[2 * items + 1] = mean(reading.copy_from(), reading.tokens() - 1);
-  if (!std::isfinite(result[2 * items]) || !std::isfinite(result[2 * items + 1])) {
-    return absl::InternalError("calibration: logits are not finite");
+  if (!std::all_of(result.begin(), result.end(), [](double x) { return std::isfinite(x); })) {
+    return absl::InternalError("calibration: losses or gradients are not finite");
   }
   return result;
 }

@@ -137,7 +137,7 @@ absl::Status FreeRunner::RunExact(PseudoDecoder& exact, const ProgressSink& prog
     continuations_.push_back(std::move(ids));
     add(prompt_tokens_ + kStepWork * tokens_);
   }
-  bool judged = true;
+  bool judged = !sets_.empty();
   for (const QuestionSet& set : sets_) {
     ASYMSERVE_ASSIGN_OR_RETURN(const double score, Score(exact, set));
     exact_scores_.push_back(score);

@@ -52,7 +52,7 @@ absl::StatusOr<ArenaCut> CutArena(const LoadOptions& options, const KvLayout& la
   }
   if (cut.slabs < one) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "engine.kv_memory: ", budget,
+        "engine.kv_memory_bytes: ", budget,
         " bytes; one sequence of engine.context_tokens = ", context_tokens, " in the KV scheme '",
         scheme.name, "' needs ", one * cut.slab_bytes, ": raise the memory or lower the context"));
   }

@@ -64,6 +64,15 @@ TEST_F(CalibrationTest, TheProfileDoesNotDependOnThreads) {
   EXPECT_NE(Bytes(Run(options_, 2)), alone);
 }
 
+TEST_F(CalibrationTest, TextsThatAProfileCouldNotTellApartAreRefused) {
+  options_.texts.push_back({.name = "text.txt", .path = "/elsewhere/text.txt", .offset = 0});
+  EXPECT_THAT(Run(options_).status(),
+              testing::FailsWith(absl::StatusCode::kInvalidArgument, "two are named text.txt"));
+  options_.texts.assign(65, options_.texts.front());
+  EXPECT_THAT(Run(options_).status(),
+              testing::FailsWith(absl::StatusCode::kInvalidArgument, "text: 65 given"));
+}
+
 TEST_F(CalibrationTest, AnInterruptedRunGoesOnToTheSameProfile) {
   const std::string whole = Bytes(Run(options_));
   options_.journal_path = folder_.Path("journal");
