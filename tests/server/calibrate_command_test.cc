@@ -15,6 +15,7 @@
 #include "engine/kv/profile.h"
 #include "server/calibration_mixture.h"
 #include "server/quality_command.h"
+#include "tests/support/temp_dir.h"
 
 namespace asymserve {
 namespace {
@@ -26,8 +27,6 @@ constexpr char kStories[] = ASYMSERVE_SOURCE_DIR "/tests/golden/stories260K.gguf
 class CalibrateCommandTest : public ::testing::Test {
  protected:
   CalibrateCommandTest() {
-    folder_ = std::filesystem::path(::testing::TempDir()) / "calibrate_command_test";
-    std::filesystem::create_directories(folder_);
     std::ofstream text(folder_ / "text.txt");
     for (int i = 0; i < 400; ++i) {
       text << "One day, Lily went to the park and saw bird number " << i << ". She was happy. ";
@@ -36,7 +35,6 @@ class CalibrateCommandTest : public ::testing::Test {
     arguments_.out_path = (folder_ / "profile").string();
     config_.model.path = kStories;
   }
-  ~CalibrateCommandTest() override { std::filesystem::remove_all(folder_); }
 
   std::string ErrorOf(const CalibrateArguments& arguments) const {
     const auto options = ReadCalibrationOptions(arguments, config_);
@@ -57,7 +55,8 @@ class CalibrateCommandTest : public ::testing::Test {
     return MakeCpuBackend({.threads = 2});
   }
 
-  std::filesystem::path folder_;
+  testing::TempDir directory_;
+  const std::filesystem::path folder_ = directory_.path();
   CalibrateArguments arguments_;
   Config config_;
 };
