@@ -1,6 +1,7 @@
 #include "engine/runtime/host_memory.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -28,6 +29,10 @@ std::optional<int64_t> MemAvailable() {
     if (key == "MemAvailable:") return kilobytes * 1024;
     std::getline(file, unit);
   }
+  // Without /proc: what is free, which leaves out what the system could reclaim.
+  const int64_t pages = sysconf(_SC_AVPHYS_PAGES);
+  const int64_t page_bytes = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page_bytes > 0) return pages * page_bytes;
   return std::nullopt;
 }
 
