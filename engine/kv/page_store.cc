@@ -13,10 +13,28 @@ int32_t CeilDivide(int64_t a, int64_t b) {
   return static_cast<int32_t>((a + b - 1) / b);
 }
 
+/// Gives up a pin of every record of a page.
+void ReleasePage(RecordPool& pool, const KvPage& page) {
+  if (page.near != kNoPage) pool.Release(KvRecord::kNear, page.near);
+  if (page.base != kNoPage) pool.Release(KvRecord::kBase, page.base);
+  if (page.refinement != kNoPage) pool.Release(KvRecord::kRefinement, page.refinement);
+  if (page.exact_values != kNoPage) pool.Release(KvRecord::kNear, page.exact_values);
+}
+
 }  // namespace
 
+KvDemand Beyond(KvDemand demand, std::span<const KvPage> pages) {
+  for (const KvPage& page : pages) {
+    demand.records[0] -= (page.near != kNoPage ? 1 : 0) + (page.exact_values != kNoPage ? 1 : 0);
+    demand.records[1] -= page.base != kNoPage ? 1 : 0;
+    demand.records[2] -= page.refinement != kNoPage ? 1 : 0;
+  }
+  for (int32_t& records : demand.records) records = std::max(records, 0);
+  return demand;
+}
+
 PageStore::PageStore(const KvScheme& scheme, const ArenaCut& arena)
-    : scheme_(scheme), arena_(arena), pool_(arena) {
+    : scheme_(scheme), arena_(arena), pool_(arena), index_(scheme) {
   pages_total_ = PagesThatFit(KvPrecision::kScheme);
   exact_pages_total_ = PagesThatFit(KvPrecision::kExact);
 }
@@ -86,14 +104,35 @@ bool PageStore::FitsAlone(const KvDemand& demand) const {
   return slabs <= pool_.slabs();
 }
 
-bool PageStore::FitsNow(const KvDemand& demand) const {
+int64_t PageStore::SlabsBeyond(const KvDemand& demand, const std::array<int32_t, 3>& room) const {
   int64_t slabs = 0;
-  for (const KvRecord kind : kKinds) {
-    const int32_t missing =
-        demand.records[static_cast<size_t>(kind)] - retired(kind) - pool_.partial_room(kind);
-    if (missing > 0) slabs += CeilDivide(missing, arena_.per_slab[static_cast<size_t>(kind)]);
+  for (size_t k = 0; k < room.size(); ++k) {
+    const auto missing = demand.records[k] - static_cast<int32_t>(retired_[k].size()) - room[k];
+    if (missing > 0) slabs += CeilDivide(missing, arena_.per_slab[k]);
   }
-  return slabs <= pool_.empty_slabs();
+  return slabs;
+}
+
+bool PageStore::FitsNow(const KvDemand& demand) const {
+  std::array<int32_t, 3> room;
+  for (const KvRecord kind : kKinds) room[static_cast<size_t>(kind)] = pool_.partial_room(kind);
+  return SlabsBeyond(demand, room) <= pool_.empty_slabs();
+}
+
+bool PageStore::Fits(const KvDemand& demand) const {
+  std::array<int32_t, 3> room;
+  for (const KvRecord kind : kKinds) {
+    room[static_cast<size_t>(kind)] = pool_.room_beside_pinned(kind);
+  }
+  return SlabsBeyond(demand, room) <= pool_.idle_slabs();
+}
+
+bool PageStore::MakeRoom(const KvDemand& demand) {
+  if (!Fits(demand)) return false;
+  while (!FitsNow(demand)) {
+    if (!index_.EvictOldest(pool_)) return false;
+  }
+  return true;
 }
 
 /// What Prepare would take from the store. Counts no record that it would itself give up first
@@ -109,20 +148,52 @@ KvDemand PageStore::Missing(const std::vector<KvPage>& pages, int32_t count, int
     const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete);
     const bool sealed = key != KvTier::kNear || value != KvTier::kNear;
     const bool fresh = key == KvTier::kFresh || value == KvTier::kFresh;
-    if (sealed && page.base == kNoPage) ++missing.records[1];
+    if (sealed && (page.base == kNoPage || SealsAgain(page, key, value))) ++missing.records[1];
     if (refines() && fresh && page.base == kNoPage) ++missing.records[2];
-    if (refines() && !fresh && page.refinement != kNoPage) --missing.records[2];
-    if (key != KvTier::kNear && value != KvTier::kNear && page.near != kNoPage) {
+    if (refines() && !fresh && page.refinement != kNoPage &&
+        !pool_.shared(KvRecord::kRefinement, page.refinement)) {
+      --missing.records[2];
+    }
+    if (key != KvTier::kNear && value != KvTier::kNear && page.near != kNoPage &&
+        !pool_.shared(KvRecord::kNear, page.near)) {
       --missing.records[0];
     }
   }
   return missing;
 }
 
+/// Whether the second of a page's tensors is to be sealed into a base record that others read: it
+/// gets a record of its own, into which both are sealed.
+bool PageStore::SealsAgain(const KvPage& page, KvTier key, KvTier value) const {
+  const bool seals = (key != KvTier::kNear && page.key_tier == KvTier::kNear) ||
+                     (value != KvTier::kNear && page.value_tier == KvTier::kNear);
+  return seals && page.base != kNoPage && pool_.shared(KvRecord::kBase, page.base);
+}
+
+void PageStore::Unshare(const std::vector<KvPage>& pages, int32_t complete) {
+  const auto forget = [&](KvRecord kind, PageId id) {
+    if (id != kNoPage && pool_.pins(kind, id) == 1) index_.Forget(kind, id, pool_);
+  };
+  for (int32_t i = 0; i < std::ssize(pages); ++i) {
+    const KvPage& page = pages[static_cast<size_t>(i)];
+    const KvTier key = TierOf(scheme_, KvTensor::kKey, i, complete);
+    const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete);
+    if (SealsAgain(page, key, value)) forget(KvRecord::kBase, page.base);
+    if (key != KvTier::kNear && value != KvTier::kNear) forget(KvRecord::kNear, page.near);
+    if (key != KvTier::kFresh && value != KvTier::kFresh) {
+      forget(KvRecord::kRefinement, page.refinement);
+    }
+  }
+}
+
 bool PageStore::Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t complete,
                         std::vector<KvSealOp>& seals, KvPrecision precision) {
   const int32_t count = CeilDivide(tokens, scheme_.page_tokens);
-  if (!FitsNow(Missing(pages, count, complete, precision))) return false;
+  if (!MakeRoom(Missing(pages, count, complete, precision))) {
+    if (!scheme_.seals(precision)) return false;
+    Unshare(pages, complete);
+    if (!MakeRoom(Missing(pages, count, complete, precision))) return false;
+  }
   if (scheme_.seals(precision)) {
     for (size_t i = 0; i < pages.size(); ++i) {
       Advance(pages[i], static_cast<int32_t>(i), complete, seals);
@@ -142,6 +213,11 @@ void PageStore::Advance(KvPage& page, int32_t index, int32_t complete,
   const KvTier key = TierOf(scheme_, KvTensor::kKey, index, complete);
   const KvTier value = TierOf(scheme_, KvTensor::kValue, index, complete);
   KvSealOp op;
+  if (SealsAgain(page, key, value)) {
+    Retire(KvRecord::kBase, page.base);
+    page.key_tier = KvTier::kNear;
+    page.value_tier = KvTier::kNear;
+  }
   op.keys = key != KvTier::kNear && page.key_tier == KvTier::kNear;
   op.values = value != KvTier::kNear && page.value_tier == KvTier::kNear;
   const bool fresh = key == KvTier::kFresh || value == KvTier::kFresh;
@@ -175,26 +251,43 @@ PageId PageStore::Take(KvRecord kind) {
 }
 
 void PageStore::Retire(KvRecord kind, PageId& id) {
-  if (id != kNoPage) retired_[static_cast<size_t>(kind)].push_back(id);
+  if (id == kNoPage) return;
+  auto& retired = pool_.shared(kind, id) ? retired_shared_ : retired_;
+  retired[static_cast<size_t>(kind)].push_back(id);
   id = kNoPage;
 }
 
 void PageStore::Release(std::vector<KvPage>& pages) {
-  for (const KvPage& page : pages) {
-    if (page.near != kNoPage) pool_.Release(KvRecord::kNear, page.near);
-    if (page.base != kNoPage) pool_.Release(KvRecord::kBase, page.base);
-    if (page.refinement != kNoPage) pool_.Release(KvRecord::kRefinement, page.refinement);
-    if (page.exact_values != kNoPage) pool_.Release(KvRecord::kNear, page.exact_values);
-  }
+  for (const KvPage& page : pages) ReleasePage(pool_, page);
   pages_used_ -= static_cast<int32_t>(pages.size());
   pages.clear();
 }
 
+void PageStore::DropKept() {
+  while (index_.EvictOldest(pool_)) {
+  }
+}
+
+void PageStore::Resume(std::span<const PrefixHash> chain, int32_t tokens, KvPrecision precision,
+                       std::vector<KvPage>& pages) {
+  index_.Resume(chain.first(static_cast<size_t>(tokens / scheme_.chunk_tokens)), precision, pool_,
+                pages);
+  pages_used_ += static_cast<int32_t>(pages.size());
+}
+
+void PageStore::Publish(std::span<const PrefixHash> chain, int32_t tokens, KvPrecision precision,
+                        std::span<const KvPage> pages) {
+  index_.Publish(chain.first(static_cast<size_t>(tokens / scheme_.chunk_tokens)), pages, precision,
+                 pool_);
+}
+
 void PageStore::EndPlan() {
   for (const KvRecord kind : kKinds) {
-    std::vector<PageId>& retired = retired_[static_cast<size_t>(kind)];
-    for (const PageId id : retired) pool_.Release(kind, id);
-    retired.clear();
+    for (auto* lists : {&retired_, &retired_shared_}) {
+      std::vector<PageId>& retired = (*lists)[static_cast<size_t>(kind)];
+      for (const PageId id : retired) pool_.Release(kind, id);
+      retired.clear();
+    }
   }
 }
 

@@ -2,9 +2,11 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/kv/page_tier.h"
+#include "engine/kv/prefix_index.h"
 #include "engine/kv/record_pool.h"
 #include "engine/kv/seal_op.h"
 
@@ -21,13 +23,20 @@ struct KvDemand {
   friend bool operator==(const KvDemand&, const KvDemand&) = default;
 };
 
+/// What `demand` leaves to be had by a sequence that holds `pages`.
+KvDemand Beyond(KvDemand demand, std::span<const KvPage> pages);
+
 /// The page tables of sequences over one arena: which records a page holds, and in which tier it is
 /// read, as the sequence grows. Pure bookkeeping; the bytes live in a backend, which runs seal
 /// operations and steps in the order in which they were planned.
 ///
 /// A record that a sequence gave up in this plan (a near record whose page is being sealed) may
 /// already be used again for the same kind, because seals read before the step writes; for another
-/// kind, which a seal might write, it is free from EndPlan on. One thread.
+/// kind, which a seal might write, it is free from EndPlan on.
+///
+/// Sequences whose prompts begin alike may share records, and records of past sequences are kept
+/// for those to come while nobody needs their room (kv/prefix_index.h). Shared or kept records are
+/// never written. One thread.
 class PageStore {
  public:
   PageStore(const KvScheme& scheme, const ArenaCut& arena);
@@ -36,8 +45,8 @@ class PageStore {
   KvDemand PeakDemand(int64_t tokens, KvPrecision precision = KvPrecision::kScheme) const;
   /// Whether a sequence alone in the arena always finds what it needs.
   bool FitsAlone(const KvDemand& demand) const;
-  /// Whether records for `demand` can be had now.
-  bool FitsNow(const KvDemand& demand) const;
+  /// Whether records for `demand` can be had now, if need be in place of kept ones.
+  bool Fits(const KvDemand& demand) const;
   /// The most tokens of one sequence that fit the arena alone.
   int64_t MaxTokens(KvPrecision precision = KvPrecision::kScheme) const {
     const int32_t pages = precision == KvPrecision::kExact ? exact_pages_total_ : pages_total_;
@@ -54,27 +63,57 @@ class PageStore {
                              KvPrecision precision = KvPrecision::kScheme);
   /// Gives up all records of a sequence that no plan uses any more.
   void Release(std::vector<KvPage>& pages);
+  /// The tokens of `chain`'s prompt, whole chunks, that need not be computed because records hold
+  /// them.
+  int32_t CachedTokens(std::span<const PrefixHash> chain) const {
+    return index_.Match(chain) * scheme_.chunk_tokens;
+  }
+  /// Drops all kept records that no sequence holds.
+  void DropKept();
+  /// Gives a sequence without pages those of its first `tokens` tokens, some of CachedTokens.
+  void Resume(std::span<const PrefixHash> chain, int32_t tokens, KvPrecision precision,
+              std::vector<KvPage>& pages);
+  /// Keeps the records of the first `tokens` tokens, whole chunks, of a sequence whose pages were
+  /// just prepared to compute the next one.
+  void Publish(std::span<const PrefixHash> chain, int32_t tokens, KvPrecision precision,
+               std::span<const KvPage> pages);
   /// To be called once the operations of this plan are all known.
   void EndPlan();
 
   const KvScheme& scheme() const { return scheme_; }
-  bool empty() const { return pool_.empty_slabs() == pool_.slabs(); }
-  int32_t used(KvRecord kind) const { return pool_.used(kind) - retired(kind); }
+  /// Nothing is held by sequences.
+  bool empty() const { return pool_.idle_slabs() == pool_.slabs(); }
+  /// Records that sequences hold, each once, and how many sequences hold one.
+  int32_t used(KvRecord kind) const {
+    return pool_.pinned(kind) - static_cast<int32_t>(retired_[static_cast<size_t>(kind)].size());
+  }
+  int32_t holders(KvRecord kind, PageId id) const { return pool_.pins(kind, id); }
   int32_t slabs() const { return pool_.slabs(); }
+  /// Slabs in which there is nothing, and those in which nothing is held by sequences.
   int32_t empty_slabs() const { return pool_.empty_slabs(); }
-  /// Pages that one sequence could fill in the scheme's precision, and pages that sequences hold.
+  int32_t idle_slabs() const { return pool_.idle_slabs(); }
+  /// Pages that one sequence could fill in the scheme's precision, and pages of all sequences'
+  /// tables (one that is shared counts for each).
   int32_t pages_total() const { return pages_total_; }
   int32_t pages_used() const { return pages_used_; }
+  const PrefixIndex& prefix_index() const { return index_; }
 
  private:
-  int32_t retired(KvRecord kind) const {
-    return static_cast<int32_t>(retired_[static_cast<size_t>(kind)].size());
-  }
   bool refines() const { return arena_.per_slab[static_cast<size_t>(KvRecord::kRefinement)] > 0; }
   int32_t PagesThatFit(KvPrecision precision) const;
   KvDemand DemandAt(int32_t pages, int32_t complete) const;
   KvDemand Missing(const std::vector<KvPage>& pages, int32_t count, int32_t complete,
                    KvPrecision precision) const;
+  /// Sums up, over the kinds, the slabs needed for what is missing beyond reusable records and
+  /// `room` of each kind.
+  int64_t SlabsBeyond(const KvDemand& demand, const std::array<int32_t, 3>& room) const;
+  bool FitsNow(const KvDemand& demand) const;
+  /// Drops kept records until `demand` fits; none if that would not do.
+  bool MakeRoom(const KvDemand& demand);
+  /// Makes the records that the pages are about to give up theirs alone, where only the prefix
+  /// cache has a share in them.
+  void Unshare(const std::vector<KvPage>& pages, int32_t complete);
+  bool SealsAgain(const KvPage& page, KvTier key, KvTier value) const;
   PageId Take(KvRecord kind);
   void Retire(KvRecord kind, PageId& id);
   void Advance(KvPage& page, int32_t index, int32_t complete, std::vector<KvSealOp>& seals);
@@ -82,7 +121,10 @@ class PageStore {
   const KvScheme scheme_;
   const ArenaCut arena_;
   RecordPool pool_;
+  PrefixIndex index_;
+  // Given up in this plan, pinned until its end: by their only holder, and others' too.
   std::array<std::vector<PageId>, 3> retired_;
+  std::array<std::vector<PageId>, 3> retired_shared_;
   int32_t pages_total_ = 0;
   int32_t exact_pages_total_ = 0;
   int32_t pages_used_ = 0;

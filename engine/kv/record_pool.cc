@@ -53,35 +53,73 @@ PageId RecordPool::Allocate(KvRecord kind) {
     partial_[k].push_back(empty_.back());
     empty_.pop_back();
     ++slabs_of_[k];
-    slabs_[static_cast<size_t>(partial_[k].back())].taken.assign(static_cast<size_t>(per_slab),
-                                                                 false);
+    slabs_[static_cast<size_t>(partial_[k].back())].records.assign(static_cast<size_t>(per_slab),
+                                                                   Use{});
   }
   const int32_t index = partial_[k].back();
   Slab& slab = slabs_[static_cast<size_t>(index)];
-  const auto free = std::find(slab.taken.begin(), slab.taken.end(), false);
-  *free = true;
+  const auto free = std::find_if(slab.records.begin(), slab.records.end(),
+                                 [](const Use& use) { return use.pins + use.keeps == 0; });
   ++used_[k];
   if (++slab.used == per_slab) partial_[k].pop_back();
-  return PageId{index * per_slab + static_cast<int32_t>(free - slab.taken.begin())};
+  free->pins = 1;
+  const PageId id{index * per_slab + static_cast<int32_t>(free - slab.records.begin())};
+  CountPinned(kind, id, 1);
+  return id;
+}
+
+const RecordPool::Use& RecordPool::UseOf(KvRecord kind, PageId id) const {
+  const int32_t per_slab = cut_.per_slab[static_cast<size_t>(kind)];
+  ASYMSERVE_CHECK(per_slab > 0 && Index(id) >= 0 && Index(id) < cut_.records(kind));
+  const Slab& slab = slabs_[static_cast<size_t>(Index(id) / per_slab)];
+  ASYMSERVE_CHECK(static_cast<int32_t>(slab.records.size()) == per_slab);
+  const Use& use = slab.records[static_cast<size_t>(Index(id) % per_slab)];
+  ASYMSERVE_CHECK(use.pins + use.keeps > 0);
+  return use;
+}
+
+void RecordPool::CountPinned(KvRecord kind, PageId id, int32_t change) {
+  const auto k = static_cast<size_t>(kind);
+  Slab& slab = SlabOf(kind, id);
+  pinned_slabs_[k] -= slab.pinned > 0 ? 1 : 0;
+  pinned_[k] += change;
+  slab.pinned += change;
+  pinned_slabs_[k] += slab.pinned > 0 ? 1 : 0;
+}
+
+void RecordPool::Pin(KvRecord kind, PageId id) {
+  if (UseOf(kind, id).pins++ == 0) CountPinned(kind, id, 1);
 }
 
 void RecordPool::Release(KvRecord kind, PageId id) {
+  Use& use = UseOf(kind, id);
+  ASYMSERVE_CHECK(use.pins > 0);
+  if (--use.pins > 0) return;
+  CountPinned(kind, id, -1);
+  if (use.keeps == 0) Free(kind, id);
+}
+
+void RecordPool::Keep(KvRecord kind, PageId id) {
+  ++UseOf(kind, id).keeps;
+}
+
+void RecordPool::Drop(KvRecord kind, PageId id) {
+  Use& use = UseOf(kind, id);
+  ASYMSERVE_CHECK(use.keeps > 0);
+  if (--use.keeps == 0 && use.pins == 0) Free(kind, id);
+}
+
+void RecordPool::Free(KvRecord kind, PageId id) {
   const auto k = static_cast<size_t>(kind);
-  const int32_t per_slab = cut_.per_slab[k];
-  ASYMSERVE_CHECK(per_slab > 0 && Index(id) >= 0 && Index(id) < cut_.records(kind));
-  const int32_t index = Index(id) / per_slab;
+  const int32_t index = Index(id) / cut_.per_slab[k];
   Slab& slab = slabs_[static_cast<size_t>(index)];
-  const auto slot = static_cast<size_t>(Index(id) % per_slab);
-  ASYMSERVE_CHECK(static_cast<int32_t>(slab.taken.size()) == per_slab && slab.taken[slot]);
-  slab.taken[slot] = false;
   --used_[k];
-  if (slab.used-- == per_slab) partial_[k].push_back(index);
-  if (slab.used == 0) {
-    partial_[k].erase(std::find(partial_[k].begin(), partial_[k].end(), index));
-    empty_.push_back(index);
-    --slabs_of_[k];
-    slab.taken.clear();
-  }
+  if (slab.used-- == cut_.per_slab[k]) partial_[k].push_back(index);
+  if (slab.used > 0) return;
+  partial_[k].erase(std::find(partial_[k].begin(), partial_[k].end(), index));
+  empty_.push_back(index);
+  --slabs_of_[k];
+  slab.records.clear();
 }
 
 }  // namespace asymserve

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "engine/kv/ids.h"
@@ -27,37 +28,78 @@ struct ArenaCut {
 /// The smallest arena that holds `records` records of one kind and nothing else.
 int64_t ArenaBytesFor(const KvLayout& layout, KvRecord kind, int32_t records);
 
-/// Hands out the records of an arena. Counts only; the bytes live in a backend. A record is never
-/// handed out twice and never freed twice (checked). One thread.
+/// Hands out the records of an arena and counts who needs each: sequences *pin* it, the prefix
+/// cache *keeps* it (kv/prefix_index.h), and it is free when neither does. A record that is kept
+/// and not pinned can be had by dropping it. Counts only; the bytes live in a backend. No record is
+/// handed out twice or given up more often than it was taken (checked). One thread.
 class RecordPool {
  public:
   explicit RecordPool(const ArenaCut& cut);
 
-  /// kNoPage when neither a slab of this kind nor an empty slab has room.
+  /// A record that its caller pins; kNoPage when neither a slab of this kind nor an empty slab has
+  /// room.
   PageId Allocate(KvRecord kind);
+  void Pin(KvRecord kind, PageId id);
+  /// Gives up a pin.
   void Release(KvRecord kind, PageId id);
+  void Keep(KvRecord kind, PageId id);
+  /// Gives up a Keep.
+  void Drop(KvRecord kind, PageId id);
 
+  int32_t pins(KvRecord kind, PageId id) const { return UseOf(kind, id).pins; }
+  /// Whether anybody but the holder of one pin needs it.
+  bool shared(KvRecord kind, PageId id) const {
+    const Use& use = UseOf(kind, id);
+    return use.pins + use.keeps > 1;
+  }
   int32_t used(KvRecord kind) const { return used_[static_cast<size_t>(kind)]; }
-  int32_t empty_slabs() const { return static_cast<int32_t>(empty_.size()); }
+  int32_t pinned(KvRecord kind) const { return pinned_[static_cast<size_t>(kind)]; }
   int32_t slabs() const { return cut_.slabs; }
+  int32_t empty_slabs() const { return static_cast<int32_t>(empty_.size()); }
+  /// Slabs in which nothing is pinned, the empty ones among them.
+  int32_t idle_slabs() const {
+    return cut_.slabs - pinned_slabs_[0] - pinned_slabs_[1] - pinned_slabs_[2];
+  }
   /// Free records in slabs of this kind.
   int32_t partial_room(KvRecord kind) const {
     const auto k = static_cast<size_t>(kind);
     return slabs_of_[k] * cut_.per_slab[k] - used_[k];
   }
+  /// Records that are not pinned in slabs of this kind in which others are.
+  int32_t room_beside_pinned(KvRecord kind) const {
+    const auto k = static_cast<size_t>(kind);
+    return pinned_slabs_[k] * cut_.per_slab[k] - pinned_[k];
+  }
 
  private:
-  struct Slab {
-    std::vector<bool> taken;
-    int32_t used = 0;
+  struct Use {
+    int32_t pins = 0;
+    int32_t keeps = 0;
   };
+  struct Slab {
+    std::vector<Use> records;  // empty: the slab is
+    int32_t used = 0;
+    int32_t pinned = 0;
+  };
+
+  const Use& UseOf(KvRecord kind, PageId id) const;
+  Use& UseOf(KvRecord kind, PageId id) {
+    return const_cast<Use&>(std::as_const(*this).UseOf(kind, id));
+  }
+  Slab& SlabOf(KvRecord kind, PageId id) {
+    return slabs_[static_cast<size_t>(Index(id) / cut_.per_slab[static_cast<size_t>(kind)])];
+  }
+  void CountPinned(KvRecord kind, PageId id, int32_t change);
+  void Free(KvRecord kind, PageId id);
 
   ArenaCut cut_;
   std::vector<Slab> slabs_;
   std::vector<int32_t> empty_;                   // no records; last in, first out
   std::array<std::vector<int32_t>, 3> partial_;  // by kind: slabs with room
   std::array<int32_t, 3> used_ = {};
-  std::array<int32_t, 3> slabs_of_ = {};  // bound to each kind
+  std::array<int32_t, 3> pinned_ = {};
+  std::array<int32_t, 3> slabs_of_ = {};      // bound to each kind
+  std::array<int32_t, 3> pinned_slabs_ = {};  // of those, with something pinned
 };
 
 }  // namespace asymserve

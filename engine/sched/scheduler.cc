@@ -136,9 +136,12 @@ SchedulerStats Scheduler::stats() const {
           .pages_total = store_.pages_total(),
           .pages_used = store_.pages_used(),
           .slabs_total = store_.slabs(),
-          .slabs_used = store_.slabs() - store_.empty_slabs(),
+          .slabs_used = store_.slabs() - store_.idle_slabs(),
+          .slabs_cached = store_.idle_slabs() - store_.empty_slabs(),
           .preemptions = preemptions_,
-          .recomputed_tokens = recomputed_tokens_};
+          .recomputed_tokens = recomputed_tokens_,
+          .cached_tokens = cached_tokens_,
+          .cache_evictions = store_.prefix_index().evictions()};
 }
 
 bool Scheduler::idle() const {

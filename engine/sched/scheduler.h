@@ -24,6 +24,9 @@
 // computed again in its first role, prompt tokens as prefill, generated tokens as decode rows, so
 // its text does not change (engine/README.md, invariant 8).
 //
+// Prompts that begin alike share the pages of whole chunks, while they run and afterwards
+// (kv/prefix_index.h): a sequence that is admitted begins after the chunks that are there.
+//
 // Age is the order of first admission; a preempted sequence keeps its age.
 
 namespace asymserve {
@@ -77,9 +80,12 @@ struct SchedulerStats {
   int32_t waiting = 0;  // in the queue, preempted ones included
   int32_t running = 0;  // take part in plans; those that left but wait for a Commit are not counted
   int32_t pages_total = 0, pages_used = 0;  // total: if one sequence had them all
-  int32_t slabs_total = 0, slabs_used = 0;  // of the arena
+  int32_t slabs_total = 0, slabs_used = 0;  // of the arena; used: by sequences
+  int32_t slabs_cached = 0;                 // hold nothing but what the prefix cache keeps
   uint64_t preemptions = 0;
   uint64_t recomputed_tokens = 0;  // computed again because of preemption
+  uint64_t cached_tokens = 0;      // not computed, for records held them
+  uint64_t cache_evictions = 0;    // groups of records that the prefix cache gave up for room
 };
 
 class Scheduler {
@@ -154,6 +160,10 @@ class Scheduler {
   /// Records that admitted sequences are still to take until they have caught up.
   KvDemand Promised() const;
   bool HasRoomFor(const Sequence& sequence, const KvDemand& headroom) const;
+  /// Gives a sequence that holds nothing the pages that are cached, or takes those back.
+  void TakeCached(Sequence& sequence);
+  void GiveBack(Sequence& sequence);
+  void Publish(const Sequence& sequence);
 
   void CheckSequence(const Sequence& sequence) const;
   void CheckLists() const;
@@ -169,7 +179,7 @@ class Scheduler {
   int32_t never_ran_ = 0;                              // waiting ones that never ran
   int32_t retired_ = 0;
   uint64_t added_ = 0, admitted_ = 0, planned_ = 0;
-  uint64_t preemptions_ = 0, recomputed_tokens_ = 0;
+  uint64_t preemptions_ = 0, recomputed_tokens_ = 0, cached_tokens_ = 0;
 };
 
 }  // namespace asymserve

@@ -1,5 +1,5 @@
 #include <array>
-#include <set>
+#include <map>
 
 #include "engine/base/check.h"
 #include "engine/sched/scheduler.h"
@@ -45,16 +45,16 @@ void Scheduler::CheckLists() const {
 }
 
 void Scheduler::CheckPages() const {
-  std::array<std::set<PageId>, 3> held;  // by KvRecord
+  std::array<std::map<PageId, int32_t>, 3> held;  // by KvRecord: how many sequences hold each
   size_t pages = 0;
   for (const auto& [id, sequence] : sequences_) {
     pages += sequence->pages.size();
     for (const KvPage& page : sequence->pages) {
       const std::array<PageId, 3> records = {page.near, page.base, page.refinement};
       for (size_t k = 0; k < records.size(); ++k) {
-        if (records[k] != kNoPage) ASYMSERVE_CHECK(held[k].insert(records[k]).second);
+        if (records[k] != kNoPage) ++held[k][records[k]];
       }
-      if (page.exact_values != kNoPage) ASYMSERVE_CHECK(held[0].insert(page.exact_values).second);
+      if (page.exact_values != kNoPage) ++held[0][page.exact_values];
       const KvPrecision precision = sequence->spec.precision;
       ASYMSERVE_CHECK(page.exact == (precision == KvPrecision::kExact));
       ASYMSERVE_CHECK((page.exact_values != kNoPage) ==
@@ -66,8 +66,11 @@ void Scheduler::CheckPages() const {
     }
   }
   for (const KvRecord kind : {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement}) {
-    ASYMSERVE_CHECK(static_cast<int32_t>(held[static_cast<size_t>(kind)].size()) ==
-                    store_.used(kind));
+    const std::map<PageId, int32_t>& records = held[static_cast<size_t>(kind)];
+    ASYMSERVE_CHECK(static_cast<int32_t>(records.size()) == store_.used(kind));
+    for (const auto& [record, holders] : records) {
+      ASYMSERVE_CHECK(store_.holders(kind, record) == holders);
+    }
   }
   ASYMSERVE_CHECK(static_cast<int32_t>(pages) == store_.pages_used());
   ASYMSERVE_CHECK(!sequences_.empty() || store_.empty());

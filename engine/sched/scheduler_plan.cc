@@ -101,13 +101,42 @@ bool Scheduler::Prepare(Sequence& sequence, int32_t count, Draft& draft) {
   const int32_t chunk_start = begin / scheme.chunk_tokens * scheme.chunk_tokens;
   const int32_t complete = (prefill ? chunk_start : begin) / scheme.page_tokens;
   const auto held = static_cast<int64_t>(sequence.pages.size()) * scheme.page_tokens;
-  if (tokens <= held && (!Seals(sequence) || complete == sequence.complete)) return true;
-  if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals,
-                      sequence.spec.precision)) {
-    return false;
+  if (tokens > held || (Seals(sequence) && complete != sequence.complete)) {
+    if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals,
+                        sequence.spec.precision)) {
+      return false;
+    }
+    sequence.complete = complete;
   }
-  sequence.complete = complete;
+  Publish(sequence);
   return true;
+}
+
+/// When whole chunks of the prompt lie behind a sequence that was just prepared to go on.
+void Scheduler::Publish(const Sequence& sequence) {
+  const int32_t tokens = sequence.computed;
+  const int32_t chunk = options_.scheme.chunk_tokens;
+  const std::span<const PrefixHash> chain = sequence.spec.prefix_chain();
+  if (tokens == 0 || tokens % chunk != 0 || tokens > sequence.spec.prompt_tokens) return;
+  if (!sequence.shares) return;
+  if (static_cast<size_t>(tokens / chunk) > chain.size()) return;
+  store_.Publish(chain, tokens, sequence.spec.precision, sequence.pages);
+}
+
+void Scheduler::TakeCached(Sequence& sequence) {
+  const KvScheme& scheme = options_.scheme;
+  const std::span<const PrefixHash> chain = sequence.resumable_chain(scheme.chunk_tokens);
+  const int32_t tokens = sequence.shares ? store_.CachedTokens(chain) : 0;
+  if (tokens == 0) return;
+  store_.Resume(chain, tokens, sequence.spec.precision, sequence.pages);
+  sequence.computed = tokens;
+  sequence.complete = tokens / scheme.page_tokens;
+}
+
+void Scheduler::GiveBack(Sequence& sequence) {
+  store_.Release(sequence.pages);
+  sequence.computed = 0;
+  sequence.complete = 0;
 }
 
 void Scheduler::PlanDecode(size_t index, Draft& draft) {
@@ -162,17 +191,20 @@ bool Scheduler::MakeRoom(size_t index, Draft& draft) {
   } else if (!running_[index]->outstanding()) {
     // Alone it may still lie scattered over more slabs than it needs: it starts again in order.
     ASYMSERVE_CHECK(index > 0 || options_.scheme.seals());
+    Sequence& sequence = *running_[index];
     Preempt(index, draft);
+    if (index == 0) {
+      sequence.shares = false;
+      store_.DropKept();
+    }
   }
   return false;
 }
 
 void Scheduler::Preempt(size_t index, Draft& draft) {
   Sequence& sequence = *running_[index];
-  store_.Release(sequence.pages);
-  sequence.complete = 0;
   sequence.computed_before = std::max(sequence.computed_before, sequence.computed);
-  sequence.computed = 0;
+  GiveBack(sequence);
   sequence.state = Sequence::State::kWaiting;
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
   waiting_.insert(&sequence);
@@ -186,23 +218,17 @@ KvDemand Scheduler::Promised() const {
     if (!Seals(*sequence)) continue;  // it took everything when it was admitted
     const int32_t target = sequence->tokens_at_admission();
     if (sequence->computed + 1 >= target) continue;
-    KvDemand demand = store_.PeakDemand(target);
-    for (const KvPage& page : sequence->pages) {
-      demand.records[0] -= page.near != kNoPage ? 1 : 0;
-      demand.records[1] -= page.base != kNoPage ? 1 : 0;
-      demand.records[2] -= page.refinement != kNoPage ? 1 : 0;
-    }
-    for (int32_t& records : demand.records) records = std::max(records, 0);
-    promised += demand;
+    promised += Beyond(store_.PeakDemand(target), sequence->pages);
   }
   return promised;
 }
 
 bool Scheduler::HasRoomFor(const Sequence& sequence, const KvDemand& headroom) const {
-  KvDemand demand = store_.PeakDemand(sequence.tokens_at_admission(), sequence.spec.precision);
+  KvDemand demand = Beyond(
+      store_.PeakDemand(sequence.tokens_at_admission(), sequence.spec.precision), sequence.pages);
   demand += Promised();
   if (!running_.empty()) demand += headroom;
-  return store_.FitsNow(demand);
+  return store_.Fits(demand);
 }
 
 void Scheduler::Admit(Draft& draft) {
@@ -210,10 +236,17 @@ void Scheduler::Admit(Draft& draft) {
   while (!waiting_.empty() && draft.CatchUpBudget(options_.step_tokens) > 0) {
     if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;
     Sequence& sequence = **waiting_.begin();
-    if (!HasRoomFor(sequence, headroom)) return;
+    TakeCached(sequence);
+    // Alone it always fits, but not beside every set of slabs that its cached pages may lie in.
+    if (running_.empty() && !HasRoomFor(sequence, headroom)) GiveBack(sequence);
     const int32_t count = CatchUpCount(sequence, draft);
-    const int32_t taken = Seals(sequence) ? count : sequence.tokens_at_admission();
-    if (!Prepare(sequence, taken, draft)) return;
+    const int32_t taken =
+        Seals(sequence) ? count : sequence.tokens_at_admission() - sequence.computed;
+    if (!HasRoomFor(sequence, headroom) || !Prepare(sequence, taken, draft)) {
+      GiveBack(sequence);
+      return;
+    }
+    cached_tokens_ += static_cast<uint64_t>(sequence.computed);
 
     waiting_.erase(waiting_.begin());
     if (sequence.never_ran()) {

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <tuple>
 #include <vector>
 
 #include "engine/kv/page_tier.h"
+#include "engine/kv/prefix_index.h"
 
 // The scheduler's record of one sequence, and the token arithmetic that needs nothing else.
 //
@@ -28,6 +31,12 @@ struct SequenceSpec {
   TimeUs arrival = 0;             // earlier is admitted first
   TimeUs deadline = kNoDeadline;  // expires while waiting, and while running
   KvPrecision precision = KvPrecision::kScheme;
+  /// A hash for each whole chunk of the prompt (kv/prefix_index.h); none: nothing is shared.
+  std::shared_ptr<const std::vector<PrefixHash>> prefix;
+
+  std::span<const PrefixHash> prefix_chain() const {
+    return prefix == nullptr ? std::span<const PrefixHash>() : std::span<const PrefixHash>(*prefix);
+  }
 };
 
 struct Sequence {
@@ -49,6 +58,7 @@ struct Sequence {
   int32_t computed_before = 0;    // the most tokens an earlier life computed
   int32_t outstanding_plans = 0;  // that hold an item of this sequence
   std::vector<KvPage> pages;
+  bool shares = true;    // false: the room is so tight that its pages must lie in order
   int32_t complete = 0;  // pages that count as complete in the newest plan (PageStore::Prepare)
 
   bool never_ran() const { return age == 0; }
@@ -63,6 +73,12 @@ struct Sequence {
   /// Tokens whose pages an admission takes: all that exist and one more, so that it is not the
   /// first decode step that finds no page.
   int32_t tokens_at_admission() const { return std::min(known() + 1, max_stored()); }
+  /// Whole chunks of the prompt that may be taken from the cache: some token is left to compute.
+  std::span<const PrefixHash> resumable_chain(int32_t chunk_tokens) const {
+    const int32_t last = sampled > 1 ? spec.prompt_tokens : spec.prompt_tokens - 1;
+    const auto chunks = static_cast<size_t>(last / chunk_tokens);
+    return spec.prefix_chain().first(std::min(chunks, spec.prefix_chain().size()));
+  }
   /// Whether its next token lies outside its pages.
   bool needs_page(int32_t page_tokens) const {
     return !fully_planned() && computed >= static_cast<int64_t>(pages.size()) * page_tokens;

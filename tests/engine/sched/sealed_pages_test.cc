@@ -4,9 +4,11 @@
 #include <array>
 #include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <random>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "engine/sched/scheduler.h"
@@ -17,10 +19,12 @@
 namespace asymserve {
 namespace {
 
-/// Which page of which sequence's life a record holds, how many of its tokens, and what of them.
+/// Which page of which text a record holds, how many of its tokens, and what of them. Whole chunks
+/// of a prompt are one text for all whose prompts begin with them; the rest is one for each life of
+/// each sequence.
 struct Content {
   enum class Part : uint8_t { kBoth, kExactKeys, kExactValues };
-  uint64_t sequence = 0;
+  uint64_t text = 0;
   int32_t page = -1;
   int32_t tokens = 0;
   Part part = Part::kBoth;
@@ -95,9 +99,13 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     random_.seed(seed);
     added_ = 0;
     lives_.clear();
+    began_.clear();
+    chains_.clear();
+    branches_.clear();
     exact_.clear();
     outstanding_.clear();
     options_ = RandomOptions(random_);
+    shares_ = seed % 4 != 0;
     if (options_.max_context_tokens < 2) return;
     scheduler_.emplace(options_);
     arena_.emplace(options_.arena);
@@ -105,12 +113,18 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     for (int call = 0; call < 60000 && !scheduler_->idle() && !HasFailure(); ++call) Advance();
     EXPECT_TRUE(scheduler_->idle()) << "seed " << seed;
     scheduler_->CheckInvariants();
+    EXPECT_EQ(scheduler_->stats().slabs_used, 0);
+    cached_tokens_ += scheduler_->stats().cached_tokens;
+    evictions_ += scheduler_->stats().cache_evictions;
   }
 
   uint64_t preemptions() const { return preemptions_; }
   uint64_t exact_preemptions() const { return exact_preemptions_; }
   uint64_t seals() const { return seals_; }
   uint64_t steps_of_both() const { return steps_of_both_; }
+  uint64_t cached_tokens() const { return cached_tokens_; }
+  uint64_t resumed_with_cache() const { return resumed_with_cache_; }
+  uint64_t evictions() const { return evictions_; }
 
  private:
   void Step(uint32_t seed) {
@@ -136,6 +150,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     spec.prompt_tokens = static_cast<int32_t>(1 + random_() % (context - 1));
     const uint32_t left = context - static_cast<uint32_t>(spec.prompt_tokens);
     spec.max_new_tokens = static_cast<int32_t>(1 + random_() % left);
+    if (shares_) AddPrefix(spec);
     const int64_t stored = spec.prompt_tokens + spec.max_new_tokens - 1;
     const absl::Status status = scheduler_->Add(spec);
     if (stored > fits) {
@@ -144,6 +159,30 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
     }
     if (spec.precision == KvPrecision::kExact) exact_.insert(spec.id);
+  }
+
+  /// Prompts are paths in a tree of chunks with few branches near the root.
+  void AddPrefix(SequenceSpec& spec) {
+    auto chain = std::make_shared<std::vector<PrefixHash>>();
+    uint64_t text = spec.precision == KvPrecision::kExact ? 1 : 0;
+    for (int32_t i = 0; i < spec.prompt_tokens / options_.scheme.chunk_tokens; ++i) {
+      const uint64_t branch = random_() % 10 == 0 ? random_() : random_() % 2;
+      text = branches_.try_emplace({text, branch}, branches_.size() + 2).first->second;
+      PrefixHash hash = {};
+      for (size_t byte = 0; byte < sizeof(text); ++byte) {
+        hash[hash.size() - 1 - byte] = static_cast<uint8_t>(text >> (8 * byte));
+      }
+      chain->push_back(hash);
+      chains_[spec.id].push_back(text | kSharedText);
+    }
+    spec.prefix = std::move(chain);
+  }
+
+  /// The text that a page of a sequence belongs to.
+  uint64_t TextOf(SequenceId id, int32_t page) {
+    const auto chunk = static_cast<size_t>(page * kP / options_.scheme.chunk_tokens);
+    const std::vector<uint64_t>& chain = chains_[id];
+    return chunk < chain.size() ? chain[chunk] : (static_cast<uint64_t>(id) << 16) + lives_[id];
   }
 
   /// Plans a step and runs it at once; commits it now or one plan later.
@@ -156,6 +195,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     preemptions_ += plan.preempted.size();
     for (const SequenceId id : plan.preempted) {
       ++lives_[id];
+      began_.erase(id);
       exact_preemptions_ += exact_.count(id);
     }
     if (plan.empty()) {
@@ -207,18 +247,22 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   }
 
   void RunItem(const StepItem& item) {
-    const uint64_t owner = (static_cast<uint64_t>(item.sequence) << 16) + lives_[item.sequence];
+    if (began_.insert(item.sequence).second && item.begin > 0) {
+      ASSERT_EQ(item.begin % options_.scheme.chunk_tokens, 0);
+      resumed_with_cache_ += lives_[item.sequence] > 0 ? 1 : 0;
+    }
     const int32_t end = item.begin + item.count;
     const bool prefill = item.role == StepItem::Role::kPrefill;
     const int32_t chunk = options_.scheme.chunk_tokens;
     const int32_t complete = (prefill ? item.begin / chunk * chunk : item.begin) / kP;
     ASSERT_EQ(static_cast<int32_t>(item.pages.size()), (end + kP - 1) / kP);
-    if (exact_.contains(item.sequence)) return RunExactItem(item, owner);
+    if (exact_.contains(item.sequence)) return RunExactItem(item);
     for (int32_t token = item.begin; token < end; ++token) {
       const KvPage& page = item.pages[static_cast<size_t>(token / kP)];
       ASSERT_EQ(page.key_tier, KvTier::kNear);
       ASSERT_EQ(page.value_tier, KvTier::kNear);
-      arena_->Write(KvRecord::kNear, page.near) = {owner, token / kP, token % kP + 1};
+      arena_->Write(KvRecord::kNear, page.near) = {TextOf(item.sequence, token / kP), token / kP,
+                                                   token % kP + 1};
     }
     for (int32_t i = 0; i < static_cast<int32_t>(item.pages.size()); ++i) {
       const KvPage& page = item.pages[static_cast<size_t>(i)];
@@ -226,26 +270,27 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       ASSERT_EQ(page.value_tier, TierOf(options_.scheme, KvTensor::kValue, i, complete));
       for (const KvTier tier : {page.key_tier, page.value_tier}) {
         ExpectHeld(tier == KvTier::kNear ? KvRecord::kNear : KvRecord::kBase,
-                   tier == KvTier::kNear ? page.near : page.base, owner, i,
+                   tier == KvTier::kNear ? page.near : page.base, TextOf(item.sequence, i), i,
                    std::min(kP, end - i * kP));
         if (tier == KvTier::kFresh && options_.arena.per_slab[2] > 0) {
-          ExpectHeld(KvRecord::kRefinement, page.refinement, owner, i, kP);
+          ExpectHeld(KvRecord::kRefinement, page.refinement, TextOf(item.sequence, i), i, kP);
         }
       }
     }
   }
 
-  void RunExactItem(const StepItem& item, uint64_t owner) {
+  void RunExactItem(const StepItem& item) {
     const int32_t end = item.begin + item.count;
     const bool two = options_.scheme.near == KvCodec::kInt8;
     const auto keys = two ? Content::Part::kExactKeys : Content::Part::kBoth;
     const auto values = Content::Part::kExactValues;
     for (int32_t token = item.begin; token < end; ++token) {
       const KvPage& page = item.pages[static_cast<size_t>(token / kP)];
-      arena_->Write(KvRecord::kNear, page.near) = {owner, token / kP, token % kP + 1, keys};
+      arena_->Write(KvRecord::kNear, page.near) = {TextOf(item.sequence, token / kP), token / kP,
+                                                   token % kP + 1, keys};
       if (!two) continue;
-      arena_->Write(KvRecord::kNear, page.exact_values) = {owner, token / kP, token % kP + 1,
-                                                           values};
+      arena_->Write(KvRecord::kNear, page.exact_values) = {TextOf(item.sequence, token / kP),
+                                                           token / kP, token % kP + 1, values};
     }
     for (int32_t i = 0; i < static_cast<int32_t>(item.pages.size()); ++i) {
       const KvPage& page = item.pages[static_cast<size_t>(i)];
@@ -253,17 +298,18 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       ASSERT_EQ(page.key_tier, KvTier::kNear);
       ASSERT_EQ(page.value_tier, KvTier::kNear);
       const int32_t tokens = std::min(kP, end - i * kP);
-      ExpectHeld(KvRecord::kNear, page.near, owner, i, tokens, keys);
-      if (two) ExpectHeld(KvRecord::kNear, page.exact_values, owner, i, tokens, values);
+      ExpectHeld(KvRecord::kNear, page.near, TextOf(item.sequence, i), i, tokens, keys);
+      if (two)
+        ExpectHeld(KvRecord::kNear, page.exact_values, TextOf(item.sequence, i), i, tokens, values);
     }
   }
 
-  void ExpectHeld(KvRecord kind, PageId id, uint64_t owner, int32_t page, int32_t tokens,
+  void ExpectHeld(KvRecord kind, PageId id, uint64_t text, int32_t page, int32_t tokens,
                   Content::Part part = Content::Part::kBoth) {
     ASSERT_NE(id, kNoPage);
     const auto content = arena_->Read(kind, id);
     ASSERT_TRUE(content.has_value()) << "page " << page << " is read but holds nothing";
-    ASSERT_EQ(content->sequence, owner) << "page " << page << " holds another's tokens";
+    ASSERT_EQ(content->text, text) << "page " << page << " holds another's tokens";
     ASSERT_EQ(content->page, page);
     ASSERT_GE(content->tokens, tokens);
     ASSERT_EQ(content->part, part);
@@ -274,9 +320,15 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   std::optional<Scheduler> scheduler_;
   std::optional<ArenaModel> arena_;
   std::deque<StepPlan> outstanding_;
+  static constexpr uint64_t kSharedText = uint64_t{1} << 63;
+  bool shares_ = true;
   std::map<SequenceId, uint64_t> lives_;
+  std::set<SequenceId> began_;  // in their present lives
+  std::map<SequenceId, std::vector<uint64_t>> chains_;
+  std::map<std::pair<uint64_t, uint64_t>, uint64_t> branches_;
   std::set<SequenceId> exact_;
   uint64_t added_ = 0, preemptions_ = 0, exact_preemptions_ = 0, seals_ = 0, steps_of_both_ = 0;
+  uint64_t cached_tokens_ = 0, resumed_with_cache_ = 0, evictions_ = 0;
 };
 
 TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
@@ -285,6 +337,9 @@ TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
   EXPECT_GT(exact_preemptions(), 20u);
   EXPECT_GT(steps_of_both(), 1000u);
   EXPECT_GT(seals(), 1000u);
+  EXPECT_GT(cached_tokens(), 1000u);
+  EXPECT_GT(resumed_with_cache(), 10u);
+  EXPECT_GT(evictions(), 100u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, SealedPagesTest, ::testing::Range(0, 10));
