@@ -1,4 +1,5 @@
-// The cost of planning and committing one decode step, with a queue behind the running sequences.
+// The cost of planning and committing one decode step, with a queue behind the running sequences,
+// and of coming and leaving.
 
 #include <benchmark/benchmark.h>
 
@@ -15,7 +16,7 @@ namespace {
 constexpr int32_t kPrompt = 100;
 
 /// `running` sequences that decode for ever, past their prefill, and `waiting` that find no place.
-std::unique_ptr<Scheduler> MakeScheduler(int32_t running, int32_t waiting) {
+std::unique_ptr<Scheduler> MakeScheduler(int32_t running, int32_t waiting, int32_t tenants = 1) {
   SchedulerOptions options;
   options.arena = ArenaCut::Pages(1 << 20);
   options.max_context_tokens = 1 << 26;
@@ -29,6 +30,7 @@ std::unique_ptr<Scheduler> MakeScheduler(int32_t running, int32_t waiting) {
     spec.prompt_tokens = kPrompt;
     spec.max_new_tokens = 1 << 25;
     spec.deadline = int64_t{1} << 40;
+    spec.tenant = i % tenants;
     ASYMSERVE_CHECK(scheduler->Add(spec).ok());
   }
   return scheduler;
@@ -68,6 +70,73 @@ BENCHMARK(PlanAndCommitDecodeStep)
     ->Args({64, 256})
     ->Args({1000, 10'000})
     ->Iterations(5'000);
+
+/// In each step the last sequence ends, the next of the queue takes its place, and one more queues
+/// up.
+void ReplaceOneInAStep(benchmark::State& state) {
+  const auto running = static_cast<int32_t>(state.range(0));
+  const auto waiting = static_cast<int32_t>(state.range(1));
+  const auto scheduler = MakeScheduler(running, waiting, static_cast<int32_t>(state.range(2)));
+  uint64_t next_id = static_cast<uint64_t>(running) + static_cast<uint64_t>(waiting);
+  std::vector<Outcome> outcomes;
+  CommitAll(*scheduler, scheduler->Plan(0), outcomes);
+  for (auto iteration : state) {
+    const StepPlan plan = scheduler->Plan(0);
+    state.PauseTiming();
+    outcomes.clear();
+    for (const StepItem& item : plan.items) {
+      if (item.sample) outcomes.push_back({item.sequence, &item == &plan.items.back()});
+    }
+    scheduler->Commit(plan, outcomes);
+    SequenceSpec spec;
+    spec.id = SequenceId{next_id++};
+    spec.tenant = static_cast<int32_t>(next_id) % static_cast<int32_t>(state.range(2));
+    spec.prompt_tokens = kPrompt;
+    spec.max_new_tokens = 1 << 25;
+    ASYMSERVE_CHECK(scheduler->Add(spec).ok());
+    state.ResumeTiming();
+  }
+}
+BENCHMARK(ReplaceOneInAStep)
+    ->Args({1000, 10'000, 1})
+    ->Args({1000, 10'000, 1000})
+    ->Iterations(5'000);
+
+/// The head of the queue finds no room and may still be overtaken, but nobody behind it fits
+/// either.
+void PlanBehindAHeadWithoutRoom(benchmark::State& state) {
+  SchedulerOptions options;
+  options.arena = ArenaCut::Pages(2100);
+  options.scheme.page_tokens = 1 << 10;
+  options.scheme.chunk_tokens = 1 << 10;
+  options.max_context_tokens = 1 << 21;
+  options.max_running = 2000;
+  options.max_waiting = 12'000;
+  options.step_tokens = 1 << 20;
+  options.bypass_sequences = 8;
+  options.bypass_tokens = 1 << 20;
+  Scheduler scheduler(options);
+  const auto add = [&](uint64_t id, int32_t prompt, int32_t generated) {
+    SequenceSpec spec;
+    spec.id = SequenceId{id};
+    spec.prompt_tokens = prompt;
+    spec.max_new_tokens = generated;
+    ASYMSERVE_CHECK(scheduler.Add(spec).ok());
+  };
+  for (uint64_t id = 0; id < 1000; ++id) add(id, 1024, 1000);  // two pages, then done
+  std::vector<Outcome> outcomes;
+  CommitAll(scheduler, scheduler.Plan(0), outcomes);
+  add(1000, 1 << 18, 1);
+  for (uint64_t id = 1001; id < 11'000; ++id) add(id, 200'000 + static_cast<int32_t>(id), 1);
+  for (auto iteration : state) {
+    const StepPlan plan = scheduler.Plan(0);
+    state.PauseTiming();
+    ASYMSERVE_CHECK(plan.tokens == 1000);
+    CommitAll(scheduler, plan, outcomes);
+    state.ResumeTiming();
+  }
+}
+BENCHMARK(PlanBehindAHeadWithoutRoom)->Iterations(500);
 
 }  // namespace
 }  // namespace asymserve

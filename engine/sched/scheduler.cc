@@ -11,7 +11,7 @@
 namespace asymserve {
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), store_(options.scheme, options.arena) {
+    : options_(options), store_(options.scheme, options.arena), waiting_(options.aging_us) {
   ASYMSERVE_CHECK(options.arena.slabs >= 1);
   ASYMSERVE_CHECK(options.scheme.page_tokens >= 1);
   ASYMSERVE_CHECK(options.scheme.chunk_tokens >= 1);
@@ -20,6 +20,8 @@ Scheduler::Scheduler(const SchedulerOptions& options)
   ASYMSERVE_CHECK(options.max_waiting >= 1);
   ASYMSERVE_CHECK(options.step_tokens >= options.max_running);
   ASYMSERVE_CHECK(options.watermark_pages >= 0);
+  ASYMSERVE_CHECK(options.aging_us >= 0 && options.aging_us <= INT64_MAX / 4 / kMaxPriority);
+  ASYMSERVE_CHECK(options.bypass_sequences >= 0 && options.bypass_tokens >= 0);
 }
 
 Scheduler::~Scheduler() = default;
@@ -52,13 +54,20 @@ absl::Status Scheduler::Add(const SequenceSpec& spec) {
     return absl::InvalidArgumentError(
         absl::StrCat("id: sequence ", static_cast<uint64_t>(spec.id), " is already known"));
   }
-  if (never_ran_ >= options_.max_waiting) {
+  if (spec.priority < -kMaxPriority || spec.priority > kMaxPriority) {
+    return absl::InvalidArgumentError(absl::StrCat("priority: ", spec.priority, " is not in [",
+                                                   -kMaxPriority, ", ", kMaxPriority, "]"));
+  }
+  if (spec.weight < 1 || spec.weight > kMaxWeight) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("weight: ", spec.weight, " is not in [1, ", kMaxWeight, "]"));
+  }
+  if (waiting_.never_ran() >= static_cast<size_t>(options_.max_waiting)) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", never_ran_, " sequences wait"));
+        absl::StrCat("the queue is full: ", waiting_.never_ran(), " sequences wait"));
   }
   auto sequence = std::make_unique<Sequence>(spec, ++added_);
-  waiting_.insert(sequence.get());
-  ++never_ran_;
+  waiting_.Insert(*sequence);
   if (spec.deadline != kNoDeadline) deadlines_.emplace(spec.deadline, spec.id);
   sequences_.emplace(spec.id, std::move(sequence));
   return absl::OkStatus();
@@ -72,8 +81,7 @@ void Scheduler::Cancel(SequenceId id) {
 
 void Scheduler::Leave(Sequence& sequence) {
   if (sequence.state == Sequence::State::kWaiting) {
-    waiting_.erase(&sequence);
-    if (sequence.never_ran()) --never_ran_;
+    waiting_.Erase(sequence);
   } else {
     const auto position =
         std::lower_bound(running_.begin(), running_.end(), sequence.age,

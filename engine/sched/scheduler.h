@@ -13,6 +13,7 @@
 
 #include "engine/kv/ids.h"
 #include "engine/kv/page_store.h"
+#include "engine/sched/admission_queue.h"
 #include "engine/sched/sequence.h"
 
 // Continuous batching as bookkeeping: a pure function of its calls. No clock, no threads, no token
@@ -20,9 +21,9 @@
 //
 // A sequence waits, runs (prefill in chunks, then one token a step), and leaves. What a plan asks
 // for is certain: its pages are held. When pages run out the youngest running sequence is
-// preempted: it gives its pages back and goes to the head of its queue, and later every token is
+// preempted: it gives its pages back and goes to the head of the queue, and later every token is
 // computed again in its first role, prompt tokens as prefill, generated tokens as decode rows, so
-// its text does not change (engine/README.md, invariant 8).
+// its text does not change (engine/README.md, invariant 8). Who is admitted next: AdmissionQueue.
 //
 // Prompts that begin alike share the pages of whole chunks, while they run and afterwards
 // (kv/prefix_index.h): a sequence that is admitted begins after the chunks that are there.
@@ -41,6 +42,15 @@ struct SchedulerOptions {
   /// Pages kept free when a new sequence is admitted, so that running ones can grow before anybody
   /// must be preempted. Not applied when nothing runs.
   int32_t watermark_pages = 0;
+  /// A waiting sequence goes before one of its tenant that is a priority level above it and arrived
+  /// this much later.
+  TimeUs aging_us = 10'000'000;
+  /// While the head of the queue finds no room, smaller ones behind it may be admitted: for each
+  /// head at most so many, and of so many tokens (prompt + max_new) together. Then nobody is until
+  /// the head is, at the latest when those that run by then have ended. 0: nobody. A preempted head
+  /// is never overtaken.
+  int32_t bypass_sequences = 0;
+  int64_t bypass_tokens = 0;
 };
 
 /// One sequence's share of a step, at most one per sequence: tokens [begin, begin + count) of
@@ -148,6 +158,9 @@ class Scheduler {
   bool MakeRoom(size_t index, Draft& draft);
   void Preempt(size_t index, Draft& draft);
   void Admit(Draft& draft);
+  bool TryAdmit(Sequence& sequence, const KvDemand& headroom, Draft& draft);
+  /// Admits one that goes past the head of the queue, if the head's allowance has room for it.
+  bool AdmitBehindHead(const KvDemand& headroom, Draft& draft);
   void Emit(Sequence& sequence, int32_t count, StepItem::Role role, bool sample, Draft& draft);
   /// Takes a waiting or running sequence out of its list; forgets it, or retires it while planned.
   void Leave(Sequence& sequence);
@@ -172,11 +185,11 @@ class Scheduler {
   const SchedulerOptions options_;
   PageStore store_;
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;  // never iterated to plan
-  std::set<Sequence*, BeforeInQueue> waiting_;
+  AdmissionQueue waiting_;
+  std::vector<Sequence*> behind_head_;                 // of AdmitBehindHead
   std::vector<Sequence*> running_;                     // oldest first
   std::set<std::pair<TimeUs, SequenceId>> deadlines_;  // of waiting and running sequences
   std::deque<OutstandingPlan> outstanding_;            // at most two
-  int32_t never_ran_ = 0;                              // waiting ones that never ran
   int32_t retired_ = 0;
   uint64_t added_ = 0, admitted_ = 0, planned_ = 0;
   uint64_t preemptions_ = 0, recomputed_tokens_ = 0, cached_tokens_ = 0;

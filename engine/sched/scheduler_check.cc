@@ -21,17 +21,12 @@ void Scheduler::CheckLists() const {
   ASYMSERVE_CHECK(outstanding_.size() <= 2);
   ASYMSERVE_CHECK(running_.size() + static_cast<size_t>(retired_) <=
                   static_cast<size_t>(options_.max_running));
-  ASYMSERVE_CHECK(never_ran_ <= options_.max_waiting);
+  ASYMSERVE_CHECK(waiting_.never_ran() <= static_cast<size_t>(options_.max_waiting));
   for (size_t i = 0; i < running_.size(); ++i) {
     ASYMSERVE_CHECK(running_[i]->state == Sequence::State::kRunning);
     ASYMSERVE_CHECK(i == 0 || running_[i - 1]->age < running_[i]->age);
   }
-  int32_t never_ran = 0;
-  for (const Sequence* sequence : waiting_) {
-    ASYMSERVE_CHECK(sequence->state == Sequence::State::kWaiting);
-    never_ran += sequence->never_ran() ? 1 : 0;
-  }
-  ASYMSERVE_CHECK(never_ran == never_ran_);
+  waiting_.CheckInvariants();
   ASYMSERVE_CHECK(waiting_.size() + running_.size() + static_cast<size_t>(retired_) ==
                   sequences_.size());
   std::unordered_map<const Sequence*, int32_t> plans;
@@ -91,10 +86,12 @@ void Scheduler::CheckSequence(const Sequence& sequence) const {
   ASYMSERVE_CHECK(sequence.outstanding() || sequence.committed < spec.max_new_tokens);
   if (waits) {
     ASYMSERVE_CHECK(sequence.pages.empty() && sequence.computed == 0 && !sequence.outstanding());
-    ASYMSERVE_CHECK(waiting_.contains(const_cast<Sequence*>(&sequence)));
+    ASYMSERVE_CHECK(waiting_.contains(sequence));
   } else {
     ASYMSERVE_CHECK(!sequence.pages.empty() && !sequence.never_ran());
   }
+  ASYMSERVE_CHECK(sequence.overtaken <= options_.bypass_sequences);
+  ASYMSERVE_CHECK(sequence.overtaken_tokens <= options_.bypass_tokens);
   ASYMSERVE_CHECK(!retired || sequence.outstanding());
   const bool listed = deadlines_.contains({spec.deadline, spec.id});
   ASYMSERVE_CHECK(listed == (spec.deadline != kNoDeadline && !retired));

@@ -5,10 +5,10 @@
 
 // How one step is planned. Running sequences come first, oldest to youngest: one token for each
 // that decodes, and what the budget leaves for those that catch up (prefill, or replay after a
-// preemption). Then the queue, head first; nobody overtakes the head, so nobody starves behind
-// smaller requests. A sequence is admitted when there is room for everything it must catch up on:
-// an exact one takes its pages at once, one whose pages are sealed takes them chunk by chunk, for
-// it needs less when the next chunk begins. Afterwards it grows page by page.
+// preemption). Then the queue, head first; who overtakes a head that finds no room is counted, so
+// nobody starves behind smaller requests. A sequence is admitted when there is room for everything
+// it must catch up on: an exact one takes its pages at once, one whose pages are sealed takes them
+// chunk by chunk, for it needs less when the next chunk begins. Afterwards it grows page by page.
 
 namespace asymserve {
 
@@ -207,7 +207,7 @@ void Scheduler::Preempt(size_t index, Draft& draft) {
   GiveBack(sequence);
   sequence.state = Sequence::State::kWaiting;
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
-  waiting_.insert(&sequence);
+  waiting_.Insert(sequence);
   draft.plan.preempted.push_back(sequence.spec.id);
   ++preemptions_;
 }
@@ -235,30 +235,50 @@ void Scheduler::Admit(Draft& draft) {
   const KvDemand headroom = Headroom();  // who is admitted below has a page to spare
   while (!waiting_.empty() && draft.CatchUpBudget(options_.step_tokens) > 0) {
     if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;
-    Sequence& sequence = **waiting_.begin();
-    TakeCached(sequence);
-    // Alone it always fits, but not beside every set of slabs that its cached pages may lie in.
-    if (running_.empty() && !HasRoomFor(sequence, headroom)) GiveBack(sequence);
-    const int32_t count = CatchUpCount(sequence, draft);
-    const int32_t taken =
-        Seals(sequence) ? count : sequence.tokens_at_admission() - sequence.computed;
-    if (!HasRoomFor(sequence, headroom) || !Prepare(sequence, taken, draft)) {
-      GiveBack(sequence);
-      return;
-    }
-    cached_tokens_ += static_cast<uint64_t>(sequence.computed);
-
-    waiting_.erase(waiting_.begin());
-    if (sequence.never_ran()) {
-      --never_ran_;
-      sequence.age = ++admitted_;
-    }
-    sequence.state = Sequence::State::kRunning;
-    running_.insert(std::upper_bound(running_.begin(), running_.end(), sequence.age,
-                                     [](uint64_t age, const Sequence* s) { return age < s->age; }),
-                    &sequence);
-    EmitCatchUp(sequence, count, draft);
+    if (!TryAdmit(waiting_.head(), headroom, draft) && !AdmitBehindHead(headroom, draft)) return;
   }
+}
+
+bool Scheduler::TryAdmit(Sequence& sequence, const KvDemand& headroom, Draft& draft) {
+  TakeCached(sequence);
+  // Alone it always fits, but not beside every set of slabs that its cached pages may lie in.
+  if (running_.empty() && !HasRoomFor(sequence, headroom)) GiveBack(sequence);
+  const int32_t count = CatchUpCount(sequence, draft);
+  const int32_t taken =
+      Seals(sequence) ? count : sequence.tokens_at_admission() - sequence.computed;
+  if (!HasRoomFor(sequence, headroom) || !Prepare(sequence, taken, draft)) {
+    GiveBack(sequence);
+    return false;
+  }
+  cached_tokens_ += static_cast<uint64_t>(sequence.computed);
+
+  waiting_.Admit(sequence);
+  if (sequence.never_ran()) sequence.age = ++admitted_;
+  sequence.state = Sequence::State::kRunning;
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), sequence.age,
+                                   [](uint64_t age, const Sequence* s) { return age < s->age; }),
+                  &sequence);
+  EmitCatchUp(sequence, count, draft);
+  return true;
+}
+
+bool Scheduler::AdmitBehindHead(const KvDemand& headroom, Draft& draft) {
+  constexpr int32_t kTries = 4;  // each looks at every running sequence
+  Sequence& head = waiting_.head();
+  if (!head.never_ran() || head.overtaken >= options_.bypass_sequences) return false;
+  waiting_.ListBehindHead(behind_head_);
+  int32_t tries = 0;
+  for (Sequence* sequence : behind_head_) {
+    const bool smaller = sequence->tokens_at_admission() < head.tokens_at_admission();
+    if (!smaller && sequence->spec.precision == head.spec.precision) continue;
+    if (head.overtaken_tokens + sequence->cost() > options_.bypass_tokens) continue;
+    if (tries++ == kTries) return false;
+    if (!TryAdmit(*sequence, headroom, draft)) continue;
+    ++head.overtaken;
+    head.overtaken_tokens += sequence->cost();
+    return true;
+  }
+  return false;
 }
 
 /// Room for every running sequence's next token, or one of them would preempt who is admitted right

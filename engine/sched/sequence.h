@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <tuple>
 #include <vector>
 
 #include "engine/kv/page_tier.h"
@@ -23,12 +22,17 @@ namespace asymserve {
 using TimeUs = int64_t;
 inline constexpr TimeUs kNoDeadline = INT64_MAX;
 
+inline constexpr int32_t kMaxPriority = 100;
+inline constexpr int32_t kMaxWeight = 10'000;
+
 struct SequenceSpec {
   SequenceId id{};
   int32_t prompt_tokens = 0;      // >= 1
   int32_t max_new_tokens = 0;     // >= 1; the sequence ends by itself when it reached them
-  int32_t priority = 0;           // higher is admitted first; affects admission only
-  TimeUs arrival = 0;             // earlier is admitted first
+  int32_t tenant = 0;             // whose share of the admissions it takes (AdmissionQueue)
+  int32_t weight = 1;             // of that tenant, 1 .. kMaxWeight
+  int32_t priority = 0;           // higher is admitted first of its tenant, +-kMaxPriority
+  TimeUs arrival = 0;             // earlier is admitted first of its tenant
   TimeUs deadline = kNoDeadline;  // expires while waiting, and while running
   KvPrecision precision = KvPrecision::kScheme;
   /// A hash for each whole chunk of the prompt (kv/prefix_index.h); none: nothing is shared.
@@ -57,12 +61,16 @@ struct Sequence {
   int32_t committed = 0;          // generated tokens whose plan was committed
   int32_t computed_before = 0;    // the most tokens an earlier life computed
   int32_t outstanding_plans = 0;  // that hold an item of this sequence
+  int32_t overtaken = 0;          // times that another was admitted past it as head of the queue
+  int64_t overtaken_tokens = 0;   // cost of those
   std::vector<KvPage> pages;
   bool shares = true;    // false: the room is so tight that its pages must lie in order
   int32_t complete = 0;  // pages that count as complete in the newest plan (PageStore::Prepare)
 
   bool never_ran() const { return age == 0; }
   bool outstanding() const { return outstanding_plans > 0; }
+  /// Tokens that it takes at most, what fair queuing counts.
+  int64_t cost() const { return int64_t{spec.prompt_tokens} + spec.max_new_tokens; }
   /// Tokens that exist: the prompt and what was sampled.
   int32_t known() const { return spec.prompt_tokens + sampled; }
   int32_t max_stored() const { return spec.prompt_tokens + spec.max_new_tokens - 1; }
@@ -89,16 +97,5 @@ struct Sequence {
 constexpr int32_t PagesFor(int64_t tokens, int32_t page_tokens) {
   return static_cast<int32_t>((tokens + page_tokens - 1) / page_tokens);
 }
-
-/// Queue order: higher priority, then preempted before never run, then first come.
-struct BeforeInQueue {
-  bool operator()(const Sequence* a, const Sequence* b) const { return Key(*a) < Key(*b); }
-
- private:
-  static std::tuple<int64_t, bool, uint64_t, TimeUs, uint64_t> Key(const Sequence& s) {
-    return {-int64_t{s.spec.priority}, s.never_ran(), s.age, s.never_ran() ? s.spec.arrival : 0,
-            s.add_number};
-  }
-};
 
 }  // namespace asymserve

@@ -159,14 +159,15 @@ struct PlaneAttention {
   /// The sealed pages of a group, and where their weights are.
   struct Pages {
     int32_t count = 0;
-    const KvBlock* block[kGroupPages];
-    int32_t offset[kGroupPages];
+    const KvBlock* block[kGroupPages] = {};
+    int32_t offset[kGroupPages] = {};
   };
 
   /// The codes of a plane, one a byte.
   [[gnu::always_inline]] static U8 Codes(const KvItem& item, const KvBlock& block, int32_t plane) {
     const U8 pair = V::LoadCodes(PlanePair(item, block, plane));
-    return plane % 2 == 0 ? V::template Field<0, 15>(pair) : V::template Field<4, 15>(pair);
+    if (plane % 2 == 0) return V::template Field<0, 15>(pair);
+    return V::template Field<4, 15>(pair);
   }
 
   /// The four channels of a subvector of 64 tokens. False when no plane of the block has any.

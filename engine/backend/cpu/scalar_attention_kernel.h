@@ -72,7 +72,7 @@ struct ScalarAttention {
   /// As CentredLevels::ToLevels and ScaleFromCode do it.
   static void LoadFitted(const KvItem& item, const ScalarBlock& layout, const uint8_t* bytes,
                          Block& block) {
-    FittedHeader header;
+    FittedHeader header{};
     std::memcpy(&header, bytes + layout.header, sizeof(header));
     const F32 powers = V::Load(kSixteenthPowers);
     const F32 centre = V::Set(static_cast<float>((1 << item.bits) - 1) * 0.5f);

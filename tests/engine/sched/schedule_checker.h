@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "engine/sched/scheduler.h"
@@ -17,6 +19,44 @@
 // On... reports what it saw and fails the test where a rule is broken.
 
 namespace asymserve {
+
+/// Start-time fair queuing by the book, in tokens / 2^16: a start for every tenant ever seen.
+class TenantTurns {
+ public:
+  /// `tenants`: who waits now.
+  void OnQueue(const std::set<int32_t>& tenants) {
+    if (tenants.empty()) {
+      starts_.clear();
+      deferred_.clear();
+      last_turn_ = 0;
+    }
+    for (const int32_t tenant : waits_) {
+      if (!tenants.contains(tenant)) starts_[tenant] += std::exchange(deferred_[tenant], 0);
+    }
+    if (tenants.empty()) starts_.clear();
+    for (const int32_t tenant : tenants) {
+      if (!waits_.contains(tenant)) starts_[tenant] = std::max(starts_[tenant], last_turn_);
+    }
+    waits_ = tenants;
+  }
+  void OnAdmission(const SequenceSpec& spec, int32_t head_tenant, bool is_head) {
+    const uint64_t tokens =
+        static_cast<uint64_t>(spec.prompt_tokens) + static_cast<uint64_t>(spec.max_new_tokens);
+    const uint64_t charge = (tokens << 16) / static_cast<uint64_t>(spec.weight);
+    if (spec.tenant == head_tenant && !is_head) {
+      deferred_[spec.tenant] += charge;
+      return;
+    }
+    if (is_head) last_turn_ = starts_[spec.tenant];
+    starts_[spec.tenant] += charge + std::exchange(deferred_[spec.tenant], 0);
+  }
+  uint64_t Start(int32_t tenant) const { return starts_.at(tenant); }
+
+ private:
+  std::map<int32_t, uint64_t> starts_, deferred_;
+  std::set<int32_t> waits_;
+  uint64_t last_turn_ = 0;
+};
 
 class ScheduleChecker {
  public:
@@ -27,15 +67,20 @@ class ScheduleChecker {
     ASSERT_TRUE(is_new);
     added->second.spec = spec;
     added->second.add_number = ++added_;
+    turns_.OnQueue(NeverRan());
   }
 
   void OnCancel(SequenceId id) {
     if (live_.contains(id)) Leave(id);
+    turns_.OnQueue(NeverRan());
   }
 
   void OnPlan(const StepPlan& plan, TimeUs now, const SchedulerStats& stats) {
     const bool none_outstanding = outstanding_.empty();
-    for (const SequenceId id : plan.expired) OnExpired(id, now);
+    for (const SequenceId id : plan.expired) {
+      OnExpired(id, now);
+      turns_.OnQueue(NeverRan());
+    }
     for (const auto& [id, record] : live_) {
       ASSERT_TRUE(record.spec.deadline > now || record.outstanding > 0) << "outlived its deadline";
     }
@@ -100,6 +145,7 @@ class ScheduleChecker {
     }
   }
 
+  uint64_t overtakings() const { return overtakings_; }
   size_t live() const { return live_.size(); }
   std::vector<SequenceId> live_ids() const {
     std::vector<SequenceId> ids;
@@ -113,6 +159,8 @@ class ScheduleChecker {
     uint64_t add_number = 0;
     uint64_t age = 0;  // order of first admission
     bool running = false;
+    int32_t overtaken = 0;
+    int64_t overtaken_tokens = 0;
     int32_t next = 0;      // token that this life must compute next
     int32_t farthest = 0;  // tokens that some life computed
     int32_t sampled = 0, committed = 0;
@@ -121,10 +169,7 @@ class ScheduleChecker {
     std::vector<KvPage> pages;  // as last seen in an item
 
     int32_t known() const { return spec.prompt_tokens + sampled; }
-    auto QueueKey() const {
-      return std::tuple(-int64_t{spec.priority}, age == 0, age, age == 0 ? spec.arrival : 0,
-                        add_number);
-    }
+    int64_t cost() const { return int64_t{spec.prompt_tokens} + spec.max_new_tokens; }
   };
 
   void Leave(SequenceId id) {
@@ -175,15 +220,14 @@ class ScheduleChecker {
     int32_t tokens = 0;
     uint64_t last_age = 0;
     bool prefill_began = false;
-    std::set<SequenceId> admitted;
+    std::vector<SequenceId> admitted;
     for (const StepItem& item : plan.items) {
       ASSERT_TRUE(live_.contains(item.sequence));
       Record& record = live_.at(item.sequence);
       ASSERT_NE(record.last_plan, plan.number) << "two items in one plan";
       record.last_plan = plan.number;
       if (!record.running) {
-        admitted.insert(item.sequence);
-        record.running = true;
+        admitted.push_back(item.sequence);
       }
       const bool prefill = item.role == StepItem::Role::kPrefill;
       ASSERT_TRUE(prefill || !prefill_began) << "decode items come first";
@@ -250,24 +294,66 @@ class ScheduleChecker {
     }
   }
 
-  void OnAdmitted(const StepPlan& plan, const std::set<SequenceId>& admitted) {
-    for (const SequenceId id : admitted) {
-      for (const auto& [other_id, other] : live_) {
-        if (other.running) continue;
-        ASSERT_TRUE(live_.at(id).QueueKey() < other.QueueKey()) << "overtook the queue's head";
-      }
-    }
+  /// `admitted` as the items have them, by age: those that come back, then first-timers in the
+  /// order of their admission.
+  void OnAdmitted(const StepPlan& plan, const std::vector<SequenceId>& admitted) {
     if (!plan.preempted.empty()) {
       ASSERT_TRUE(admitted.empty());
     }
-    std::vector<SequenceId> first_time;
     for (const SequenceId id : admitted) {
-      if (live_.at(id).age == 0) first_time.push_back(id);
+      const SequenceId head = Head();
+      Record& record = live_.at(id);
+      if (record.age == 0) {
+        if (id != head) OnOvertaking(record, live_.at(head));
+        turns_.OnAdmission(record.spec, live_.at(head).spec.tenant, id == head);
+        record.age = ++ages_;
+      } else {
+        ASSERT_EQ(id, head) << "came back before its turn";
+      }
+      record.running = true;
+      turns_.OnQueue(NeverRan());
     }
-    std::sort(first_time.begin(), first_time.end(), [this](SequenceId a, SequenceId b) {
-      return live_.at(a).QueueKey() < live_.at(b).QueueKey();
-    });
-    for (const SequenceId id : first_time) live_.at(id).age = ++ages_;
+  }
+
+  /// The sequence whose turn it is.
+  SequenceId Head() const {
+    SequenceId head{};
+    std::optional<std::tuple<uint64_t, uint64_t, int32_t, TimeUs, uint64_t>> first;
+    for (const auto& [id, record] : live_) {
+      if (record.running) continue;
+      const SequenceSpec& spec = record.spec;
+      const TimeUs key = spec.arrival - spec.priority * options_.aging_us;
+      const uint64_t never_ran = record.age == 0 ? 1 : 0;
+      const auto place = never_ran == 0
+                             ? std::tuple(never_ran, record.age, 0, TimeUs{0}, uint64_t{0})
+                             : std::tuple(never_ran, turns_.Start(spec.tenant), spec.tenant, key,
+                                          record.add_number);
+      if (!first || place < *first) {
+        first = place;
+        head = id;
+      }
+    }
+    return head;
+  }
+
+  void OnOvertaking(const Record& record, Record& head) {
+    ASSERT_EQ(head.age, 0u) << "overtook a preempted sequence";
+    ++overtakings_;
+    ++head.overtaken;
+    head.overtaken_tokens += record.cost();
+    ASSERT_LE(head.overtaken, options_.bypass_sequences);
+    ASSERT_LE(head.overtaken_tokens, options_.bypass_tokens);
+    ASSERT_TRUE(record.spec.prompt_tokens < head.spec.prompt_tokens ||
+                record.cost() < head.cost() || record.spec.precision != head.spec.precision)
+        << "overtook, and is not smaller";
+  }
+
+  std::set<int32_t> NeverRan() const {
+    std::set<int32_t> tenants;
+    for (const auto& [id, record] : live_) {
+      if (!record.running && record.age == 0) tenants.insert(record.spec.tenant);
+    }
+    return tenants;
   }
 
   void CheckPagesAreDistinct() const {
@@ -293,7 +379,8 @@ class ScheduleChecker {
   std::map<SequenceId, Record> live_;
   std::map<SequenceId, Record> retired_;
   std::deque<StepPlan> outstanding_;
-  uint64_t added_ = 0, ages_ = 0, preemptions_ = 0, recomputed_ = 0;
+  TenantTurns turns_;
+  uint64_t overtakings_ = 0, added_ = 0, ages_ = 0, preemptions_ = 0, recomputed_ = 0;
 };
 
 }  // namespace asymserve

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -43,6 +44,11 @@ class RandomSchedule {
     options_.max_waiting = 1 + Below(12);
     options_.step_tokens = options_.max_running + Below(40);
     options_.watermark_pages = Below(4);
+    options_.aging_us = Below(8);
+    options_.bypass_sequences = Below(4);
+    options_.bypass_tokens = Below(4) * 60;
+    for (int32_t& weight : weights_) weight = 1 + Below(5);
+    tenants_ = 1 + Below(static_cast<int32_t>(weights_.size()));
     runs_ahead_ = Below(2) == 0;
     has_deadlines_ = Below(2) == 0;
     finish_percent_ = Below(3) * 5;
@@ -90,6 +96,7 @@ class RandomSchedule {
   uint64_t preemptions() const { return first_->stats().preemptions; }
   uint64_t refused() const { return refused_; }
   uint64_t expired() const { return expired_; }
+  uint64_t overtakings() const { return checker_->overtakings(); }
 
  private:
   int32_t Below(int32_t n) { return static_cast<int32_t>(random_() % static_cast<uint32_t>(n)); }
@@ -99,7 +106,9 @@ class RandomSchedule {
     spec.id = SequenceId{Below(20) == 0 ? 1 : ++next_id_};
     spec.prompt_tokens = Below(60);  // 0 is refused
     spec.max_new_tokens = Below(50);
-    spec.priority = Below(8) == 0 ? Below(3) - 1 : 0;
+    spec.priority = Below(4) == 0 ? Below(5) - 2 : 0;
+    spec.tenant = Below(tenants_);
+    spec.weight = weights_[static_cast<size_t>(spec.tenant)];
     spec.arrival = now_ - Below(3);
     if (has_deadlines_ && Below(4) == 0) spec.deadline = now_ + Below(60);
     if (Below(100) < exact_percent_) spec.precision = KvPrecision::kExact;
@@ -150,31 +159,42 @@ class RandomSchedule {
   std::mt19937 random_;
   SchedulerOptions options_;
   bool runs_ahead_ = false, has_deadlines_ = false;
-  int32_t finish_percent_ = 0, exact_percent_ = 0;
+  int32_t finish_percent_ = 0, exact_percent_ = 0, tenants_ = 1;
+  std::array<int32_t, 4> weights_ = {};
   std::unique_ptr<Scheduler> first_, second_;
   std::unique_ptr<ScheduleChecker> checker_;
   TimeUs now_ = 0;
   uint64_t next_id_ = 0, refused_ = 0, expired_ = 0;
 };
 
-TEST(SchedulerPropertyTest, EveryRuleHoldsAfterEveryCallOfRandomSchedules) {
-  uint64_t preemptions = 0, refused = 0, expired = 0;
-  for (uint32_t seed = 1; seed <= 2000; ++seed) {
+constexpr uint32_t kParts = 5, kSchedules = 2'000, kCalls = 100;
+static_assert(kParts * kSchedules * kCalls == 1'000'000);
+
+class SchedulerPropertyTest : public ::testing::TestWithParam<uint32_t> {};
+
+TEST_P(SchedulerPropertyTest, EveryRuleHoldsAfterEveryCallOfRandomSchedules) {
+  uint64_t preemptions = 0, refused = 0, expired = 0, overtakings = 0;
+  for (uint32_t i = 1; i <= kSchedules; ++i) {
+    const uint32_t seed = GetParam() * kSchedules + i;
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
     RandomSchedule schedule(seed);
-    schedule.Run(100);
+    schedule.Run(kCalls);
     ASSERT_FALSE(HasFatalFailure());
     schedule.Drain();
     ASSERT_FALSE(HasFatalFailure());
     preemptions += schedule.preemptions();
     refused += schedule.refused();
     expired += schedule.expired();
+    overtakings += schedule.overtakings();
   }
   // The schedules reach what they are meant to test.
   EXPECT_GT(preemptions, 1000u);
   EXPECT_GT(refused, 1000u);
   EXPECT_GT(expired, 1000u);
+  EXPECT_GT(overtakings, 500u);
 }
+
+INSTANTIATE_TEST_SUITE_P(Part, SchedulerPropertyTest, ::testing::Range(0u, kParts));
 
 /// Plans and commits until nothing is left or `limit` steps are over; the step that ended each
 /// sequence.
@@ -199,8 +219,9 @@ std::map<SequenceId, int64_t> StepsToEnd(Scheduler& scheduler, bool runs_ahead, 
 // The oldest sequence of all computes at least one token in every step until it ends: its P prompt
 // tokens, N generated ones and, if it was preempted before it was the oldest, a replay of up to N.
 // So of sequences of equal priority the k-th ends within the sum of P + 2N steps over the first k.
-// With a plan ahead of the commits it may wait one step for each that it takes: for a page that an
-// outstanding plan holds, or for its own last commit.
+// Those that overtake a head add their P + 2N to it: at most twice the tokens that the options
+// allow for each head. With a plan ahead of the commits it may wait one step for each that it
+// takes: for a page that an outstanding plan holds, or for its own last commit.
 class StarvationTest : public ::testing::TestWithParam<bool> {};
 
 TEST_P(StarvationTest, TheKthSequenceEndsWithinTheStepsOfTheFirstK) {
@@ -217,6 +238,8 @@ TEST_P(StarvationTest, TheKthSequenceEndsWithinTheStepsOfTheFirstK) {
     options.max_running = 1 + static_cast<int32_t>(random() % 8);
     options.max_waiting = 40;
     options.step_tokens = options.max_running + static_cast<int32_t>(random() % 8);
+    options.bypass_sequences = static_cast<int32_t>(random() % 4);
+    options.bypass_tokens = options.bypass_sequences == 0 ? 0 : 30;
     Scheduler scheduler(options);
     std::map<SequenceId, int64_t> bounds;
     int64_t bound = 0;
@@ -226,7 +249,8 @@ TEST_P(StarvationTest, TheKthSequenceEndsWithinTheStepsOfTheFirstK) {
       spec.prompt_tokens = 1 + static_cast<int32_t>(random() % 25);
       spec.max_new_tokens = 1 + static_cast<int32_t>(random() % 30);
       ASSERT_TRUE(scheduler.Add(spec).ok());
-      bound += (runs_ahead ? 2 : 1) * (spec.prompt_tokens + 2 * spec.max_new_tokens);
+      bound += (runs_ahead ? 2 : 1) *
+               (spec.prompt_tokens + 2 * spec.max_new_tokens + 2 * options.bypass_tokens);
       bounds[spec.id] = bound;
     }
     const auto ended = StepsToEnd(scheduler, runs_ahead, bound);

@@ -187,6 +187,40 @@ TEST_F(SchedulerTest, NobodyOvertakesAHeadThatDoesNotFitYet) {
   EXPECT_EQ(Describe(Step()), "2:prefill[0,8) 3:prefill[0,1)*");
 }
 
+TEST_F(SchedulerTest, SmallerOnesOvertakeAHeadWithoutRoomAsOftenAsAllowed) {
+  options_.arena = ArenaCut::Pages(8);
+  options_.bypass_sequences = 2;
+  options_.bypass_tokens = 1000;
+  Add(1, 14, 6);  // 4 pages, later 5
+  Step();
+  Add(2, 18, 2);  // 5 pages
+  for (uint64_t id = 3; id <= 5; ++id) Add(id, 1, 2);
+  EXPECT_EQ(Describe(Step()), "1:prefill[8,14)* 3:prefill[0,1)* 4:prefill[0,1)*");
+  for (int i = 0; i < 5; ++i) Step();
+  EXPECT_EQ(Describe(Step()), "2:prefill[0,8) 5:prefill[0,1)*");
+}
+
+TEST_F(SchedulerTest, OvertakingIsBoundedByTokensToo) {
+  options_.arena = ArenaCut::Pages(8);
+  options_.bypass_sequences = 10;
+  options_.bypass_tokens = 7;
+  Add(1, 14, 6);
+  Step();
+  Add(2, 18, 2);
+  Add(3, 1, 4);
+  Add(4, 1, 2);
+  Add(5, 1, 1);
+  EXPECT_EQ(Describe(Step()), "1:prefill[8,14)* 3:prefill[0,1)* 5:prefill[0,1)*");
+}
+
+TEST_F(SchedulerTest, RefusesPrioritiesAndWeightsOutOfRange) {
+  ExpectRefused(Spec(1, 2, 2, 101), absl::StatusCode::kInvalidArgument, "priority: 101");
+  ExpectRefused(Spec(1, 2, 2, INT32_MIN), absl::StatusCode::kInvalidArgument, "[-100, 100]");
+  SequenceSpec spec = Spec(1, 2, 2);
+  spec.weight = 0;
+  ExpectRefused(spec, absl::StatusCode::kInvalidArgument, "weight: 0");
+}
+
 TEST_F(SchedulerTest, AdmissionLeavesTheWatermarkFree) {
   options_.arena = ArenaCut::Pages(6);
   options_.watermark_pages = 2;
