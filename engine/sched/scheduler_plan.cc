@@ -184,9 +184,8 @@ KvDemand Scheduler::Promised() const {
   KvDemand promised;
   for (const Sequence* sequence : running_) {
     if (!Seals(*sequence)) continue;  // it took everything when it was admitted
-    const int32_t target = sequence->tokens_at_admission();
-    if (sequence->computed + 1 >= target) continue;
-    KvDemand demand = store_.PeakDemand(target);
+    if (sequence->decode_ready() || sequence->fully_planned()) continue;  // it has caught up
+    KvDemand demand = store_.PeakDemand(sequence->tokens_at_admission());
     for (const KvPage& page : sequence->pages) {
       demand.records[0] -= page.near != kNoPage ? 1 : 0;
       demand.records[1] -= page.base != kNoPage ? 1 : 0;
