@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cstdio>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -86,6 +85,16 @@ void SvgCard::Line(double x0, double y0, double x1, double y1, std::string_view 
   absl::StrAppend(&out_, "<line class=\"", std::string(style), "\" x1=\"", Pixel(x0), "\" y1=\"",
                   Pixel(y0), "\" x2=\"", Pixel(x1), "\" y2=\"", Pixel(y1), "\"",
                   dashed ? " stroke-dasharray=\"5 4\"" : "", "/>\n");
+}
+
+void SvgCard::Polyline(const std::vector<std::pair<double, double>>& points,
+                       std::string_view color) {
+  if (points.size() < 2) return;
+  out_ += "<polyline fill=\"none\" stroke-width=\"1.5\" stroke=\"";
+  absl::StrAppend(&out_, std::string(color), "\" points=\"");
+  for (const auto& [x, y] : points) absl::StrAppend(&out_, Pixel(x), ",", Pixel(y), " ");
+  out_.back() = '"';
+  out_ += "/>\n";
 }
 
 void SvgCard::Mark(double x, double y, int shape, std::string_view color) {

@@ -2,6 +2,8 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace asymserve {
 
@@ -21,6 +23,8 @@ class SvgCard {
   void VerticalText(double x, double y, std::string_view text);
   void Line(double x0, double y0, double x1, double y1, std::string_view style,
             bool dashed = false);
+  /// From point to point (x, y); nothing for fewer than two. `color` as #rrggbb.
+  void Polyline(const std::vector<std::pair<double, double>>& points, std::string_view color);
   /// Shape 0: disc, 1: ring, 2: filled square, 3: empty square; others repeat. `color` as #rrggbb.
   void Mark(double x, double y, int shape, std::string_view color);
 

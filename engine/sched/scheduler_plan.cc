@@ -216,9 +216,8 @@ KvDemand Scheduler::Promised() const {
   KvDemand promised;
   for (const Sequence* sequence : running_) {
     if (!Seals(*sequence)) continue;  // it took everything when it was admitted
-    const int32_t target = sequence->tokens_at_admission();
-    if (sequence->computed + 1 >= target) continue;
-    promised += Beyond(store_.PeakDemand(target), sequence->pages);
+    if (sequence->decode_ready() || sequence->fully_planned()) continue;  // it has caught up
+    promised += Beyond(store_.PeakDemand(sequence->tokens_at_admission()), sequence->pages);
   }
   return promised;
 }
