@@ -42,6 +42,7 @@ struct KvQualitySection {
 
 struct KvSection {
   std::string scheme = "auto";  // how keys and values are stored
+  bool prefix_cache = true;     // keep and share the pages of prompts
   std::string profile;          // learned codes; empty: the model's path + ".asymkv", if it exists
   KvQualitySection quality;
 

@@ -44,6 +44,7 @@ constexpr Option kOptions[] = {
      100},
     {"kv.quality.max_copy_loss", +[](Config& c) -> double& { return c.kv.quality.max_copy_loss; },
      0, 100},
+    {"kv.prefix_cache", +[](Config& c) -> bool& { return c.kv.prefix_cache; }},
     {"kv.quality.self_check", +[](Config& c) -> bool& { return c.kv.quality.self_check; }},
     {"server.address",
      +[](Config& c) -> std::string& { return c.server.address; },

@@ -57,6 +57,12 @@ void AddTokens(const EngineMetrics& metrics, MetricFamilies& families) {
                    Value(metrics.generated_tokens));
   families.Counter("asymserve_recomputed_tokens_total", "Tokens computed again after a preemption.",
                    Value(metrics.recomputed_tokens));
+  families.Counter("asymserve_cached_tokens_total",
+                   "Prompt tokens that were not computed, for the prefix cache held them.",
+                   Value(metrics.cached_tokens));
+  families.Counter("asymserve_prefix_cache_evictions_total",
+                   "Groups of records that the prefix cache gave up for room.",
+                   Value(metrics.cache_evictions));
   families.Counter("asymserve_preemptions_total", "Sequences that lost their KV pages to another.",
                    Value(metrics.preemptions));
   families.Counter("asymserve_steps_total", "Steps of the engine.", Value(metrics.steps));
@@ -96,13 +102,21 @@ void AddState(const EngineMetrics& metrics, MetricFamilies& families) {
   const double used = Value(metrics.pages_used);
   families.Gauge("asymserve_sequences_waiting", "Sequences in the queue.", Value(metrics.waiting));
   families.Gauge("asymserve_sequences_running", "Sequences in the batch.", Value(metrics.running));
-  families.Open("asymserve_kv_pages", "KV pages by state.", MetricType::Gauge);
+  families.Open(
+      "asymserve_kv_pages",
+      "KV pages by state; used: in page tables, those that sequences share once for each.",
+      MetricType::Gauge);
   families.Sample({{"state", "used"}}, used);
   families.Sample({{"state", "free"}}, std::max(0.0, total - used));
   const double slabs = Value(metrics.slabs_used);
-  families.Open("asymserve_kv_slabs", "Slabs of the KV arena by state.", MetricType::Gauge);
+  families.Open(
+      "asymserve_kv_slabs",
+      "Slabs of the KV arena by state; cached: only finished prompts, room when it is needed.",
+      MetricType::Gauge);
   families.Sample({{"state", "used"}}, slabs);
-  families.Sample({{"state", "free"}}, Value(metrics.slabs_total) - slabs);
+  const double cached = Value(metrics.slabs_cached);
+  families.Sample({{"state", "cached"}}, cached);
+  families.Sample({{"state", "free"}}, Value(metrics.slabs_total) - slabs - cached);
   const double now_us =
       std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
           .count();

@@ -56,6 +56,7 @@ LoadOptions ToLoadOptions(const Config& config) {
   options.kv_scheme = config.kv.scheme;
   options.kv_profile = config.kv.profile;
   options.kv_limits = ToLimits(config.kv.quality);
+  options.kv_prefix_cache = config.kv.prefix_cache;
   options.kv_self_check = config.kv.quality.self_check;
   options.max_context_tokens = config.engine.context_tokens;
   options.max_running = config.engine.max_running;

@@ -14,6 +14,7 @@
 #include "engine/base/status.h"
 #include "engine/runtime/delivery.h"
 #include "engine/runtime/engine_loop.h"
+#include "engine/runtime/prefix_hash.h"
 
 namespace asymserve {
 namespace {
@@ -210,6 +211,14 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
   active->sink = std::move(sink);
   active->submitted = Now();
   active->max_new_tokens = max_new_tokens;
+  if (options_.prefix_cache) {
+    const PrefixScope scope = {.cache = options_.cache_identity,
+                               .tenant = {},
+                               .precision = active->request.kv_precision,
+                               .chunk_tokens = options_.scheme.chunk_tokens};
+    active->prefix =
+        std::make_shared<const std::vector<PrefixHash>>(HashPrefix(scope, active->request.prompt));
+  }
   {
     std::lock_guard lock(mutex_);
     if (draining_ || !health_.ok()) {

@@ -25,6 +25,8 @@ struct EngineOptions {
   int32_t max_running = 64;        // sequences in one batch
   int32_t max_waiting = 256;       // sequences in the queue; more are refused
   int32_t step_tokens = 512;       // token budget of one step
+  bool prefix_cache = true;        // share the KV pages of prompts that begin alike
+  std::string cache_identity;      // model, profile and scheme, for the hashes of prompts
   int32_t watermark_pages = -1;    // -1: one page per running sequence, at most 5 % of the pool
 };
 

@@ -48,6 +48,7 @@ void EngineLoop::Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs
     spec.priority = request->request.priority;
     spec.arrival = request->submitted;
     spec.precision = request->request.kv_precision;
+    spec.prefix = request->prefix;
     if (request->request.deadline) spec.deadline = ToTimeUs(*request->request.deadline);
     sequences_.emplace(spec.id, std::make_unique<Generation>(spec.id, request, i, tokenizer_));
     const absl::Status added = scheduler_.Add(spec);
@@ -124,7 +125,10 @@ void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
   page_offset_.assign(1, 0);
   for (const StepItem& item : plan.items) {
     Generation& generation = *sequences_.at(item.sequence);
-    if (generation.first_step == 0) LeaveQueue(generation, now);
+    if (generation.first_step == 0) {
+      generation.cached_tokens = item.begin;
+      LeaveQueue(generation, now);
+    }
     for (int32_t i = item.begin; i < item.begin + item.count; ++i) {
       tokens_.push_back(generation.tokens[static_cast<size_t>(i)]);
       positions_.push_back(i);
@@ -220,6 +224,7 @@ void EngineLoop::FillFinal(const Generation& generation, Delta& delta, TimeUs no
   delta.stop_index = generation.stop_index;
   delta.stop_token = generation.stop_token;
   delta.prompt_tokens = static_cast<int32_t>(generation.request->request.prompt.size());
+  delta.cached_tokens = generation.cached_tokens;
   delta.generated_tokens = generation.generated();
   delta.error = generation.error;
   delta.timings.total = Seconds(submitted, now);
@@ -292,6 +297,9 @@ void EngineLoop::PublishGauges() {
   metrics_.pages_used.Set(stats.pages_used);
   metrics_.slabs_total.Set(stats.slabs_total);
   metrics_.slabs_used.Set(stats.slabs_used);
+  metrics_.slabs_cached.Set(stats.slabs_cached);
+  metrics_.cached_tokens.Add(stats.cached_tokens - metrics_.cached_tokens.value());
+  metrics_.cache_evictions.Add(stats.cache_evictions - metrics_.cache_evictions.value());
   metrics_.preemptions.Add(stats.preemptions - metrics_.preemptions.value());
   metrics_.recomputed_tokens.Add(stats.recomputed_tokens - metrics_.recomputed_tokens.value());
 }

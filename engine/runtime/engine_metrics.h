@@ -8,12 +8,13 @@ namespace asymserve {
 struct EngineMetrics {
   Counter prompt_tokens, generated_tokens, recomputed_tokens;
   Counter preemptions, steps;
+  Counter cached_tokens, cache_evictions;  // of the prefix cache
   Counter finished_eos, finished_stop, finished_length, finished_cancelled, finished_deadline,
       finished_error;      // sequences
   Gauge waiting, running;  // sequences
   Gauge pages_total, pages_used;
-  Gauge slabs_total, slabs_used;  // of the KV arena
-  Gauge last_step_us;             // steady clock at the end of the newest step
+  Gauge slabs_total, slabs_used, slabs_cached;  // of the KV arena
+  Gauge last_step_us;                           // steady clock at the end of the newest step
   LatencyHistogram queue_seconds, time_to_first_token, inter_token, end_to_end;
   LatencyHistogram step_prefill_seconds;    // steps with prefill tokens
   LatencyHistogram step_decode_seconds;     // steps with decode tokens only

@@ -18,7 +18,8 @@ struct ActiveRequest {
   GenerateRequest request;
   std::shared_ptr<OutputSink> sink;
   TimeUs submitted = 0;
-  int32_t max_new_tokens = 0;  // resolved from stop.max_tokens
+  int32_t max_new_tokens = 0;                             // resolved from stop.max_tokens
+  std::shared_ptr<const std::vector<PrefixHash>> prefix;  // of its whole chunks; null: not shared
 };
 
 /// One of a request's n sequences. Engine thread only.
@@ -42,6 +43,7 @@ struct Generation {
   int32_t stop_index = -1;
   int32_t stop_token = -1;
   absl::Status error;
+  int32_t cached_tokens = 0;  // of the prompt, not computed when it first ran
   // Clock readings, 0 until they happen.
   TimeUs first_step = 0, first_token = 0, last_token = 0;
 };

@@ -166,6 +166,9 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   engine.scheme = scheme;
   engine.max_context_tokens = context_tokens;
   engine.max_running = options.max_running;
+  engine.prefix_cache = options.kv_prefix_cache;
+  engine.cache_identity =
+      absl::StrCat(options.path, "\n", loaded.kv_profile, "\n", engine.scheme.name);
   engine.max_waiting = options.max_waiting;
   engine.step_tokens = std::max(options.step_tokens, options.max_running);
   const KvLayout layout(shape, scheme);

@@ -24,6 +24,7 @@ struct LoadOptions {
   std::string kv_profile;          // empty: PATH.asymkv if that exists
   KvQualityLimits kv_limits;       // what a tier may lose, kv/quality_gate.h
   bool kv_self_check = false;      // measure the scheme, quality/self_check.h
+  bool kv_prefix_cache = true;     // share the pages of prompts that begin alike
   int64_t kv_memory_bytes = 0;     // 0: a quarter of the memory available now
   int32_t max_context_tokens = 0;  // 0: the model's
   int32_t max_running = 64;

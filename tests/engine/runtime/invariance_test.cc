@@ -32,6 +32,7 @@ class TokenSink final : public OutputSink {
     }
     if (delta.finish != FinishReason::kNone) {
       EXPECT_NE(delta.finish, FinishReason::kError) << delta.error;
+      cached_tokens_ = delta.cached_tokens;
       done_ = true;
       changed_.notify_all();
     }
@@ -43,11 +44,13 @@ class TokenSink final : public OutputSink {
   }
   const std::vector<int32_t>& tokens() const { return tokens_; }
   const std::vector<float>& logprobs() const { return logprobs_; }
+  int32_t cached_tokens() const { return cached_tokens_; }
 
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
   bool done_ = false;
+  int32_t cached_tokens_ = 0;
   std::vector<int32_t> tokens_;
   std::vector<float> logprobs_;
 };
@@ -60,6 +63,7 @@ struct EngineSetup {
   int32_t slabs = 0;  // of four near pages; 0: as many as the memory holds
   std::string kv_scheme = "exact";
   std::string kv_profile = {};
+  bool prefix_cache = true;
 };
 
 class Server {
@@ -79,6 +83,7 @@ class Server {
     options.step_tokens = setup.step_tokens;
     options.kv_scheme = setup.kv_scheme;
     options.kv_profile = setup.kv_profile;
+    options.kv_prefix_cache = setup.prefix_cache;
     auto loaded = LoadModel(*backend_, options);
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     loaded_ = *std::move(loaded);
@@ -151,6 +156,7 @@ class InvarianceTest : public ::testing::Test {
     EngineSetup setup;
     setup.kv_scheme = kv_scheme;
     setup.kv_profile = kv_profile;
+    setup.prefix_cache = false;
     Server server(path, setup, context);
     std::vector<std::shared_ptr<TokenSink>> sinks;
     sinks.reserve(requests.size());
@@ -298,6 +304,68 @@ INSTANTIATE_TEST_SUITE_P(InEveryScheme, ExactSequenceTest,
                                            SmallArena{"kivi-2", 3}, SmallArena{"fit-2/1", 3},
                                            SmallArena{"toy", 5}),
                          [](const auto& test) { return Letters(test.param.scheme); });
+
+/// Two families of prompts that begin alike for about `common` tokens, some of them exact.
+std::vector<GenerateRequest> RelatedRequests(int count, int32_t common, int32_t own,
+                                             int32_t max_new, int32_t vocabulary) {
+  std::vector<GenerateRequest> requests = MixedRequests(count, own, max_new, vocabulary);
+  for (int i = 0; i < count; ++i) {
+    std::mt19937 family(static_cast<uint32_t>(i % 2));
+    std::vector<int32_t> prompt(static_cast<size_t>(common));
+    for (int32_t& token : prompt) {
+      token = static_cast<int32_t>(family() % static_cast<uint32_t>(vocabulary));
+    }
+    GenerateRequest& request = requests[static_cast<size_t>(i)];
+    prompt.insert(prompt.end(), request.prompt.begin(), request.prompt.end());
+    request.prompt = std::move(prompt);
+    if (i % 8 >= 6) request.kv_precision = KvPrecision::kExact;
+  }
+  return requests;
+}
+
+class PrefixCacheTest : public InvarianceTest, public ::testing::WithParamInterface<SmallArena> {};
+
+TEST_P(PrefixCacheTest, AHitGivesTheTextOfAMiss) {
+  const auto& [scheme, slabs] = GetParam();
+  const testing::TempDir directory;
+  const std::string profile = WriteStoriesProfile(directory.Path("stories.asymkv"));
+  const auto requests = RelatedRequests(16, 300, 100, 60, 512);
+  const auto alone = Alone(kStories, requests, 512, scheme, profile);
+  const EngineSetup roomy = {2, Isa::kAuto, 16, 512, 0, scheme, profile};
+  const EngineSetup tight = {2, Isa::kAuto, 5, 100, slabs, scheme, profile};
+  Server server(kStories, roomy, 512);
+  for (int round = 0; round < 2; ++round) {
+    const auto together = server.Run(requests);
+    ExpectSame(together, alone, std::string(scheme) + ", round " + std::to_string(round));
+    for (const auto& sink : together) EXPECT_TRUE(round == 0 || sink->cached_tokens() == 256);
+  }
+  Server small(kStories, tight, 512);
+  for (int round = 0; round < 2; ++round) {
+    ExpectSame(small.Run(requests), alone, std::string(scheme) + ", little room");
+  }
+  EXPECT_GT(small.metrics().cached_tokens.value(), 0u);
+  EXPECT_GT(small.metrics().cache_evictions.value(), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(InEveryScheme, PrefixCacheTest,
+                         ::testing::Values(SmallArena{"exact", 3}, SmallArena{"int8", 5},
+                                           SmallArena{"kivi-2", 3}, SmallArena{"fit-2/1", 3},
+                                           SmallArena{"toy", 5}),
+                         [](const auto& test) { return Letters(test.param.scheme); });
+
+TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameWithLongCachedPromptsInItsDefaultScheme) {
+  if (!std::filesystem::exists(ASYMSERVE_MODEL_FILE)) {
+    GTEST_SKIP() << "no model at " ASYMSERVE_MODEL_FILE " (tools/test fetches it)";
+  }
+  const char* profile = ASYMSERVE_SOURCE_DIR "/config/profiles/SmolLM2-135M-Instruct.Q4_1.asymkv";
+  const auto requests = RelatedRequests(4, 800, 100, 6, 49152);
+  const auto alone = Alone(ASYMSERVE_MODEL_FILE, requests, 1024, "balanced", profile);
+  Server server(ASYMSERVE_MODEL_FILE, {2, Isa::kAuto, 4, 512, 0, "balanced", profile}, 1024);
+  std::vector<std::shared_ptr<TokenSink>> cached;
+  for (const GenerateRequest& request : requests) cached.push_back(server.Run({request}).front());
+  ExpectSame(cached, alone, "cached prompts");
+  EXPECT_EQ(server.metrics().cached_tokens.value(), 2u * 768);
+}
 
 TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameAloneAndInABatchOfSixteenWithPreemptions) {
   if (!std::filesystem::exists(ASYMSERVE_MODEL_FILE)) {
