@@ -31,6 +31,7 @@ absl::Status CheckRequest(const MemoryRequest& request) {
       {"workspace bytes per token", request.workspace.bytes_per_token, 0, kMostBytes / kMostTokens},
       {"workspace bytes per sequence", request.workspace.bytes_per_sequence, 0, int64_t{1} << 30},
       {"runtime bytes", request.runtime_bytes, 0, kMostBytes},
+      {"runtime bytes per sequence", request.runtime_bytes_per_sequence, 0, int64_t{1} << 30},
       {"margin bytes", request.margin_bytes, 0, kMostBytes},
       {"arena rounding bytes", request.arena_rounding_bytes, 0, int64_t{1} << 30},
       {request.kv_option.c_str(), request.kv_bytes, 0, kMostBytes},
@@ -85,10 +86,13 @@ class Planner {
     return request_.workspace.At(std::max<int64_t>(request_.load.step_tokens, sequences),
                                  sequences);
   }
+  int64_t Runtime(int64_t sequences) const {
+    return request_.runtime_bytes + request_.runtime_bytes_per_sequence * sequences;
+  }
   /// All but the arena, with that many sequences at once.
   int64_t FixedBytes(int64_t sequences) const {
     return request_.weight_bytes + request_.table_bytes + Workspace(sequences) +
-           request_.runtime_bytes + request_.margin_bytes + request_.arena_rounding_bytes;
+           Runtime(sequences) + request_.margin_bytes + request_.arena_rounding_bytes;
   }
   int64_t SlabsOf(int64_t arena_bytes) const {
     return std::max<int64_t>(0, arena_bytes) / unit_.slab_bytes;
@@ -134,7 +138,7 @@ absl::Status Planner::CheckFixed(int64_t sequences) const {
       request_.memory_option, ": ", request_.memory_bytes, " bytes (",
       ReadableBytes(request_.memory_bytes), ") are less than the ", request_.weight_bytes,
       " of the weights, ", request_.table_bytes, " of tables, ", Workspace(sequences),
-      " of workspace, ", request_.runtime_bytes, " for the rest of the process, ",
+      " of workspace, ", Runtime(sequences), " for the rest of the process, ",
       request_.margin_bytes, " of margin",
       request_.kv_bytes > 0 ? absl::StrCat(" and ", request_.kv_bytes, " of KV cache") : "",
       ": raise it to ", least, " (", ReadableBytes(least), ") or more"));
@@ -210,7 +214,7 @@ void Planner::FillLedger(int64_t sequences, MemoryPlan& plan) const {
       (near - sink - open) * near_bytes +
       plan.records[KvRecord::kBase] * layout_.record_bytes(KvRecord::kBase) +
       plan.records[KvRecord::kRefinement] * layout_.record_bytes(KvRecord::kRefinement);
-  ledger[LedgerRow::kRuntime] = request_.runtime_bytes;
+  ledger[LedgerRow::kRuntime] = Runtime(sequences);
   ledger[LedgerRow::kMargin] = request_.margin_bytes;
   plan.SetArenaMapped(plan.kv_bytes());
 }

@@ -32,7 +32,8 @@ struct MemoryRequest {
   int64_t table_bytes = 0;
   WorkspaceModel workspace;
   int64_t runtime_bytes = 0;  // a bound of the rest of the process
-  int64_t margin_bytes = 0;   // of the budget, left alone
+  int64_t runtime_bytes_per_sequence = 0;
+  int64_t margin_bytes = 0;  // of the budget, left alone
   /// How much more than its slabs the arena may take: a backend maps whole pages.
   int64_t arena_rounding_bytes = 0;
 

@@ -18,15 +18,24 @@ absl::StatusOr<int64_t> WorkspaceBytes(const WeightFile& file, const Backend& ba
   return counter->CountedMemory()[MemoryClass::kWorkspace];
 }
 
+absl::StatusOr<MemoryBytes> CountCache(const KvShape& shape, const KvScheme& scheme,
+                                       int64_t arena_bytes, const Backend& backend) {
+  const std::unique_ptr<Backend> counter = backend.MakeCounter();
+  KvSetup setup;
+  setup.shape = shape;
+  setup.scheme = scheme;
+  setup.arena_bytes = arena_bytes;
+  ASYMSERVE_RETURN_IF_ERROR(counter->KvInit(setup));
+  return counter->CountedMemory();
+}
+
 }  // namespace
 
-int64_t RuntimeBound(int32_t vocabulary, int64_t requests, int32_t threads) {
-  // Measured with SmolLM2 (49,152 tokens), 2 threads: 60 MiB serving, 85 MiB after 64 streams.
+int64_t RuntimeBound(int32_t vocabulary, int64_t waiting, int32_t threads) {
   constexpr int64_t kProcess = int64_t{64} << 20;
-  constexpr int64_t kPerToken = 1024;         // of the vocabulary: text, merges, hash tables
-  constexpr int64_t kPerRequest = 64 * 1024;  // prompt, output, page table, unread messages
+  constexpr int64_t kPerToken = 1024;  // of the vocabulary: text, merges, hash tables
   constexpr int64_t kPerThread = int64_t{1} << 20;
-  return kProcess + kPerToken * vocabulary + kPerRequest * requests + kPerThread * threads;
+  return kProcess + kPerToken * vocabulary + kRuntimePerRequest * waiting + kPerThread * threads;
 }
 
 absl::StatusOr<MemoryBytes> CountModelMemory(const WeightFile& file, const Backend& backend,
@@ -58,13 +67,15 @@ absl::StatusOr<WorkspaceModel> CountWorkspace(const WeightFile& file, const Back
 
 absl::StatusOr<int64_t> CountArena(const KvShape& shape, const KvScheme& scheme,
                                    int64_t arena_bytes, const Backend& backend) {
-  const std::unique_ptr<Backend> counter = backend.MakeCounter();
-  KvSetup setup;
-  setup.shape = shape;
-  setup.scheme = scheme;
-  setup.arena_bytes = arena_bytes;
-  ASYMSERVE_RETURN_IF_ERROR(counter->KvInit(setup));
-  return counter->CountedMemory()[MemoryClass::kKv];
+  ASYMSERVE_ASSIGN_OR_RETURN(const MemoryBytes bytes,
+                             CountCache(shape, scheme, arena_bytes, backend));
+  return bytes[MemoryClass::kKv];
+}
+
+absl::StatusOr<int64_t> CountCodes(const KvShape& shape, const KvScheme& scheme,
+                                   const Backend& backend) {
+  ASYMSERVE_ASSIGN_OR_RETURN(const MemoryBytes bytes, CountCache(shape, scheme, 0, backend));
+  return bytes[MemoryClass::kTables];
 }
 
 KvShape KvShapeOf(const ModelConfig& config) {

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <future>
 #include <optional>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
@@ -48,8 +46,9 @@ absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFil
   request.weight_bytes = fixed[MemoryClass::kWeights];
   request.table_bytes = fixed[MemoryClass::kTables];
   request.workspace.fixed_bytes = fixed[MemoryClass::kWorkspace];
-  request.runtime_bytes = RuntimeBound(
-      file.config().vocabulary, int64_t{engine.max_running} + engine.max_waiting, options.threads);
+  request.runtime_bytes =
+      RuntimeBound(file.config().vocabulary, engine.max_waiting, options.threads);
+  request.runtime_bytes_per_sequence = kRuntimePerRequest;
   request.margin_bytes = options.memory_margin_bytes;
   request.context_tokens = engine.max_context_tokens;
   request.load = {.prompt_tokens = std::min(kExpectedTokens, engine.max_context_tokens),
@@ -74,12 +73,8 @@ absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFil
 /// The profile that was asked for, or the one beside the model; none is no error.
 absl::StatusOr<std::optional<KvProfile>> FindProfile(const LoadOptions& options,
                                                      const WeightFile& file, LoadedModel& loaded) {
-  std::string path = options.kv_profile;
-  if (path.empty()) {
-    path = options.path + ".asymkv";
-    std::error_code ignored;
-    if (!std::filesystem::exists(path, ignored)) return std::optional<KvProfile>();
-  }
+  const std::string path = FindModelProfile(options.kv_profile, options.path);
+  if (path.empty()) return std::optional<KvProfile>();
   ASYMSERVE_ASSIGN_OR_RETURN(KvProfile profile, ReadModelProfile(path, file));
   loaded.kv_profile = path;
   return std::optional<KvProfile>(std::move(profile));
