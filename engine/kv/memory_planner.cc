@@ -172,8 +172,10 @@ absl::StatusOr<MemoryPlan> Planner::Plan() const {
   } else {
     ASYMSERVE_RETURN_IF_ERROR(CheckFixed(1));
     ASYMSERVE_RETURN_IF_ERROR(CheckOneFits(SlabsWith(1), 1));
-    workspace_sequences = std::max<int64_t>(
-        1, LargestThatFits([&](int64_t count) { return Fit(count, SlabsWith(count)); }));
+    workspace_sequences = std::max<int64_t>(1, LargestThatFits([&](int64_t count) {
+                                              const int64_t left = SlabsWith(count);
+                                              return left >= one_slabs_ && Fit(count, left);
+                                            }));
     slabs = SlabsWith(workspace_sequences);
   }
   const int64_t most_per_slab = *std::max_element(unit_.per_slab.begin(), unit_.per_slab.end());
