@@ -20,9 +20,11 @@ struct ModelSection {
 };
 
 struct EngineSection {
-  int32_t threads = 0;          // 0: one per available core (affinity and cgroup quota)
-  int64_t kv_memory_bytes = 0;  // "512MiB" in YAML; 0: 25 % of the memory available at start
-  int32_t context_tokens = 0;   // 0: the model's
+  int32_t threads = 0;       // 0: one per available core (affinity and cgroup quota)
+  int64_t memory_bytes = 0;  // of the whole process, "8GiB" in YAML; 0: what is available
+  int64_t memory_margin_bytes = 128 << 20;  // of it, left alone
+  int64_t kv_memory_bytes = 0;              // of the KV cache; 0: what the rest leaves
+  int32_t context_tokens = 0;               // 0: the model's
   int32_t max_running = 64;
   int32_t max_waiting = 256;
   int32_t step_tokens = 512;

@@ -37,8 +37,9 @@ KvCacheInfo DescribeKvCache(const LoadedModel& loaded, const KvQualityLimits& li
   kv.self_check_kl = loaded.kv_self_check_kl;
   kv.limits = limits;
   kv.sequence_tokens = std::min(kSequenceTokens, engine.max_context_tokens);
-  kv.capacity = CapacityOf(shape, engine.scheme, loaded.kv_bytes, kv.sequence_tokens);
-  kv.exact_capacity = CapacityOf(shape, KvScheme(), loaded.kv_bytes, kv.sequence_tokens);
+  const KvLoad load = {.prompt_tokens = kv.sequence_tokens, .step_tokens = engine.step_tokens};
+  kv.capacity = CapacityOf(shape, engine.scheme, loaded.kv_bytes, load);
+  kv.exact_capacity = CapacityOf(shape, KvScheme(), loaded.kv_bytes, load);
   return kv;
 }
 

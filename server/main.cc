@@ -14,6 +14,7 @@
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
 #include "server/calibrate_command.h"
+#include "server/plan_command.h"
 #include "server/quality_command.h"
 #include "server/quality_plot_command.h"
 #include "server/serve.h"
@@ -44,7 +45,8 @@ void AddThreadsOption(CLI::App& command, CommonOptions& options) {
   command.add_option("--threads", options.threads, "short for --set engine.threads=N");
 }
 
-absl::StatusOr<Config> ReadConfig(const CommonOptions& options) {
+/// `needs_model`: a model.path is required.
+absl::StatusOr<Config> ReadConfig(const CommonOptions& options, bool needs_model = true) {
   ASYMSERVE_ASSIGN_OR_RETURN(Config config, LoadConfig(options.config_path));
   for (const std::string& assignment : options.overrides) {
     ASYMSERVE_RETURN_IF_ERROR(ApplyOverride(config, assignment));
@@ -52,7 +54,7 @@ absl::StatusOr<Config> ReadConfig(const CommonOptions& options) {
   if (!options.model_path.empty()) config.model.path = options.model_path;
   if (options.threads != 0) config.engine.threads = options.threads;
   ASYMSERVE_RETURN_IF_ERROR(ValidateConfig(config));
-  if (config.model.path.empty()) {
+  if (needs_model && config.model.path.empty()) {
     return absl::InvalidArgumentError("model.path: is required (--model FILE)");
   }
   return config;
@@ -141,6 +143,15 @@ ExitStatus RunCalibrateCommand(const CommonOptions& common, const CalibrateArgum
       });
 }
 
+ExitStatus RunPlanCommand(const CommonOptions& common, const PlanArguments& arguments) {
+  const absl::StatusOr<Config> config = ReadConfig(common, arguments.shapes_path.empty());
+  if (!config.ok()) return Fail(config.status(), kExitUsage);
+  const absl::StatusOr<PlanCommandOptions> options = ReadPlanOptions(arguments, *config);
+  if (!options.ok()) return Fail(options.status(), kExitUsage);
+  const absl::Status status = RunPlan(*options, config->engine, MakeBackend, std::cout);
+  return status.ok() ? kExitOk : Fail(status, kExitFailure);
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("AsymServe: a gRPC inference server for large language models");
   app.require_subcommand(1);
@@ -171,6 +182,13 @@ int Main(int argc, char** argv) {
   CalibrateArguments calibrate_arguments;
   AddCalibrateOptions(*calibrate, calibrate_arguments);
 
+  CLI::App* plan =
+      app.add_subcommand("plan", "how many sequences fit a memory budget, scheme by scheme");
+  AddCommonOptions(*plan, common);
+  AddThreadsOption(*plan, common);
+  PlanArguments plan_arguments;
+  AddPlanOptions(*plan, plan_arguments);
+
   CLI::App* version = app.add_subcommand("version", "print the version");
   try {
     app.parse(argc, argv);
@@ -185,6 +203,7 @@ int Main(int argc, char** argv) {
   if (quality->parsed()) return RunQualityCommand(common, quality_arguments);
   if (plot->parsed()) return RunQualityPlotCommand(plot_arguments);
   if (calibrate->parsed()) return RunCalibrateCommand(common, calibrate_arguments);
+  if (plan->parsed()) return RunPlanCommand(common, plan_arguments);
   return RunServe(common);
 }
 

@@ -179,6 +179,43 @@ void AddKvCache(const KvCacheInfo& kv, MetricFamilies& families) {
   families.Sample({{"cache", "exact"}, length}, static_cast<double>(kv.exact_capacity.sequences));
 }
 
+/// The plan, and what the kernel says of it.
+void AddMemory(MemoryWatch& memory, MetricFamilies& families) {
+  const absl::StatusOr<MemoryReport> report = memory.Report();
+  if (!report.ok()) return;  // without /proc nothing is known
+  const auto each = [&](const MemoryBytes& bytes) {
+    for (size_t i = 0; i < kMemoryClasses; ++i) {
+      families.Sample({{"class", MemoryClassName(static_cast<MemoryClass>(i))}},
+                      static_cast<double>(bytes.bytes[i]));
+    }
+  };
+  families.Open("asymserve_memory_planned_bytes",
+                "What the plan at start expects, by class of memory; runtime, the rest of the "
+                "process, is a bound.",
+                MetricType::Gauge);
+  each(report->planned);
+  families.Sample({{"class", "runtime"}}, static_cast<double>(report->runtime_bound));
+  families.Open("asymserve_memory_measured_bytes",
+                "What the kernel has mapped, by class of memory; of runtime what is resident.",
+                MetricType::Gauge);
+  each(report->measured.mapped);
+  families.Sample({{"class", "runtime"}}, static_cast<double>(report->runtime_resident()));
+  families.Open("asymserve_memory_resident_bytes",
+                "What of it is in memory: pages of the KV cache once they were written.",
+                MetricType::Gauge);
+  each(report->measured.resident);
+  families.Gauge("asymserve_memory_process_resident_bytes", "All of the process in memory.",
+                 static_cast<double>(report->process_resident));
+  families.Open("asymserve_memory_ledger_bytes",
+                "What the memory of the process is planned to be used for; the rows sum to the "
+                "budget.",
+                MetricType::Gauge);
+  for (size_t i = 0; i < kLedgerRows; ++i) {
+    const auto row = static_cast<LedgerRow>(i);
+    families.Sample({{"row", LedgerRowName(row)}}, static_cast<double>(memory.ledger()[row]));
+  }
+}
+
 /// Names that the Gateway API inference extension and llm-d look for.
 void AddAliases(const ServedModel& model, MetricFamilies& families) {
   const EngineMetrics& metrics = model.engine->metrics();
@@ -219,6 +256,7 @@ std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
     AddLatencies(metrics, families);
     AddState(metrics, families);
     AddKvCache(model_->kv, families);
+    if (model_->memory != nullptr) AddMemory(*model_->memory, families);
     AddAliases(*model_, families);
     families.Open("asymserve_startup_seconds", "Start-up by phase.", MetricType::Gauge);
     for (const auto& [phase, seconds] : phases_) families.Sample({{"phase", phase}}, seconds);

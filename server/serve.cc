@@ -9,7 +9,9 @@
 
 #include "engine/base/log.h"
 #include "engine/base/status.h"
+#include "engine/runtime/host_memory.h"
 #include "server/drain.h"
+#include "server/memory_log.h"
 #include "server/metrics_endpoint.h"
 #include "server/metrics_exporter.h"
 #include "server/signal_watcher.h"
@@ -52,7 +54,10 @@ KvQualityLimits ToLimits(const KvQualitySection& quality) {
 LoadOptions ToLoadOptions(const Config& config) {
   LoadOptions options;
   options.path = config.model.path;
+  options.memory_bytes = config.engine.memory_bytes;
+  options.memory_margin_bytes = config.engine.memory_margin_bytes;
   options.kv_memory_bytes = config.engine.kv_memory_bytes;
+  options.threads = config.engine.threads > 0 ? config.engine.threads : AvailableCores();
   options.kv_scheme = config.kv.scheme;
   options.kv_profile = config.kv.profile;
   options.kv_limits = ToLimits(config.kv.quality);
@@ -128,7 +133,10 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
          {"hint", "the KV cache is exact; asymserve calibrate learns a smaller one"}});
   }
   Engine engine(*loaded.model, *loaded.tokenizer, loaded.engine_options);
-  const ServedModel served = Describe(config, loaded, engine);
+  ServedModel served = Describe(config, loaded, engine);
+  MemoryWatch memory(*backend, loaded.memory_plan);
+  served.memory = &memory;
+  LogMemory(memory);
   PhaseSeconds phases = loaded.phase_seconds;
   phases.emplace_back("total", std::chrono::duration<double>(Clock::now() - start).count());
   for (const auto& [phase, seconds] : phases) {

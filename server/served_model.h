@@ -4,6 +4,7 @@
 #include <string>
 
 #include "engine/runtime/engine.h"
+#include "engine/runtime/memory_watch.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "server/kv_cache_info.h"
@@ -25,6 +26,7 @@ struct ServedModel {
   std::string weight_type;  // "Q4_1"
   int64_t weight_bytes = 0;
   KvCacheInfo kv;
+  MemoryWatch* memory = nullptr;  // null: not watched
   int32_t max_running = 0;
   int32_t page_tokens = 0;
 };

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "engine/base/memory_class.h"
 #include "engine/base/tensor.h"
 #include "engine/kv/page_tier.h"
 #include "engine/kv/plane_code.h"
@@ -113,6 +114,18 @@ class Backend {
   /// pages and starts anew with another scheme (quality evaluation does). InvalidArgument for a
   /// scheme or shape that the backend cannot do, ResourceExhausted for memory.
   virtual absl::Status KvInit(const KvSetup& setup) = 0;
+
+  // ---- Memory ---------------------------------------------------------------------------------
+
+  /// A backend that allocates nothing and counts what this one would for the same start-up calls:
+  /// its CountedMemory is what a plan expects. Data of weights is not read, views that it gives
+  /// have no data, KvInit needs neither codes nor rotary table, operations are InternalErrors. It
+  /// must not outlive this backend.
+  virtual std::unique_ptr<Backend> MakeCounter() const = 0;
+  /// What the start-up calls allocated, by the backend's own count.
+  virtual MemoryBytes CountedMemory() const = 0;
+  /// The same as the system sees it. Any thread.
+  virtual absl::StatusOr<MemoryUse> MeasureMemory() const = 0;
 
   // ---- Operations -----------------------------------------------------------------------------
 

@@ -1,11 +1,21 @@
 #include "engine/quality/model_profile.h"
 
+#include <filesystem>
+#include <system_error>
+
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/status.h"
 #include "engine/quality/model_digest.h"
 
 namespace asymserve {
+
+std::string FindModelProfile(const std::string& asked, const std::string& model_path) {
+  if (!asked.empty()) return asked;
+  const std::string beside = model_path + ".asymkv";
+  std::error_code ignored;
+  return std::filesystem::exists(beside, ignored) ? beside : "";
+}
 
 absl::StatusOr<KvProfile> ReadModelProfile(const std::string& path, const WeightFile& file) {
   ASYMSERVE_ASSIGN_OR_RETURN(KvProfile profile, ReadProfile(path));

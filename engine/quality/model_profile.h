@@ -9,6 +9,9 @@
 
 namespace asymserve {
 
+/// The profile that was asked for, else that beside the model; empty: none was, and there is none.
+std::string FindModelProfile(const std::string& asked, const std::string& model_path);
+
 /// Reads a profile and checks that it was made for this model. FailedPrecondition names both when
 /// it was not.
 absl::StatusOr<KvProfile> ReadModelProfile(const std::string& path, const WeightFile& file);

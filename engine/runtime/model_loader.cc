@@ -2,18 +2,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <future>
 #include <optional>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
+#include "engine/base/kernel_memory.h"
 #include "engine/base/status.h"
-#include "engine/kv/record_pool.h"
 #include "engine/quality/model_profile.h"
 #include "engine/quality/self_check.h"
 #include "engine/runtime/host_memory.h"
+#include "engine/runtime/memory_count.h"
 
 namespace asymserve {
 namespace {
@@ -32,46 +31,50 @@ class PhaseTimer {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// An arena for the given memory: no more than the running sequences could ever fill in the
-/// scheme's precision or one of them in kExact; room for at least one sequence of the whole
-/// context.
-absl::StatusOr<ArenaCut> CutArena(const LoadOptions& options, const KvLayout& layout,
-                                  const KvScheme& scheme, int32_t context_tokens) {
-  const int64_t budget =
-      options.kv_memory_bytes > 0 ? options.kv_memory_bytes : AvailableHostMemoryBytes() / 4;
-  ArenaCut cut(layout, budget);
-  const PageStore store(scheme, cut);
-  const KvDemand demand = store.PeakDemand(context_tokens);
-  int64_t one = 0;
-  int64_t all = 0;
-  for (size_t k = 0; k < demand.records.size(); ++k) {
-    if (demand.records[k] == 0) continue;
-    const int64_t per_slab = cut.per_slab[k];
-    one += (demand.records[k] + per_slab - 1) / per_slab;
-    all += (int64_t{demand.records[k]} * options.max_running + per_slab - 1) / per_slab;
+/// What sequences are expected to look like where nobody said.
+constexpr int32_t kExpectedTokens = 4096;
+
+/// The arena that the budget allows, with everything else in the ledger.
+absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFile& file,
+                                     const Backend& backend, const EngineOptions& engine,
+                                     const LlamaOptions& llama) {
+  ASYMSERVE_ASSIGN_OR_RETURN(const MemoryBytes fixed,
+                             CountModelMemory(file, backend, llama, engine.scheme));
+  MemoryRequest request;
+  request.shape = KvShapeOf(file.config());
+  request.scheme = engine.scheme;
+  request.weight_bytes = fixed[MemoryClass::kWeights];
+  request.table_bytes = fixed[MemoryClass::kTables];
+  request.workspace.fixed_bytes = fixed[MemoryClass::kWorkspace];
+  request.runtime_bytes =
+      RuntimeBound(file.config().vocabulary, engine.max_waiting, options.threads);
+  request.runtime_bytes_per_sequence = kRuntimePerRequest;
+  request.margin_bytes = options.memory_margin_bytes;
+  request.context_tokens = engine.max_context_tokens;
+  request.load = {.prompt_tokens = std::min(kExpectedTokens, engine.max_context_tokens),
+                  .step_tokens = engine.step_tokens};
+  request.max_running = engine.max_running;
+  request.kv_bytes = options.kv_memory_bytes;
+  request.memory_bytes = options.memory_bytes;
+  if (request.memory_bytes == 0) {
+    // What is resident already is part of the process, too.
+    request.memory_bytes = AvailableHostMemoryBytes() + ProcessResidentBytes();
+    request.memory_option = "engine.memory_bytes = 0 (what is available)";
   }
-  if (cut.slabs < one) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "engine.kv_memory_bytes: ", budget,
-        " bytes; one sequence of engine.context_tokens = ", context_tokens, " in the KV scheme '",
-        scheme.name, "' needs ", one * cut.slab_bytes, ": raise the memory or lower the context"));
-  }
-  const int64_t near_per_slab = cut.per_slab[static_cast<size_t>(KvRecord::kNear)];
-  const int64_t exact = store.PeakDemand(context_tokens, KvPrecision::kExact).records[0];
-  const int64_t most = std::max(all, (exact + near_per_slab - 1) / near_per_slab);
-  cut.slabs = static_cast<int32_t>(std::min<int64_t>(cut.slabs, most));
-  return cut;
+  request.kv_option = "engine.kv_memory_bytes";
+  request.arena_rounding_bytes = kArenaRounding;
+  ASYMSERVE_ASSIGN_OR_RETURN(MemoryPlan plan, PlanMemory(request));
+  ASYMSERVE_ASSIGN_OR_RETURN(const int64_t mapped,
+                             CountArena(request.shape, request.scheme, plan.kv_bytes(), backend));
+  plan.SetArenaMapped(mapped);
+  return plan;
 }
 
 /// The profile that was asked for, or the one beside the model; none is no error.
 absl::StatusOr<std::optional<KvProfile>> FindProfile(const LoadOptions& options,
                                                      const WeightFile& file, LoadedModel& loaded) {
-  std::string path = options.kv_profile;
-  if (path.empty()) {
-    path = options.path + ".asymkv";
-    std::error_code ignored;
-    if (!std::filesystem::exists(path, ignored)) return std::optional<KvProfile>();
-  }
+  const std::string path = FindModelProfile(options.kv_profile, options.path);
+  if (path.empty()) return std::optional<KvProfile>();
   ASYMSERVE_ASSIGN_OR_RETURN(KvProfile profile, ReadModelProfile(path, file));
   loaded.kv_profile = path;
   return std::optional<KvProfile>(std::move(profile));
@@ -109,7 +112,7 @@ absl::Status SelfCheck(Backend& backend, const LoadOptions& options, const KvPro
 absl::Status InitKvCache(Backend& backend, const LoadOptions& options, const KvShape& shape,
                          const KvProfile* profile, LoadedModel& loaded, PhaseTimer& timer) {
   const EngineOptions& engine = loaded.engine_options;
-  loaded.kv_bytes = engine.arena.slabs * engine.arena.slab_bytes;
+  loaded.kv_bytes = loaded.memory_plan.kv_bytes();
   KvSetup setup;
   setup.shape = shape;
   setup.scheme = engine.scheme;
@@ -151,8 +154,7 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   auto tokenizer =
       std::async(std::launch::async, [&file] { return Tokenizer::Create(file->tokenizer_spec()); });
 
-  const KvShape shape{loaded.config.layers, loaded.config.attention.kv_heads,
-                      loaded.config.attention.head_size};
+  const KvShape shape = KvShapeOf(loaded.config);
   ASYMSERVE_ASSIGN_OR_RETURN(const std::optional<KvProfile> profile,
                              FindProfile(options, *file, loaded));
   const KvProfile* found = profile.has_value() ? &*profile : nullptr;
@@ -171,14 +173,13 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
       absl::StrCat(options.path, "\n", loaded.kv_profile, "\n", engine.scheme.name);
   engine.max_waiting = options.max_waiting;
   engine.step_tokens = std::max(options.step_tokens, options.max_running);
-  const KvLayout layout(shape, scheme);
-  ASYMSERVE_ASSIGN_OR_RETURN(engine.arena, CutArena(options, layout, scheme, context_tokens));
-
   LlamaOptions llama;
   const int32_t self_check_rows = options.kv_self_check ? kSelfCheckRows : 0;
   llama.max_step_tokens = std::max(engine.step_tokens, self_check_rows);
   llama.max_logit_rows = std::max(engine.max_running, self_check_rows);
   llama.max_positions = context_tokens;
+  ASYMSERVE_ASSIGN_OR_RETURN(loaded.memory_plan, PlanModel(options, *file, backend, engine, llama));
+  engine.arena = loaded.memory_plan.arena;
   auto model = LlamaModel::Load(*file, backend, llama);
   if (!model.ok()) return Annotate(model.status(), options.path);
   loaded.model = *std::move(model);

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "engine/kv/memory_planner.h"
 #include "engine/kv/profile.h"
 #include "engine/kv/quality_gate.h"
 #include "engine/model/llama.h"
@@ -25,11 +26,15 @@ struct LoadOptions {
   KvQualityLimits kv_limits;       // what a tier may lose, kv/quality_gate.h
   bool kv_self_check = false;      // measure the scheme, quality/self_check.h
   bool kv_prefix_cache = true;     // share the pages of prompts that begin alike
-  int64_t kv_memory_bytes = 0;     // 0: a quarter of the memory available now
-  int32_t max_context_tokens = 0;  // 0: the model's
+  /// All that the process may take; 0: what it has resident now and what the system has available.
+  int64_t memory_bytes = 0;
+  int64_t memory_margin_bytes = int64_t{128} << 20;  // of it, left alone
+  int64_t kv_memory_bytes = 0;                       // of the arena; 0: what the rest leaves
+  int32_t max_context_tokens = 0;                    // 0: the model's
   int32_t max_running = 64;
   int32_t max_waiting = 256;
   int32_t step_tokens = 512;
+  int32_t threads = 1;  // of the backend, for the bound of the rest of the process
 };
 
 /// Everything that serving needs of a model file, bound to a backend that outlives it.
@@ -43,6 +48,7 @@ struct LoadedModel {
   EngineOptions engine_options;  // sized for the KV memory
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;
+  MemoryPlan memory_plan;
   std::string kv_profile;                                     // that was read; empty: none
   std::string kv_tier;                                        // of it; empty: a named scheme
   std::vector<KvLoss> kv_losses;                              // of the tier that is served

@@ -2,14 +2,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "absl/status/statusor.h"
 
+#include "engine/backend/cpu/memory_region.h"
+
 namespace asymserve {
 
-/// Zeroed memory aligned to a cache line. Large buffers are mapped on their own, in huge pages
-/// where the system gives them, and cost nothing until they are touched.
+/// Zeroed memory of a region, aligned to a cache line.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
@@ -17,6 +19,7 @@ class AlignedBuffer {
   AlignedBuffer& operator=(const AlignedBuffer&) = delete;
   AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    std::swap(region_, other.region_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
     return *this;
@@ -24,7 +27,8 @@ class AlignedBuffer {
   ~AlignedBuffer();
 
   /// ResourceExhausted when the system refuses.
-  static absl::StatusOr<AlignedBuffer> Allocate(int64_t bytes);
+  static absl::StatusOr<AlignedBuffer> Allocate(const std::shared_ptr<MemoryRegion>& region,
+                                                int64_t bytes);
 
   std::byte* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
@@ -34,6 +38,7 @@ class AlignedBuffer {
   }
 
  private:
+  std::shared_ptr<MemoryRegion> region_;
   std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
 };

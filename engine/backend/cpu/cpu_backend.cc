@@ -10,9 +10,11 @@
 #include "absl/strings/str_cat.h"
 
 #include "engine/backend/cpu/aligned_buffer.h"
+#include "engine/backend/cpu/cpu_memory.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/kv_arena.h"
 #include "engine/backend/cpu/matmul.h"
+#include "engine/backend/cpu/memory_counter.h"
 #include "engine/backend/cpu/packed_weight.h"
 #include "engine/backend/cpu/paged_attention.h"
 #include "engine/base/status.h"
@@ -22,7 +24,6 @@ namespace asymserve {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-constexpr int64_t kMaxReserve = int64_t{1} << 24;
 // Rows are dealt out in chunks of at least this many elements, about 4 us of an elementwise op.
 constexpr int64_t kChunkElements = 16384;
 
@@ -69,19 +70,25 @@ class CpuBackend final : public Backend {
       : name_(absl::StrCat("cpu (", std::string(IsaName(isa)), ")")),
         kernels_(kernels),
         pool_(threads),
-        matmul_(kernels, pool_),
-        kv_(kernels, pool_),
-        attention_(kernels, pool_, kv_) {}
+        matmul_(kernels, pool_, memory_),
+        kv_(kernels, pool_, memory_),
+        attention_(kernels, pool_, kv_, memory_) {}
 
   std::string_view name() const override { return name_; }
 
   absl::StatusOr<std::unique_ptr<Weight>> PackWeight(std::span<const WeightSource> parts) override {
-    return PackedWeight::Pack(parts, pool_);
+    return PackedWeight::Pack(parts, pool_, memory_.region(MemoryClass::kWeights));
   }
   absl::StatusOr<TensorView> Upload(std::span<const float> values, int64_t rows) override;
   absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) override;
   absl::Status Reserve(int64_t max_tokens, int64_t max_cols) override;
   absl::Status KvInit(const KvSetup& setup) override { return kv_.Init(setup); }
+
+  std::unique_ptr<Backend> MakeCounter() const override {
+    return MakeCpuMemoryCounter(pool_.threads());
+  }
+  MemoryBytes CountedMemory() const override { return memory_.mapped(); }
+  absl::StatusOr<MemoryUse> MeasureMemory() const override { return memory_.Measure(); }
 
   absl::Status Embed(TensorView out, const Weight& table, std::span<const int32_t> tokens) override;
   absl::Status MatMul(TensorView out, TensorView x, const Weight& w) override;
@@ -102,7 +109,7 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  absl::StatusOr<float*> AllocateFloats(int64_t rows, int64_t cols);
+  absl::StatusOr<float*> AllocateFloats(MemoryClass memory, int64_t rows, int64_t cols);
 
   /// body(row) for every row, over the pool when there is enough to do.
   template <typename Body>
@@ -118,6 +125,7 @@ class CpuBackend final : public Backend {
 
   const std::string name_;
   const Kernels& kernels_;
+  const CpuMemory memory_;
   ThreadPool pool_;
   MatMulRunner matmul_;
   KvArena kv_;
@@ -127,42 +135,32 @@ class CpuBackend final : public Backend {
 
 // ---- Start-up ---------------------------------------------------------------------------------
 
-absl::StatusOr<float*> CpuBackend::AllocateFloats(int64_t rows, int64_t cols) {
-  constexpr int64_t kMaxElements = int64_t{1} << 40;
-  if (rows < 1 || cols < 1 || rows > kMaxElements / cols) {
-    return absl::InvalidArgumentError(absl::StrCat("activation of ", rows, " x ", cols));
-  }
-  ASYMSERVE_ASSIGN_OR_RETURN(
-      AlignedBuffer buffer,
-      AlignedBuffer::Allocate(rows * cols * static_cast<int64_t>(sizeof(float))));
+absl::StatusOr<float*> CpuBackend::AllocateFloats(MemoryClass memory, int64_t rows, int64_t cols) {
+  ASYMSERVE_ASSIGN_OR_RETURN(const int64_t bytes, CpuFloatBytes(rows, cols));
+  ASYMSERVE_ASSIGN_OR_RETURN(AlignedBuffer buffer,
+                             AlignedBuffer::Allocate(memory_.region(memory), bytes));
   buffers_.push_back(std::move(buffer));
   return buffers_.back().As<float>();
 }
 
 absl::StatusOr<TensorView> CpuBackend::Upload(std::span<const float> values, int64_t rows) {
   const auto count = static_cast<int64_t>(values.size());
-  if (rows < 1 || count % rows != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(count, " values do not make ", rows, " equal rows"));
-  }
-  ASYMSERVE_ASSIGN_OR_RETURN(float* data, AllocateFloats(rows, count / rows));
+  ASYMSERVE_RETURN_IF_ERROR(CheckCpuUpload(count, rows));
+  ASYMSERVE_ASSIGN_OR_RETURN(float* data, AllocateFloats(MemoryClass::kTables, rows, count / rows));
   std::copy(values.begin(), values.end(), data);
   return rows == 1 ? MakeVector(data, count) : MakeMatrix(data, rows, count / rows);
 }
 
 absl::StatusOr<TensorView> CpuBackend::AllocateActivation(int64_t rows, int64_t cols) {
-  ASYMSERVE_ASSIGN_OR_RETURN(float* data, AllocateFloats(rows, cols));
+  ASYMSERVE_ASSIGN_OR_RETURN(float* data, AllocateFloats(MemoryClass::kWorkspace, rows, cols));
   return MakeMatrix(data, rows, cols);
 }
 
 absl::Status CpuBackend::Reserve(int64_t max_tokens, int64_t max_cols) {
-  if (max_tokens < 1 || max_tokens > kMaxReserve || max_cols < 1 || max_cols > kMaxReserve) {
-    return absl::InvalidArgumentError(absl::StrCat("steps of ", max_tokens, " tokens and ",
-                                                   max_cols, " inputs; both must be in [1, ",
-                                                   kMaxReserve, "]"));
-  }
+  ASYMSERVE_RETURN_IF_ERROR(CheckCpuReserve(max_tokens, max_cols));
   ASYMSERVE_RETURN_IF_ERROR(matmul_.Reserve(max_tokens, max_cols));
-  return attention_.Reserve(max_tokens);
+  ASYMSERVE_RETURN_IF_ERROR(attention_.Reserve(max_tokens));
+  return memory_.region(MemoryClass::kWorkspace)->Populate();
 }
 
 // ---- Operations -------------------------------------------------------------------------------

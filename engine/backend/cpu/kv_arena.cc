@@ -34,31 +34,33 @@ bool IsPartition(std::span<const int32_t> offset, int64_t total) {
          std::is_sorted(offset.begin(), offset.end());
 }
 
-/// Schemes with learned keys need the rotary table.
-absl::Status CheckFrames(const KvSetup& setup) {
-  const bool planes =
-      std::any_of(setup.scheme.items.begin(), setup.scheme.items.end(),
-                  [](const KvItem& item) { return item.codec == KvCodec::kPlanes; });
-  if (!planes) return absl::OkStatus();
-  if (setup.rope.data == nullptr || setup.rope.row_elements() != setup.shape.head_size) {
-    return absl::InternalError("KvInit: a learned scheme needs the rotary table");
-  }
-  if (setup.scheme.frame_tokens % kFrameGrain != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("cpu: KV frames of ", setup.scheme.frame_tokens,
-                                                   " tokens are not a multiple of ", kFrameGrain));
-  }
-  return absl::OkStatus();
+bool HasPlanes(const KvScheme& scheme) {
+  return std::any_of(scheme.items.begin(), scheme.items.end(),
+                     [](const KvItem& item) { return item.codec == KvCodec::kPlanes; });
 }
 
 }  // namespace
 
-absl::Status KvArena::Init(const KvSetup& setup) {
-  ASYMSERVE_RETURN_IF_ERROR(CheckKvScheme(setup.scheme, setup.shape));
-  ASYMSERVE_RETURN_IF_ERROR(CheckFrames(setup));
+absl::Status KvArena::CheckShape(const KvShape& shape, const KvScheme& scheme) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckKvScheme(scheme, shape));
+  if (HasPlanes(scheme) && scheme.frame_tokens % kFrameGrain != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("cpu: KV frames of ", scheme.frame_tokens,
+                                                   " tokens are not a multiple of ", kFrameGrain));
+  }
   constexpr int64_t kMaxHeads = int64_t{1} << 24;
-  if (int64_t{setup.shape.layers} * setup.shape.kv_heads > kMaxHeads) {
-    return absl::InvalidArgumentError(absl::StrCat("cpu: KV cache of ", setup.shape.layers,
-                                                   " layers, ", setup.shape.kv_heads, " heads"));
+  if (int64_t{shape.layers} * shape.kv_heads > kMaxHeads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cpu: KV cache of ", shape.layers, " layers, ", shape.kv_heads, " heads"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvArena::Init(const KvSetup& setup) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckShape(setup.shape, setup.scheme));
+  const bool has_rope =
+      setup.rope.data != nullptr && setup.rope.row_elements() == setup.shape.head_size;
+  if (HasPlanes(setup.scheme) && !has_rope) {
+    return absl::InternalError("KvInit: a learned scheme needs the rotary table");
   }
   KvLayout layout(setup.shape, setup.scheme);
   const ArenaCut cut(layout, setup.arena_bytes);
@@ -66,20 +68,27 @@ absl::Status KvArena::Init(const KvSetup& setup) {
     return absl::InvalidArgumentError(absl::StrCat(
         "KV arena of ", setup.arena_bytes, " bytes; one slab of pages takes ", cut.slab_bytes));
   }
-  ASYMSERVE_ASSIGN_OR_RETURN(KvTables tables, KvTables::Make(setup));
+  ASYMSERVE_RETURN_IF_ERROR(KvTables::Check(setup));
+  // The old tables go first, so that a region never holds both.
+  tables_ = KvTables();
+  absl::StatusOr<KvTables> tables = KvTables::Make(setup, memory_.region(MemoryClass::kTables));
+  if (!tables.ok()) {
+    arena_ = AlignedBuffer();  // nothing can be done until the next Init
+    return Annotate(tables.status(), "KV tables");
+  }
   const int64_t bytes = cut.slab_bytes * cut.slabs;
   if (bytes != arena_.bytes()) {
     arena_ = AlignedBuffer();
-    absl::StatusOr<AlignedBuffer> arena = AlignedBuffer::Allocate(bytes);
+    absl::StatusOr<AlignedBuffer> arena =
+        AlignedBuffer::Allocate(memory_.region(MemoryClass::kKv), bytes);
     if (!arena.ok()) return Annotate(arena.status(), absl::StrCat("KV arena of ", bytes, " bytes"));
     arena_ = *std::move(arena);
   }
   setup_ = setup;
-  codes_ = setup.codes != nullptr ? *setup.codes : PlaneCodes();
-  setup_.codes = &codes_;
+  setup_.codes = nullptr;
   layout_ = std::move(layout);
   cut_ = cut;
-  tables_ = std::move(tables);
+  tables_ = *std::move(tables);
   rotates_values_ =
       std::any_of(setup.scheme.items.begin(), setup.scheme.items.end(), [](const KvItem& item) {
         return item.codec == KvCodec::kFitted || item.codec == KvCodec::kPlanes;
@@ -256,16 +265,15 @@ void KvArena::SealBlock(const KvSealOp& op, int32_t layer, KvTensor tensor, int3
                  rows.data() + int64_t{t} * size);
     }
   }
-  const PlaneCode& code = codes_[static_cast<size_t>(
-      (2 * layer + static_cast<int32_t>(tensor)) * shape().kv_heads + head)];
+  const PlaneTables& code = tables_.head(layer, tensor, head).planes;
   const bool refine = refinement != nullptr && item.fresh_planes > item.base_planes;
   const PlaneEncoder encoder = {.head_size = size,
                                 .base_planes = item.base_planes,
                                 .planes = refine ? item.fresh_planes : item.base_planes,
-                                .subvector = code.subvector.data(),
-                                .codebooks = code.codebooks.data(),
-                                .encode = code.encode.data(),
-                                .mean = code.mean.data()};
+                                .subvector = code.subvector,
+                                .codebooks = code.codebooks,
+                                .encode = code.encode,
+                                .mean = code.mean};
   kernels_.encode_planes(encoder, rows.data(), base, refinement);
 }
 

@@ -6,6 +6,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/aligned_buffer.h"
+#include "engine/backend/cpu/cpu_memory.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/kv_tables.h"
 #include "engine/base/thread_pool.h"
@@ -17,11 +18,15 @@ namespace asymserve {
 /// The bytes of the page records: writing and sealing them. Attention reads them through Blocks.
 class KvArena {
  public:
-  KvArena(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
+  /// `memory` outlives the arena.
+  KvArena(const Kernels& kernels, ThreadPool& pool, const CpuMemory& memory)
+      : kernels_(kernels), pool_(pool), memory_(memory) {}
 
   /// May be called again. InvalidArgument for schemes and shapes that the kernels cannot do,
   /// ResourceExhausted for memory.
   absl::Status Init(const KvSetup& setup);
+  /// What Init checks: also for setups whose codes and rotary table are not there yet.
+  static absl::Status CheckShape(const KvShape& shape, const KvScheme& scheme);
 
   /// InternalError unless the arena can hold every page of the step and `tokens` rows fit it.
   absl::Status CheckStep(const KvStep& step, int32_t layer, int64_t tokens) const;
@@ -68,8 +73,8 @@ class KvArena {
 
   const Kernels& kernels_;
   ThreadPool& pool_;
-  KvSetup setup_;
-  PlaneCodes codes_;
+  const CpuMemory& memory_;
+  KvSetup setup_;  // without the codes: the tables have them
   KvLayout layout_;
   ArenaCut cut_;
   KvTables tables_;

@@ -15,7 +15,9 @@ struct PlaneTables {
   const float* transform = nullptr;
   const float* mean = nullptr;  // [Dp]
 
-  const float* codebooks = nullptr;  // keys: [planes][4][16], channel, then entry
+  // As kv/plane_code.h has them, for sealing; keys are scored by the codebooks, too.
+  const float* encode = nullptr;     // [D][D]
+  const float* codebooks = nullptr;  // [planes][4][16], channel, then entry
 
   // Values, as int8: channel 4s + i of z' is scale[4s + i] times the sum over planes p of s of
   // entries[p][i][c_p], which fits int8 for every choice of codes.

@@ -88,35 +88,57 @@ void RoundCodebooks(const PlaneCode& code, int32_t planes, int8_t* entries, floa
   });
 }
 
-PlaneTables PlaceCode(const PlaneCode& code, int32_t planes, KvTensor tensor, Carver& carver) {
-  const int64_t size = code.head_size;
-  const bool key = tensor == KvTensor::kKey;
-  auto* subvector = carver.Take<uint8_t>(planes);
-  auto* transform = carver.Take<float>(size * Padded(size));
-  auto* mean = carver.Take<float>(Padded(size));
-  auto* codebooks = carver.Take<float>(key ? int64_t{planes} * 64 : 0);
-  auto* entries = carver.Take<int8_t>(key ? 0 : int64_t{planes} * 64);
-  auto* scale = carver.Take<float>(key ? 0 : Padded(size));
-  auto* by_subvector = carver.Take<uint8_t>(key ? 0 : planes);
-  auto* first_of = carver.Take<uint8_t>(key ? 0 : size / 4 + 1);
-  if (subvector == nullptr) return {};
-  std::copy_n(code.subvector.begin(), planes, subvector);
-  FillTransform(code, tensor, transform);
-  std::copy(code.mean.begin(), code.mean.end(), mean);
-  if (key) {
-    std::copy_n(code.codebooks.begin(), int64_t{planes} * 64, codebooks);
-  } else {
-    ListPlanes(code, planes, by_subvector, first_of);
-    RoundCodebooks(code, planes, entries, scale);
+/// Where the tables of a code are, and with a null base only how much they take.
+struct PlacedCode {
+  uint8_t* subvector;
+  float* transform;
+  float* mean;
+  float* encode;
+  float* codebooks;
+  int8_t* entries;
+  float* scale;
+  uint8_t* by_subvector;
+  uint8_t* first_of;
+};
+
+PlacedCode PlaceTables(int64_t size, int64_t planes, KvTensor tensor, Carver& carver) {
+  const bool value = tensor == KvTensor::kValue;
+  PlacedCode placed = {};
+  placed.subvector = carver.Take<uint8_t>(planes);
+  placed.transform = carver.Take<float>(size * Padded(size));
+  placed.mean = carver.Take<float>(Padded(size));
+  placed.encode = carver.Take<float>(size * size);
+  placed.codebooks = carver.Take<float>(planes * 64);
+  placed.entries = carver.Take<int8_t>(value ? planes * 64 : 0);
+  placed.scale = carver.Take<float>(value ? Padded(size) : 0);
+  placed.by_subvector = carver.Take<uint8_t>(value ? planes : 0);
+  placed.first_of = carver.Take<uint8_t>(value ? size / 4 + 1 : 0);
+  return placed;
+}
+
+PlaneTables Fill(const PlacedCode& placed, const PlaneCode& code, int32_t planes, KvTensor tensor) {
+  std::copy_n(code.subvector.begin(), planes, placed.subvector);
+  FillTransform(code, tensor, placed.transform);
+  std::copy(code.mean.begin(), code.mean.end(), placed.mean);
+  std::copy(code.encode.begin(), code.encode.end(), placed.encode);
+  std::copy_n(code.codebooks.begin(), int64_t{planes} * 64, placed.codebooks);
+  if (tensor == KvTensor::kValue) {
+    ListPlanes(code, planes, placed.by_subvector, placed.first_of);
+    RoundCodebooks(code, planes, placed.entries, placed.scale);
   }
-  return {.subvector = subvector,
-          .transform = transform,
-          .mean = mean,
-          .codebooks = codebooks,
-          .entries = entries,
-          .scale = scale,
-          .by_subvector = by_subvector,
-          .first_of = first_of};
+  return {.subvector = placed.subvector,
+          .transform = placed.transform,
+          .mean = placed.mean,
+          .encode = placed.encode,
+          .codebooks = placed.codebooks,
+          .entries = placed.entries,
+          .scale = placed.scale,
+          .by_subvector = placed.by_subvector,
+          .first_of = placed.first_of};
+}
+
+KvTensor TensorOf(const KvShape& shape, size_t item) {
+  return static_cast<KvTensor>(item / static_cast<size_t>(shape.kv_heads) % 2);
 }
 
 absl::Status CheckCode(const KvSetup& setup, size_t index) {
@@ -153,30 +175,45 @@ absl::Status CheckCode(const KvSetup& setup, size_t index) {
 
 }  // namespace
 
-absl::StatusOr<KvTables> KvTables::Make(const KvSetup& setup) {
+absl::Status KvTables::Check(const KvSetup& setup) {
+  for (size_t i = 0; i < setup.scheme.items.size(); ++i) {
+    if (setup.scheme.items[i].codec != KvCodec::kPlanes) continue;
+    ASYMSERVE_RETURN_IF_ERROR(CheckCode(setup, i));
+  }
+  return absl::OkStatus();
+}
+
+int64_t KvTables::Bytes(const KvShape& shape, const KvScheme& scheme) {
+  Carver counter(nullptr);
+  for (size_t i = 0; i < scheme.items.size(); ++i) {
+    const KvItem& item = scheme.items[i];
+    if (item.codec != KvCodec::kPlanes) continue;
+    PlaceTables(shape.head_size, item.fresh_planes, TensorOf(shape, i), counter);
+  }
+  return counter.used();
+}
+
+absl::StatusOr<KvTables> KvTables::Make(const KvSetup& setup,
+                                        const std::shared_ptr<MemoryRegion>& region) {
+  ASYMSERVE_RETURN_IF_ERROR(Check(setup));
   KvTables tables;
   tables.kv_heads_ = setup.shape.kv_heads;
   tables.heads_.resize(size_t{2} * static_cast<size_t>(setup.shape.layers) *
                        static_cast<size_t>(setup.shape.kv_heads));
-  const auto place_all = [&](Carver& carver) -> absl::Status {
-    for (size_t i = 0; i < tables.heads_.size(); ++i) {
-      KvHead& head = tables.heads_[i];
-      head.near = setup.scheme.near;
-      if (!setup.scheme.seals()) continue;
-      head.item = setup.scheme.items[i];
-      if (head.item.codec != KvCodec::kPlanes) continue;
-      ASYMSERVE_RETURN_IF_ERROR(CheckCode(setup, i));
-      const auto tensor = static_cast<KvTensor>(i / static_cast<size_t>(setup.shape.kv_heads) % 2);
-      head.planes = PlaceCode((*setup.codes)[i], head.item.fresh_planes, tensor, carver);
-    }
-    return absl::OkStatus();
-  };
-  Carver counter(nullptr);
-  ASYMSERVE_RETURN_IF_ERROR(place_all(counter));
-  if (counter.used() == 0) return tables;
-  ASYMSERVE_ASSIGN_OR_RETURN(tables.buffer_, AlignedBuffer::Allocate(counter.used()));
+  ASYMSERVE_ASSIGN_OR_RETURN(tables.buffer_,
+                             AlignedBuffer::Allocate(region, Bytes(setup.shape, setup.scheme)));
   Carver carver(tables.buffer_.data());
-  ASYMSERVE_RETURN_IF_ERROR(place_all(carver));
+  for (size_t i = 0; i < tables.heads_.size(); ++i) {
+    KvHead& head = tables.heads_[i];
+    head.near = setup.scheme.near;
+    if (!setup.scheme.seals()) continue;
+    head.item = setup.scheme.items[i];
+    if (head.item.codec != KvCodec::kPlanes) continue;
+    const KvTensor tensor = TensorOf(setup.shape, i);
+    const int32_t planes = head.item.fresh_planes;
+    const PlacedCode placed = PlaceTables(setup.shape.head_size, planes, tensor, carver);
+    head.planes = Fill(placed, (*setup.codes)[i], planes, tensor);
+  }
   return tables;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -14,8 +15,13 @@ namespace asymserve {
 class KvTables {
  public:
   KvTables() = default;
-  /// `setup` is checked. InvalidArgument when a kPlanes item has no code, or one that does not fit.
-  static absl::StatusOr<KvTables> Make(const KvSetup& setup);
+  /// InvalidArgument when a kPlanes item of a valid setup has no code, or one that does not fit.
+  static absl::Status Check(const KvSetup& setup);
+  /// What the tables of a valid scheme take; they need not be there.
+  static int64_t Bytes(const KvShape& shape, const KvScheme& scheme);
+  /// `setup` is checked.
+  static absl::StatusOr<KvTables> Make(const KvSetup& setup,
+                                       const std::shared_ptr<MemoryRegion>& region);
 
   const KvHead& head(int32_t layer, KvTensor tensor, int32_t index) const {
     const int32_t at = (2 * layer + static_cast<int32_t>(tensor)) * kv_heads_ + index;

@@ -23,12 +23,17 @@ bool IsQuantized(DType dtype) {
 
 }  // namespace
 
-absl::Status MatMulRunner::Reserve(int64_t max_rows, int64_t max_inputs) {
+int64_t MatMulRunner::ScratchBytes(int64_t max_rows, int64_t max_inputs) {
   const int64_t blocks = CeilDivide(max_inputs, kQuantBlock);
   const int64_t tiles = CeilDivide(max_rows, kTileRows);
-  ASYMSERVE_ASSIGN_OR_RETURN(
-      activations_,
-      AlignedBuffer::Allocate(tiles * blocks * static_cast<int64_t>(sizeof(ActivationBlock))));
+  return tiles * blocks * static_cast<int64_t>(sizeof(ActivationBlock));
+}
+
+absl::Status MatMulRunner::Reserve(int64_t max_rows, int64_t max_inputs) {
+  activations_ = AlignedBuffer();
+  ASYMSERVE_ASSIGN_OR_RETURN(activations_,
+                             AlignedBuffer::Allocate(memory_.region(MemoryClass::kWorkspace),
+                                                     ScratchBytes(max_rows, max_inputs)));
   max_rows_ = max_rows;
   max_inputs_ = max_inputs;
   return absl::OkStatus();

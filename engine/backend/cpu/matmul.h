@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 
 #include "engine/backend/cpu/aligned_buffer.h"
+#include "engine/backend/cpu/cpu_memory.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/packed_weight.h"
 #include "engine/base/thread_pool.h"
@@ -15,10 +16,13 @@ namespace asymserve {
 /// deals out rectangles of panels and rows.
 class MatMulRunner {
  public:
-  MatMulRunner(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
+  /// `memory` outlives the runner.
+  MatMulRunner(const Kernels& kernels, ThreadPool& pool, const CpuMemory& memory)
+      : kernels_(kernels), pool_(pool), memory_(memory) {}
 
   /// Scratch for up to `max_rows` rows of up to `max_inputs`.
   absl::Status Reserve(int64_t max_rows, int64_t max_inputs);
+  static int64_t ScratchBytes(int64_t max_rows, int64_t max_inputs);
   int64_t max_rows() const { return max_rows_; }
   int64_t max_inputs() const { return max_inputs_; }
 
@@ -32,6 +36,7 @@ class MatMulRunner {
 
   const Kernels& kernels_;
   ThreadPool& pool_;
+  const CpuMemory& memory_;
   int64_t max_rows_ = 0;
   int64_t max_inputs_ = 0;
   AlignedBuffer activations_;  // row tiles of blocks

@@ -74,38 +74,51 @@ class RunPacker {
 
 }  // namespace
 
+void PackedWeight::Plan(std::span<const WeightSource> parts) {
+  cols_ = parts[0].cols;
+  for (const WeightSource& part : parts) {
+    if (segments_.empty() || segments_.back().dtype != part.dtype) {
+      segments_.push_back({part.dtype, rows_, 0, PanelBytes(part.dtype, cols_), nullptr});
+    }
+    segments_.back().rows += part.rows;
+    rows_ += part.rows;
+  }
+}
+
+int64_t PackedWeight::PlannedBytes() const {
+  int64_t bytes = 0;
+  for (const Segment& segment : segments_) bytes += segment.panel_count() * segment.panel_bytes;
+  return bytes;
+}
+
+absl::StatusOr<int64_t> PackedWeight::PackedBytes(std::span<const WeightSource> parts) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckParts(parts));
+  PackedWeight weight;
+  weight.Plan(parts);
+  return weight.PlannedBytes();
+}
+
 absl::StatusOr<std::unique_ptr<PackedWeight>> PackedWeight::Pack(
-    std::span<const WeightSource> parts, ThreadPool& pool) {
+    std::span<const WeightSource> parts, ThreadPool& pool,
+    const std::shared_ptr<MemoryRegion>& region) {
   ASYMSERVE_RETURN_IF_ERROR(CheckParts(parts));
   std::unique_ptr<PackedWeight> weight(new PackedWeight());
-  weight->cols_ = parts[0].cols;
-  std::vector<std::span<const WeightSource>> runs;
-  int64_t bytes = 0;
-  for (size_t first = 0; first < parts.size();) {
-    size_t last = first;
-    int64_t rows = 0;
-    for (; last < parts.size() && parts[last].dtype == parts[first].dtype; ++last) {
-      rows += parts[last].rows;
-    }
-    runs.push_back(parts.subspan(first, last - first));
-    const Segment segment = {parts[first].dtype, weight->rows_, rows,
-                             PanelBytes(parts[first].dtype, weight->cols_), nullptr};
-    weight->segments_.push_back(segment);
-    weight->rows_ += rows;
-    bytes += segment.panel_count() * segment.panel_bytes;
-    first = last;
-  }
-  ASYMSERVE_ASSIGN_OR_RETURN(weight->memory_, AlignedBuffer::Allocate(bytes));
+  weight->Plan(parts);
+  ASYMSERVE_ASSIGN_OR_RETURN(weight->memory_,
+                             AlignedBuffer::Allocate(region, weight->PlannedBytes()));
   std::byte* next = weight->memory_.data();
-  for (size_t i = 0; i < runs.size(); ++i) {
-    Segment& segment = weight->segments_[i];
+  size_t first = 0;
+  for (Segment& segment : weight->segments_) {
     segment.panels = next;
-    const RunPacker packer(runs[i]);
+    size_t last = first;
+    while (last < parts.size() && parts[last].dtype == segment.dtype) ++last;
+    const RunPacker packer(parts.subspan(first, last - first));
+    first = last;
     constexpr int kPanelsPerChunk = 4;
     const int panels = segment.panel_count();
     pool.ParallelFor((panels + kPanelsPerChunk - 1) / kPanelsPerChunk, [&](int chunk, int) {
-      const int last = std::min(panels, (chunk + 1) * kPanelsPerChunk);
-      for (int panel = chunk * kPanelsPerChunk; panel < last; ++panel) {
+      const int end = std::min(panels, (chunk + 1) * kPanelsPerChunk);
+      for (int panel = chunk * kPanelsPerChunk; panel < end; ++panel) {
         packer.Pack(panel, next + panel * segment.panel_bytes);
       }
     });

@@ -28,8 +28,11 @@ class PackedWeight final : public Weight {
   };
 
   /// InvalidArgument for parts that differ in length, are empty or of a type without packing.
-  static absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(std::span<const WeightSource> parts,
-                                                            ThreadPool& pool);
+  static absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(
+      std::span<const WeightSource> parts, ThreadPool& pool,
+      const std::shared_ptr<MemoryRegion>& region);
+  /// What they take packed; their data is not read.
+  static absl::StatusOr<int64_t> PackedBytes(std::span<const WeightSource> parts);
 
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }
@@ -41,6 +44,9 @@ class PackedWeight final : public Weight {
 
  private:
   PackedWeight() = default;
+  /// Fills everything but the memory.
+  void Plan(std::span<const WeightSource> parts);
+  int64_t PlannedBytes() const;
 
   int64_t rows_ = 0;
   int64_t cols_ = 0;

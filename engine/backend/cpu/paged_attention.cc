@@ -35,12 +35,19 @@ constexpr int32_t CeilDivide(int32_t a, int32_t b) {
 
 }  // namespace
 
+std::array<int64_t, 3> AttentionRunner::ScratchBytes(int64_t max_tokens, int threads) {
+  return {(max_tokens + 1) * static_cast<int64_t>(sizeof(int32_t)), kPartialStateBytes,
+          kScratch * threads};
+}
+
 absl::Status AttentionRunner::Reserve(int64_t max_tokens) {
-  ASYMSERVE_ASSIGN_OR_RETURN(
-      tile_offset_,
-      AlignedBuffer::Allocate((max_tokens + 1) * static_cast<int64_t>(sizeof(int32_t))));
-  ASYMSERVE_ASSIGN_OR_RETURN(partial_states_, AlignedBuffer::Allocate(kPartialStateBytes));
-  ASYMSERVE_ASSIGN_OR_RETURN(scratch_, AlignedBuffer::Allocate(kScratch * pool_.threads()));
+  const std::array<int64_t, 3> bytes = ScratchBytes(max_tokens, pool_.threads());
+  AlignedBuffer* const buffers[] = {&tile_offset_, &partial_states_, &scratch_};
+  for (AlignedBuffer* buffer : buffers) *buffer = AlignedBuffer();
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    ASYMSERVE_ASSIGN_OR_RETURN(
+        *buffers[i], AlignedBuffer::Allocate(memory_.region(MemoryClass::kWorkspace), bytes[i]));
+  }
   max_tokens_ = max_tokens;
   return absl::OkStatus();
 }

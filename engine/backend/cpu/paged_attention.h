@@ -7,6 +7,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/aligned_buffer.h"
+#include "engine/backend/cpu/cpu_memory.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/kv_arena.h"
 #include "engine/base/thread_pool.h"
@@ -17,10 +18,14 @@ namespace asymserve {
 /// the threads. Scratch is allocated by Reserve.
 class AttentionRunner {
  public:
-  AttentionRunner(const Kernels& kernels, ThreadPool& pool, const KvArena& arena)
-      : kernels_(kernels), pool_(pool), arena_(arena) {}
+  /// `memory` outlives the runner.
+  AttentionRunner(const Kernels& kernels, ThreadPool& pool, const KvArena& arena,
+                  const CpuMemory& memory)
+      : kernels_(kernels), pool_(pool), arena_(arena), memory_(memory) {}
 
   absl::Status Reserve(int64_t max_tokens);
+  /// The buffers that Reserve allocates.
+  static std::array<int64_t, 3> ScratchBytes(int64_t max_tokens, int threads);
   absl::Status Attend(const KvStep& step, int32_t layer, const AttentionShape& shape,
                       TensorView out, TensorView qkv);
 
@@ -83,6 +88,7 @@ class AttentionRunner {
   const Kernels& kernels_;
   ThreadPool& pool_;
   const KvArena& arena_;
+  const CpuMemory& memory_;
   AlignedBuffer scratch_;         // per thread: AttentionScratch, states, later states
   AlignedBuffer partial_states_;  // of long sequences that several threads share
   AlignedBuffer tile_offset_;     // [S + 1] tiles of the sequences before

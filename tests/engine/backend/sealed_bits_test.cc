@@ -63,8 +63,8 @@ class SealedBitsTest : public ::testing::TestWithParam<std::tuple<Case, Isa>> {
   SealedBitsTest()
       : kernels_(KernelsOf(std::get<1>(GetParam()))),
         pool_(1),
-        arena_(kernels_, pool_),
-        attention_(kernels_, pool_, arena_),
+        arena_(kernels_, pool_, memory_),
+        attention_(kernels_, pool_, arena_, memory_),
         rope_(kTokens + kKvPageTokens, kShape.head_size),
         qkv_(Matrix::Random(kTokens, (kShape.heads + 2 * kShape.kv_heads) * kShape.head_size, 3)) {
     for (int32_t p = 0; p < rope_.rows; ++p) {
@@ -169,6 +169,7 @@ class SealedBitsTest : public ::testing::TestWithParam<std::tuple<Case, Isa>> {
 
   const Kernels& kernels_;
   ThreadPool pool_;
+  const CpuMemory memory_;
   KvArena arena_;
   AttentionRunner attention_;
   Matrix rope_, qkv_;

@@ -32,6 +32,9 @@ class SealInterceptor final : public Backend {
     return real_.Reserve(max_tokens, max_cols);
   }
   absl::Status KvInit(const KvSetup& setup) override { return real_.KvInit(setup); }
+  std::unique_ptr<Backend> MakeCounter() const override { return real_.MakeCounter(); }
+  MemoryBytes CountedMemory() const override { return real_.CountedMemory(); }
+  absl::StatusOr<MemoryUse> MeasureMemory() const override { return real_.MeasureMemory(); }
   absl::Status Embed(TensorView out, const Weight& table,
                      std::span<const int32_t> tokens) override {
     return real_.Embed(out, table, tokens);

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+
+#include "absl/status/statusor.h"
+
+#include "engine/backend/backend.h"
+#include "engine/kv/memory_planner.h"
+
+namespace asymserve {
+
+/// What was planned and what the system counts.
+struct MemoryReport {
+  MemoryBytes planned;
+  MemoryUse measured;
+  int64_t runtime_bound = 0;
+  int64_t process_resident = 0;
+  /// Of the process, beside the backend's memory.
+  int64_t runtime_resident() const { return process_resident - measured.resident.total(); }
+};
+
+/// Compares a plan with the memory of a backend, which outlives it. Any thread.
+class MemoryWatch {
+ public:
+  MemoryWatch(const Backend& backend, const MemoryPlan& plan);
+
+  /// Reads the kernel's books, which takes milliseconds, no more often than every five seconds.
+  absl::StatusOr<MemoryReport> Report();
+  const MemoryLedger& ledger() const { return ledger_; }
+
+ private:
+  const Backend& backend_;
+  const MemoryLedger ledger_;
+  std::mutex mutex_;
+  MemoryReport report_;                              // guarded by mutex_
+  std::chrono::steady_clock::time_point next_ = {};  // guarded by mutex_
+};
+
+}  // namespace asymserve
