@@ -104,6 +104,7 @@ class Simulation {
     spec.prompt_tokens = request.prompt_tokens;
     spec.max_new_tokens = std::max(request.output_tokens,
                                    std::min(clients_.ask_tokens, context_ - request.prompt_tokens));
+    spec.tenant = request.tenant;
     spec.arrival = request.arrival;
     if (clients_.deadline_us > 0) spec.deadline = request.arrival + clients_.deadline_us;
     return spec;
