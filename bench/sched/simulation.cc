@@ -57,16 +57,15 @@ absl::StatusOr<SchedulerOptions> MakeOptions(const Machine& machine, const KvSch
                                                    options.max_running));
   }
   options.arena = ArenaCut(KvLayout(machine.shape, scheme), kv_bytes);
-  const KvCapacity capacity =
-      CapacityOf(machine.shape, scheme, kv_bytes, options.max_context_tokens);
-  if (capacity.tokens < options.max_context_tokens) {
+  const int64_t tokens = TokensAlone(KvLayout(machine.shape, scheme), scheme, options.arena);
+  if (tokens < options.max_context_tokens) {
     return absl::InvalidArgumentError(
-        absl::StrCat("kv_bytes: ", kv_bytes, " hold ", capacity.tokens, " tokens in scheme ",
-                     scheme.name, ", the context is ", options.max_context_tokens));
+        absl::StrCat("kv_bytes: ", kv_bytes, " hold ", tokens, " tokens in scheme ", scheme.name,
+                     ", the context is ", options.max_context_tokens));
   }
   // As the engine does by default: a page per running sequence, at most 5 % of the pool.
   options.watermark_pages = static_cast<int32_t>(
-      std::min<int64_t>(options.max_running, capacity.tokens / scheme.page_tokens / 20));
+      std::min<int64_t>(options.max_running, tokens / scheme.page_tokens / 20));
   return options;
 }
 

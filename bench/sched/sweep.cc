@@ -85,13 +85,15 @@ ServerSetup Effective(const ServerSetup& setup, const Machine& machine) {
 }
 
 SweepScheme Describe(const Machine& machine, const KvScheme& scheme, const ServerSetup& setup) {
-  const KvCapacity capacity =
-      CapacityOf(machine.shape, scheme, setup.kv_bytes, setup.context_tokens);
+  const auto capacity = [&](int64_t tokens) {
+    const KvLoad load = {.prompt_tokens = tokens, .step_tokens = setup.step_tokens};
+    return CapacityOf(machine.shape, scheme, setup.kv_bytes, load);
+  };
   return {.name = scheme.name,
           .bits_per_element = KvLayout(machine.shape, scheme).EffectiveBits(4096),
-          .tokens = capacity.tokens,
-          .sequences = capacity.sequences,
-          .sequences_of_1k = CapacityOf(machine.shape, scheme, setup.kv_bytes, 1024).sequences};
+          .tokens = capacity(setup.context_tokens).tokens,
+          .sequences = capacity(setup.context_tokens).sequences,
+          .sequences_of_1k = capacity(1024).sequences};
 }
 
 class Sweep {
