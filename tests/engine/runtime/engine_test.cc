@@ -456,6 +456,16 @@ TEST_F(EngineTest, TenantsShareByWeightAndAreCountedByName) {
   EXPECT_EQ(engine_->metrics().tenants[2].waiting.value(), 0);
 }
 
+TEST_F(EngineTest, ATenantDoesNotFindWhatAnothersPromptLeftInTheCache) {
+  Start();
+  GenerateRequest request = Greedy(std::vector<int32_t>(30, 7), 1);
+  EXPECT_EQ(Submit(request)->WaitForFinal().cached_tokens, 0);
+  request.tenant = "other";
+  EXPECT_EQ(Submit(request)->WaitForFinal().cached_tokens, 0);
+  request.tenant = "default";
+  EXPECT_GT(Submit(request)->WaitForFinal().cached_tokens, 0);
+}
+
 TEST_F(EngineTest, RefusesARequestThatCouldNeverHoldItsPages) {
   EngineOptions options = SmallOptions();
   options.arena = ArenaCut::Pages(8);
