@@ -51,6 +51,14 @@ struct KvSection {
   bool operator==(const KvSection&) const = default;
 };
 
+/// Who is admitted when there are more requests than room.
+struct SchedulingSection {
+  std::string tenants;        // "gold=4,silver=2": tenants and their weights
+  double aging_seconds = 10;  // of waiting that make up for one level of priority
+
+  bool operator==(const SchedulingSection&) const = default;
+};
+
 struct ServerSection {
   std::string address = "127.0.0.1:50051";
   int64_t max_message_bytes = 4 << 20;  // of one request
@@ -78,6 +86,7 @@ struct Config {
   ModelSection model;
   EngineSection engine;
   KvSection kv;
+  SchedulingSection scheduling;
   ServerSection server;
   MetricsSection metrics;
   LogSection log;

@@ -12,6 +12,7 @@
 
 #include "config/key_distance.h"
 #include "config/scalar.h"
+#include "config/tenants.h"
 #include "engine/base/status.h"
 
 namespace asymserve {
@@ -50,6 +51,14 @@ constexpr Option kOptions[] = {
      0, 100},
     {"kv.prefix_cache", +[](Config& c) -> bool& { return c.kv.prefix_cache; }},
     {"kv.quality.self_check", +[](Config& c) -> bool& { return c.kv.quality.self_check; }},
+    {"scheduling.tenants",
+     +[](Config& c) -> std::string& { return c.scheduling.tenants; },
+     0,
+     0,
+     {},
+     Option::Format::kTenants},
+    {"scheduling.aging_seconds", +[](Config& c) -> double& { return c.scheduling.aging_seconds; },
+     0, 3600},
     {"server.address",
      +[](Config& c) -> std::string& { return c.server.address; },
      0,
@@ -83,6 +92,8 @@ std::string ExpectedText(const Option& option) {
       return "HOST:PORT";
     case Option::Format::kOptionalAddress:
       return "HOST:PORT, or \"\" for none";
+    case Option::Format::kTenants:
+      return kTenantsExpected;
     case Option::Format::kFree:
       break;
   }
@@ -110,6 +121,7 @@ bool Allowed(const Option& option, const T& value) {
     const auto& choices = option.choices;
     if (!choices.empty()) return std::find(choices.begin(), choices.end(), value) != choices.end();
     if (option.format == Option::Format::kFree) return true;
+    if (option.format == Option::Format::kTenants) return ParseTenants(value).has_value();
     if (value.empty()) return option.format == Option::Format::kOptionalAddress;
     return IsAddress(value);
   } else {

@@ -19,6 +19,7 @@ struct Option {
     kFree,             // any value of the type within its range or choices
     kAddress,          // HOST:PORT
     kOptionalAddress,  // HOST:PORT or empty
+    kTenants,          // tenants.h
   };
   /// The member that holds the value; its type is the option's type. int64_t is a size in bytes.
   using Member = std::variant<int32_t& (*)(Config&), int64_t& (*)(Config&), double& (*)(Config&),

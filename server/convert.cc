@@ -85,6 +85,7 @@ absl::StatusOr<DecodedRequest> FromCommonFields(const Proto& proto, std::vector<
   if (proto.has_logprobs()) request.logprobs = proto.logprobs();
   if (proto.has_skip_special_tokens()) request.skip_special_tokens = proto.skip_special_tokens();
   request.priority = proto.priority();
+  if (proto.has_max_queue_ms()) request.max_queue_ms = proto.max_queue_ms();
   ASYMSERVE_ASSIGN_OR_RETURN(request.kv_precision, ToKvPrecision(proto.kv_precision()));
   decoded.format.logprobs = request.logprobs >= 0;
   decoded.format.tokens = proto.return_token_ids() || decoded.format.logprobs;
@@ -111,6 +112,8 @@ v1::FinishReason ToProto(FinishReason reason) {
       return v1::FINISH_REASON_DEADLINE;
     case FinishReason::kError:
       return v1::FINISH_REASON_ERROR;
+    case FinishReason::kQueueTimeout:
+      return v1::FINISH_REASON_QUEUE_TIMEOUT;
   }
   return v1::FINISH_REASON_UNSPECIFIED;
 }

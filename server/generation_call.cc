@@ -72,6 +72,8 @@ void GenerationCall::AddFinal(const Delta& delta) {
     status_ = ToGrpcStatus(delta.error);
   } else if (delta.finish == FinishReason::kDeadline) {
     status_ = {grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline passed during generation"};
+  } else if (delta.finish == FinishReason::kQueueTimeout) {
+    status_ = {grpc::StatusCode::DEADLINE_EXCEEDED, "max_queue_ms: it passed in the queue"};
   } else if (delta.finish == FinishReason::kCancelled) {
     status_ = {grpc::StatusCode::CANCELLED, "the request was cancelled"};
   }
@@ -80,6 +82,7 @@ void GenerationCall::AddFinal(const Delta& delta) {
 void GenerationCall::CountRejection(const absl::Status& status) {
   Rejection reason = Rejection::kInvalid;
   if (absl::IsResourceExhausted(status)) reason = Rejection::kQueueFull;
+  if (absl::IsDeadlineExceeded(status)) reason = Rejection::kDeadline;
   if (absl::IsUnavailable(status)) {
     reason = engine_.health().ok() ? Rejection::kDraining : Rejection::kFailed;
   }

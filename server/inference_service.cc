@@ -4,6 +4,7 @@
 #include "server/message_encoder.h"
 #include "server/request_decoder.h"
 #include "server/rpc_status.h"
+#include "server/tenant_id.h"
 #include "server/unary_generation.h"
 
 namespace asymserve {
@@ -26,10 +27,14 @@ grpc::ServerUnaryReactor* FinishUnary(CallRecord& record, grpc::CallbackServerCo
 }
 
 template <typename Proto>
-absl::StatusOr<DecodedRequest> Decode(const grpc::ByteBuffer& bytes, const ServedModel& model) {
+absl::StatusOr<DecodedRequest> Decode(const grpc::ServerContextBase& context,
+                                      const grpc::ByteBuffer& bytes, const ServedModel& model) {
+  ASYMSERVE_ASSIGN_OR_RETURN(std::string tenant, TenantIdOf(context.client_metadata()));
   Proto proto;
   ASYMSERVE_RETURN_IF_ERROR(DecodeRequest(bytes, proto));
-  return FromProto(proto, model);
+  ASYMSERVE_ASSIGN_OR_RETURN(DecodedRequest decoded, FromProto(proto, model));
+  decoded.request.tenant = std::move(tenant);
+  return decoded;
 }
 
 absl::Status TokenizeText(const ServedModel& model, const v1::TokenizeRequest& request,
@@ -109,7 +114,7 @@ InferenceService::Stream* InferenceService::StartStream(Method method, Context& 
   const ServedModel* model = nullptr;
   const grpc::Status admitted = Admit(model);
   if (!admitted.ok()) return refuse(admitted);
-  absl::StatusOr<DecodedRequest> decoded = Decode<Proto>(request, *model);
+  absl::StatusOr<DecodedRequest> decoded = Decode<Proto>(context, request, *model);
   if (!decoded.ok()) return refuse(Refused(decoded.status()));
   const std::shared_ptr<TokenStream> stream =
       TokenStream::Create(std::move(record), context, *model, metrics_, std::move(decoded->format),
@@ -135,7 +140,7 @@ grpc::ServerUnaryReactor* InferenceService::GenerateUnary(Context* context,
   const ServedModel* model = nullptr;
   const grpc::Status admitted = Admit(model);
   if (!admitted.ok()) return FinishUnary(*record, *context, admitted);
-  absl::StatusOr<DecodedRequest> decoded = Decode<v1::GenerateRequest>(*request, *model);
+  absl::StatusOr<DecodedRequest> decoded = Decode<v1::GenerateRequest>(*context, *request, *model);
   if (!decoded.ok()) return FinishUnary(*record, *context, Refused(decoded.status()));
   const std::shared_ptr<UnaryGeneration> call =
       UnaryGeneration::Create(std::move(record), *context, *model, metrics_,

@@ -71,11 +71,32 @@ void AddTokens(const EngineMetrics& metrics, MetricFamilies& families) {
   const std::pair<const char*, const Counter*> reasons[] = {
       {"eos", &metrics.finished_eos},           {"stop", &metrics.finished_stop},
       {"length", &metrics.finished_length},     {"cancelled", &metrics.finished_cancelled},
-      {"deadline", &metrics.finished_deadline}, {"error", &metrics.finished_error},
+      {"deadline", &metrics.finished_deadline}, {"queue_timeout", &metrics.finished_queue_timeout},
+      {"error", &metrics.finished_error},
   };
   for (const auto& [reason, counter] : reasons) {
     families.Sample({{"reason", reason}}, Value(*counter));
   }
+}
+
+/// By configured tenant; all others share a label.
+void AddTenants(const EngineMetrics& metrics, MetricFamilies& families) {
+  const auto family = [&](const char* name, const char* help, MetricType type, auto value) {
+    families.Open(name, help, type);
+    for (const TenantMetrics& tenant : metrics.tenants) {
+      families.Sample({{"tenant", tenant.name}}, value(tenant));
+    }
+  };
+  family("asymserve_tenant_sequences_total", "Sequences accepted, by tenant.", MetricType::Counter,
+         [](const TenantMetrics& tenant) { return Value(tenant.sequences); });
+  family("asymserve_tenant_prompt_tokens_total", "Prompt tokens of admitted sequences, by tenant.",
+         MetricType::Counter,
+         [](const TenantMetrics& tenant) { return Value(tenant.prompt_tokens); });
+  family("asymserve_tenant_generated_tokens_total", "Tokens generated, by tenant.",
+         MetricType::Counter,
+         [](const TenantMetrics& tenant) { return Value(tenant.generated_tokens); });
+  family("asymserve_tenant_sequences_waiting", "Sequences that have not run yet, by tenant.",
+         MetricType::Gauge, [](const TenantMetrics& tenant) { return Value(tenant.waiting); });
 }
 
 void AddLatencies(const EngineMetrics& metrics, MetricFamilies& families) {
@@ -253,6 +274,7 @@ std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
   if (model_ != nullptr) {
     const EngineMetrics& metrics = model_->engine->metrics();
     AddTokens(metrics, families);
+    AddTenants(metrics, families);
     AddLatencies(metrics, families);
     AddState(metrics, families);
     AddKvCache(model_->kv, families);

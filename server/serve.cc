@@ -7,6 +7,8 @@
 #include "absl/strings/str_split.h"
 #include "google/protobuf/stubs/logging.h"
 
+#include "config/tenants.h"
+#include "engine/base/check.h"
 #include "engine/base/log.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
@@ -68,6 +70,15 @@ LoadOptions ToLoadOptions(const Config& config) {
   options.max_waiting = config.engine.max_waiting;
   options.step_tokens = config.engine.step_tokens;
   return options;
+}
+
+void SetScheduling(const SchedulingSection& scheduling, EngineOptions& options) {
+  options.aging_us = static_cast<int64_t>(scheduling.aging_seconds * 1e6);
+  const auto tenants = ParseTenants(scheduling.tenants);
+  ASYMSERVE_CHECK(tenants.has_value());  // validated
+  for (const auto& [name, weight] : *tenants) {
+    options.tenants.push_back({.name = name, .weight = weight});
+  }
 }
 
 std::string ModelName(const Config& config, const LoadedModel& loaded) {
@@ -132,6 +143,7 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
         {{"file", "none"},
          {"hint", "the KV cache is exact; asymserve calibrate learns a smaller one"}});
   }
+  SetScheduling(config.scheduling, loaded.engine_options);
   Engine engine(*loaded.model, *loaded.tokenizer, loaded.engine_options);
   ServedModel served = Describe(config, loaded, engine);
   MemoryWatch memory(*backend, loaded.memory_plan);

@@ -21,9 +21,9 @@ inline constexpr std::array<std::string_view, 6> kMethodNames = {
     "Generate", "GenerateUnary", "Chat", "Tokenize", "Detokenize", "GetModelInfo"};
 
 /// Why a call was refused before the engine took it.
-enum class Rejection : uint8_t { kQueueFull, kDraining, kLoading, kFailed, kInvalid };
-inline constexpr std::array<std::string_view, 5> kRejectionNames = {"queue_full", "draining",
-                                                                    "loading", "failed", "invalid"};
+enum class Rejection : uint8_t { kQueueFull, kDraining, kLoading, kFailed, kInvalid, kDeadline };
+inline constexpr std::array<std::string_view, 6> kRejectionNames = {
+    "queue_full", "draining", "loading", "failed", "invalid", "deadline"};
 
 /// gRPC status codes 0 .. 16 by their names.
 inline constexpr std::array<std::string_view, 17> kCodeNames = {

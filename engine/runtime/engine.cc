@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <random>
@@ -12,6 +13,7 @@
 
 #include "engine/base/log.h"
 #include "engine/base/status.h"
+#include "engine/runtime/backlog.h"
 #include "engine/runtime/delivery.h"
 #include "engine/runtime/engine_loop.h"
 #include "engine/runtime/prefix_hash.h"
@@ -30,6 +32,7 @@ EngineOptions Resolve(EngineOptions options, const Model& model) {
   if (options.max_context_tokens == 0) options.max_context_tokens = model.context_length();
   options.max_context_tokens = std::min(options.max_context_tokens, model.context_length());
   options.step_tokens = std::max(options.step_tokens, options.max_running);
+  if (options.bypass_tokens == 0) options.bypass_tokens = options.max_context_tokens;
   if (options.watermark_pages < 0) {
     options.watermark_pages =
         std::min(options.max_running, PageStore(options.scheme, options.arena).pages_total() / 20);
@@ -47,7 +50,22 @@ SchedulerOptions ToSchedulerOptions(const EngineOptions& options) {
   scheduler.max_waiting = INT32_MAX;
   scheduler.step_tokens = options.step_tokens;
   scheduler.watermark_pages = options.watermark_pages;
+  scheduler.aging_us = options.aging_us;
+  scheduler.bypass_sequences = options.bypass_sequences;
+  scheduler.bypass_tokens = options.bypass_tokens;
   return scheduler;
+}
+
+TimeLimits ToTimeLimits(const GenerateRequest& request, TimeUs now) {
+  TimeLimits limits;
+  if (request.deadline) {
+    limits.deadline =
+        std::chrono::duration_cast<std::chrono::microseconds>(request.deadline->time_since_epoch())
+            .count() -
+        now;
+  }
+  if (request.max_queue_ms) limits.max_queue = TimeUs{1000} * *request.max_queue_ms;
+  return limits;
 }
 
 }  // namespace
@@ -60,10 +78,17 @@ class Engine::Impl {
         max_exact_tokens_(
             PageStore(options_.scheme, options_.arena).MaxTokens(KvPrecision::kExact)),
         limits_{std::min(model.vocabulary(), tokenizer.vocabulary()), options_.max_context_tokens},
+        backlog_({.max_waiting = options_.max_waiting,
+                  .step_tokens = options_.step_tokens,
+                  .chunk_tokens = options_.scheme.chunk_tokens}),
+        tenants_(options_.tenants),
         delivery_([this](RequestId id) { Cancel(id); }),
-        loop_(model, tokenizer, ToSchedulerOptions(options_), delivery_, metrics_, waiting_),
+        loop_(model, tokenizer, ToSchedulerOptions(options_), delivery_, metrics_, backlog_),
         next_seed_(std::random_device{}()),
-        thread_([this] { Run(); }) {}
+        thread_([this] { Run(); }) {
+    // The threads see the first of them with the first request.
+    for (const std::string& label : tenants_.labels()) metrics_.tenants.emplace_back(label);
+  }
 
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
@@ -78,19 +103,8 @@ class Engine::Impl {
     thread_.join();
   }
 
-  bool HasRoom(int32_t sequences) const {
-    return waiting_.load(std::memory_order_relaxed) + sequences <= options_.max_waiting;
-  }
-
-  std::chrono::milliseconds RetryAfter() const {
-    // The queue's length over the rate at which sequences leave it, by the time they take now.
-    const uint64_t ended = metrics_.end_to_end.count();
-    const double mean =
-        ended == 0 ? 1 : metrics_.end_to_end.sum_seconds() / static_cast<double>(ended);
-    const int64_t running = std::max<int64_t>(metrics_.running.value(), 1);
-    const double seconds = mean / static_cast<double>(running);
-    return std::chrono::milliseconds(static_cast<int64_t>(1e3 * std::clamp(seconds, 0.1, 30.0)));
-  }
+  bool HasRoom(int32_t sequences) const { return backlog_.HasRoom(sequences); }
+  std::chrono::milliseconds RetryAfter() { return backlog_.NextRetry(); }
 
   absl::StatusOr<RequestId> Submit(GenerateRequest request, std::shared_ptr<OutputSink> sink);
 
@@ -137,6 +151,10 @@ class Engine::Impl {
 
   /// Tokens a sequence may generate, or why it can never run here.
   absl::StatusOr<int32_t> ResolveMaxNewTokens(const GenerateRequest& request) const;
+  TenantTable::Tenant ResolveTenant(const std::string& name) {
+    std::lock_guard lock(mutex_);
+    return tenants_.Resolve(name);
+  }
   void Run();
   /// Waits for mail when there is nothing to run; false when the engine stops.
   bool TakeMail(bool wait, Mail& mail);
@@ -147,12 +165,13 @@ class Engine::Impl {
   const int64_t max_exact_tokens_;   // of one kExact sequence
   const RequestLimits limits_;
   EngineMetrics metrics_;
-  std::atomic<int32_t> waiting_{0};
+  Backlog backlog_;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;          // the engine thread waits on it
   std::condition_variable idle_changed_;  // WaitIdle waits on it
   // Guarded by mutex_.
+  TenantTable tenants_;
   std::vector<std::shared_ptr<const ActiveRequest>> inbox_;
   std::vector<std::pair<RequestId, TimeUs>> cancels_;
   size_t open_requests_ = 0;  // in the inbox
@@ -197,23 +216,27 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
   ASYMSERVE_ASSIGN_OR_RETURN(const int32_t max_new_tokens, ResolveMaxNewTokens(request));
   if (!request.has_seed) request.sampling.seed = next_seed_.fetch_add(0x9E3779B97F4A7C15u);
   const int32_t sequences = request.n;
-  const int32_t waiting = waiting_.fetch_add(sequences) + sequences;
-  if (waiting > options_.max_waiting) {
-    waiting_.fetch_sub(sequences);
-    return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting - sequences,
-                                                     " sequences wait, ", options_.max_waiting,
-                                                     " may"));
-  }
+  const TimeUs now = Now();
+  const TenantTable::Tenant tenant = ResolveTenant(request.tenant);
+  const auto prompt_tokens = static_cast<int32_t>(request.prompt.size());
+  const QueueShare share = {.tenant = tenant.id,
+                            .weight = tenant.weight,
+                            .priority = request.priority,
+                            .prefill_tokens = prompt_tokens,
+                            .cost = int64_t{prompt_tokens} + max_new_tokens};
+  ASYMSERVE_RETURN_IF_ERROR(backlog_.Join(share, sequences, ToTimeLimits(request, now)));
   const auto id = static_cast<RequestId>(next_id_.fetch_add(1));
   auto active = std::make_shared<ActiveRequest>();
   active->id = id;
   active->request = std::move(request);
   active->sink = std::move(sink);
-  active->submitted = Now();
+  active->submitted = now;
   active->max_new_tokens = max_new_tokens;
+  active->share = share;
+  active->tenant = &metrics_.tenants[static_cast<size_t>(tenant.label)];
   if (options_.prefix_cache) {
     const PrefixScope scope = {.cache = options_.cache_identity,
-                               .tenant = {},
+                               .tenant = TenantTable::NameOf(active->request.tenant),
                                .precision = active->request.kv_precision,
                                .chunk_tokens = options_.scheme.chunk_tokens};
     active->prefix =
@@ -222,10 +245,12 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
   {
     std::lock_guard lock(mutex_);
     if (draining_ || !health_.ok()) {
-      waiting_.fetch_sub(sequences);
+      for (int32_t i = 0; i < sequences; ++i) backlog_.Leave(share, i == 0);
       return absl::UnavailableError(health_.ok() ? "the server is shutting down"
                                                  : "the engine has failed");
     }
+    active->tenant->sequences.Add(static_cast<uint64_t>(sequences));
+    active->tenant->waiting.Add(sequences);
     inbox_.push_back(std::move(active));
     ++open_requests_;
   }
@@ -298,7 +323,7 @@ Engine::~Engine() = default;
 bool Engine::HasRoom(int32_t sequences) const {
   return impl_->HasRoom(sequences);
 }
-std::chrono::milliseconds Engine::RetryAfter() const {
+std::chrono::milliseconds Engine::RetryAfter() {
   return impl_->RetryAfter();
 }
 absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request,

@@ -14,6 +14,7 @@
 #include "engine/model/model.h"
 #include "engine/runtime/engine_metrics.h"
 #include "engine/runtime/request.h"
+#include "engine/runtime/tenant_table.h"
 #include "engine/text/tokenizer.h"
 
 namespace asymserve {
@@ -21,13 +22,17 @@ namespace asymserve {
 struct EngineOptions {
   KvScheme scheme;  // what the backend was set up with
   ArenaCut arena;
-  int32_t max_context_tokens = 0;  // 0: the model's
-  int32_t max_running = 64;        // sequences in one batch
-  int32_t max_waiting = 256;       // sequences in the queue; more are refused
-  int32_t step_tokens = 512;       // token budget of one step
-  bool prefix_cache = true;        // share the KV pages of prompts that begin alike
-  std::string cache_identity;      // model, profile and scheme, for the hashes of prompts
-  int32_t watermark_pages = -1;    // -1: one page per running sequence, at most 5 % of the pool
+  int32_t max_context_tokens = 0;    // 0: the model's
+  int32_t max_running = 64;          // sequences in one batch
+  int32_t max_waiting = 256;         // sequences in the queue; more are refused
+  int32_t step_tokens = 512;         // token budget of one step
+  bool prefix_cache = true;          // share the KV pages of prompts that begin alike
+  std::string cache_identity;        // model, profile and scheme, for the hashes of prompts
+  int32_t watermark_pages = -1;      // -1: one page per running sequence, at most 5 % of the pool
+  int64_t aging_us = 10'000'000;     // SchedulerOptions::aging_us
+  int32_t bypass_sequences = 8;      // SchedulerOptions::bypass_sequences
+  int64_t bypass_tokens = 0;         // 0: max_context_tokens
+  std::vector<TenantShare> tenants;  // with a weight of their own
 };
 
 /// The continuous-batching engine: one engine thread, one delivery thread (engine/README.md).
@@ -43,12 +48,13 @@ class Engine {
   /// True while the queue has room for `sequences` more; a server asks before it tokenizes. Any
   /// thread, no lock, never blocks.
   bool HasRoom(int32_t sequences) const;
-  /// An estimate of when a refused client should come back, from the recent completion rate.
-  std::chrono::milliseconds RetryAfter() const;
+  /// When the client that is refused now should come back (Backlog::NextRetry). Once a refusal.
+  std::chrono::milliseconds RetryAfter();
 
   /// Any thread, never blocks. On success the sink gets deltas and exactly one final delta per
   /// sequence (index 0 .. n-1). Refused, nothing is touched: InvalidArgument names the field,
-  /// ResourceExhausted: queue full, Unavailable: draining or failed.
+  /// ResourceExhausted: queue full, DeadlineExceeded: it would come too late (Backlog),
+  /// Unavailable: draining or failed.
   absl::StatusOr<RequestId> Submit(GenerateRequest request, std::shared_ptr<OutputSink> sink);
 
   /// Ends a request; its pages are free within one step. Its sink still gets final deltas. Any

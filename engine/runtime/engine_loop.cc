@@ -25,14 +25,14 @@ TimeUs Now() {
 }  // namespace
 
 EngineLoop::EngineLoop(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options,
-                       Delivery& delivery, EngineMetrics& metrics, std::atomic<int32_t>& waiting)
+                       Delivery& delivery, EngineMetrics& metrics, Backlog& backlog)
     : model_(model),
       tokenizer_(tokenizer),
       scheduler_(options),
       sampler_(model.vocabulary()),
       delivery_(delivery),
       metrics_(metrics),
-      waiting_(waiting) {
+      backlog_(backlog) {
   for (int32_t id = 0; id < tokenizer.vocabulary(); ++id) {
     if (tokenizer.IsEnd(id)) end_tokens_.push_back(id);
   }
@@ -50,6 +50,11 @@ void EngineLoop::Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs
     spec.precision = request->request.kv_precision;
     spec.prefix = request->prefix;
     if (request->request.deadline) spec.deadline = ToTimeUs(*request->request.deadline);
+    spec.tenant = request->share.tenant;
+    spec.weight = request->share.weight;
+    if (request->request.max_queue_ms) {
+      spec.queue_deadline = request->submitted + TimeUs{1000} * *request->request.max_queue_ms;
+    }
     sequences_.emplace(spec.id, std::make_unique<Generation>(spec.id, request, i, tokenizer_));
     const absl::Status added = scheduler_.Add(spec);
     if (!added.ok()) End(spec.id, FinishReason::kError, added, now);
@@ -75,9 +80,14 @@ void EngineLoop::Cancel(RequestId id, TimeUs called_at, TimeUs now) {
 
 absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
   const StepPlan plan = scheduler_.Plan(now);
-  for (const SequenceId id : plan.expired) End(id, FinishReason::kDeadline, absl::OkStatus(), now);
+  for (const SequenceId id : plan.expired) {
+    const auto& deadline = sequences_.at(id)->request->request.deadline;
+    const bool passed = deadline.has_value() && ToTimeUs(*deadline) <= now;
+    End(id, passed ? FinishReason::kDeadline : FinishReason::kQueueTimeout, absl::OkStatus(), now);
+  }
   if (plan.empty()) {
     scheduler_.Commit(plan, {});
+    ReportStep(plan, 0, now);
     delivery_.Push(outgoing_);
     PublishGauges();
     return false;
@@ -104,16 +114,26 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
                     sequence->second->finish != FinishReason::kNone);
     sequences_.erase(sequence);
   }
-  const bool prefill = std::any_of(plan.items.begin(), plan.items.end(), [](const StepItem& item) {
-    return item.role == StepItem::Role::kPrefill;
-  });
-  (prefill ? metrics_.step_prefill_seconds : metrics_.step_decode_seconds)
-      .Observe(Seconds(now, Now()));
+  const TimeUs committed = Now();
+  ReportStep(plan, committed - now, committed);
   metrics_.steps.Add();
   metrics_.last_step_us.Set(end);
   delivery_.Push(outgoing_);
   PublishGauges();
   return true;
+}
+
+void EngineLoop::ReportStep(const StepPlan& plan, TimeUs duration, TimeUs now) {
+  StepSample sample{.prefill_tokens = 0, .decode_rows = 0, .duration = duration};
+  for (const StepItem& item : plan.items) {
+    (item.role == StepItem::Role::kPrefill ? sample.prefill_tokens : sample.decode_rows) +=
+        item.count;
+  }
+  const SchedulerStats stats = scheduler_.stats();
+  backlog_.OnStep(sample, stats.running, stats.waiting, now);
+  if (plan.empty()) return;
+  (sample.prefill_tokens > 0 ? metrics_.step_prefill_seconds : metrics_.step_decode_seconds)
+      .Observe(static_cast<double>(duration) * 1e-6);
 }
 
 void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
@@ -142,9 +162,19 @@ void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
 
 void EngineLoop::LeaveQueue(Generation& generation, TimeUs now) {
   generation.first_step = now;
-  waiting_.fetch_sub(1, std::memory_order_relaxed);
+  LeaveBacklog(generation);
   metrics_.queue_seconds.Observe(Seconds(generation.request->submitted, now));
   metrics_.prompt_tokens.Add(generation.request->request.prompt.size());
+  if (generation.index == 0) {
+    backlog_.OnPrompt(static_cast<int32_t>(generation.request->request.prompt.size()),
+                      generation.cached_tokens);
+  }
+  generation.request->tenant->prompt_tokens.Add(generation.request->request.prompt.size());
+}
+
+void EngineLoop::LeaveBacklog(const Generation& generation) {
+  backlog_.Leave(generation.request->share, generation.index == 0);
+  generation.request->tenant->waiting.Add(-1);
 }
 
 void EngineLoop::Advance(Generation& generation, std::span<const float> logits, TimeUs now) {
@@ -175,6 +205,7 @@ void EngineLoop::Advance(Generation& generation, std::span<const float> logits, 
     }
     generation.last_token = now;
     metrics_.generated_tokens.Add();
+    generation.request->tenant->generated_tokens.Add();
   } else {
     generation.finish = FinishReason::kError;
     generation.error = token.status();
@@ -240,7 +271,7 @@ void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& err
   const auto found = sequences_.find(id);
   ASYMSERVE_CHECK(found != sequences_.end());
   Generation& generation = *found->second;
-  if (generation.first_step == 0) waiting_.fetch_sub(1, std::memory_order_relaxed);
+  if (generation.first_step == 0) LeaveBacklog(generation);
   generation.finish = reason;
   generation.error = error;
   Delta delta;
@@ -279,6 +310,9 @@ void EngineLoop::CountFinish(const Generation& generation, TimeUs now) {
       break;
     case FinishReason::kDeadline:
       metrics_.finished_deadline.Add();
+      break;
+    case FinishReason::kQueueTimeout:
+      metrics_.finished_queue_timeout.Add();
       break;
     case FinishReason::kError:
       metrics_.finished_error.Add();

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -8,6 +7,7 @@
 
 #include "engine/model/model.h"
 #include "engine/model/sampler.h"
+#include "engine/runtime/backlog.h"
 #include "engine/runtime/delivery.h"
 #include "engine/runtime/engine_metrics.h"
 #include "engine/runtime/generation.h"
@@ -19,9 +19,9 @@ namespace asymserve {
 /// the output. Time is an argument.
 class EngineLoop {
  public:
-  /// `waiting` counts sequences that were accepted and have not run yet; the loop lowers it.
+  /// Sequences leave `backlog` with their first step or their end, and it learns what steps cost.
   EngineLoop(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options,
-             Delivery& delivery, EngineMetrics& metrics, std::atomic<int32_t>& waiting);
+             Delivery& delivery, EngineMetrics& metrics, Backlog& backlog);
 
   void Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs now);
   void Cancel(RequestId id, TimeUs called_at, TimeUs now);
@@ -44,6 +44,10 @@ class EngineLoop {
   void End(SequenceId id, FinishReason reason, const absl::Status& error, TimeUs now);
   void CountFinish(const Generation& generation, TimeUs now);
   void LeaveQueue(Generation& generation, TimeUs now);
+  /// It waits no longer.
+  void LeaveBacklog(const Generation& generation);
+  /// Tells the backlog about a step, or about planning one of nothing.
+  void ReportStep(const StepPlan& plan, TimeUs duration, TimeUs now);
   void PublishGauges();
 
   Model& model_;
@@ -52,7 +56,7 @@ class EngineLoop {
   Sampler sampler_;
   Delivery& delivery_;
   EngineMetrics& metrics_;
-  std::atomic<int32_t>& waiting_;
+  Backlog& backlog_;
   std::unordered_map<SequenceId, std::unique_ptr<Generation>> sequences_;
   std::vector<Outgoing> outgoing_;
   std::vector<int32_t> end_tokens_;

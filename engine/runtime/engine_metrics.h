@@ -1,8 +1,20 @@
 #pragma once
 
+#include <deque>
+#include <string>
+#include <utility>
+
 #include "engine/base/metrics.h"
 
 namespace asymserve {
+
+/// What one label of TenantTable counts.
+struct TenantMetrics {
+  explicit TenantMetrics(std::string tenant) : name(std::move(tenant)) {}
+  std::string name;
+  Counter sequences, prompt_tokens, generated_tokens;
+  Gauge waiting;
+};
 
 /// What the engine counts. Written by the engine and delivery threads, read by any.
 struct EngineMetrics {
@@ -10,8 +22,8 @@ struct EngineMetrics {
   Counter preemptions, steps;
   Counter cached_tokens, cache_evictions;  // of the prefix cache
   Counter finished_eos, finished_stop, finished_length, finished_cancelled, finished_deadline,
-      finished_error;      // sequences
-  Gauge waiting, running;  // sequences
+      finished_queue_timeout, finished_error;  // sequences
+  Gauge waiting, running;                      // sequences
   Gauge pages_total, pages_used;
   Gauge slabs_total, slabs_used, slabs_cached;  // of the KV arena
   Gauge last_step_us;                           // steady clock at the end of the newest step
@@ -19,6 +31,7 @@ struct EngineMetrics {
   LatencyHistogram step_prefill_seconds;    // steps with prefill tokens
   LatencyHistogram step_decode_seconds;     // steps with decode tokens only
   LatencyHistogram cancel_to_free_seconds;  // Cancel call to pages released
+  std::deque<TenantMetrics> tenants;        // by TenantTable's label, fixed at start
 };
 
 }  // namespace asymserve

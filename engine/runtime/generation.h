@@ -6,6 +6,8 @@
 
 #include "engine/kv/ids.h"
 #include "engine/model/sampler.h"
+#include "engine/runtime/backlog.h"
+#include "engine/runtime/engine_metrics.h"
 #include "engine/runtime/request.h"
 #include "engine/sched/scheduler.h"
 #include "engine/text/output_text.h"
@@ -20,6 +22,8 @@ struct ActiveRequest {
   TimeUs submitted = 0;
   int32_t max_new_tokens = 0;                             // resolved from stop.max_tokens
   std::shared_ptr<const std::vector<PrefixHash>> prefix;  // of its whole chunks; null: not shared
+  QueueShare share;                                       // of each of its sequences
+  TenantMetrics* tenant = nullptr;
 };
 
 /// One of a request's n sequences. Engine thread only.

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/status.h"
+#include "engine/sched/sequence.h"
 
 namespace asymserve {
 namespace {
@@ -111,6 +112,14 @@ absl::Status ValidateRequest(const GenerateRequest& request, const RequestLimits
   if (request.logprobs < -1 || request.logprobs > kMaxTopLogProbs) {
     return Invalid("logprobs",
                    absl::StrCat(request.logprobs, " is not in [0, ", kMaxTopLogProbs, "]"));
+  }
+  if (request.priority < -kMaxPriority || request.priority > kMaxPriority) {
+    return Invalid("priority", absl::StrCat(request.priority, " is not in [", -kMaxPriority, ", ",
+                                            kMaxPriority, "]"));
+  }
+  if (request.max_queue_ms && (*request.max_queue_ms < 1 || *request.max_queue_ms > kMaxQueueMs)) {
+    return Invalid("max_queue_ms",
+                   absl::StrCat(*request.max_queue_ms, " is not in [1, ", kMaxQueueMs, "]"));
   }
   ASYMSERVE_RETURN_IF_ERROR(ValidateSampling(request.sampling, limits.vocabulary));
   ASYMSERVE_RETURN_IF_ERROR(ValidateStop(request.stop, limits));

@@ -31,10 +31,14 @@ struct GenerateRequest {
   StopParams stop;
   int32_t logprobs = -1;  // -1: none, 0: the chosen token, 1 .. 20: also the top ones
   bool skip_special_tokens = true;
-  int32_t priority = 0;
+  int32_t priority = 0;  // +-kMaxPriority, among the tenant's own
+  std::string tenant;    // empty: the default one
   KvPrecision kv_precision = KvPrecision::kScheme;
   std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::optional<int32_t> max_queue_ms;  // 1 .. kMaxQueueMs from Submit to the first step
 };
+
+inline constexpr int32_t kMaxQueueMs = 86'400'000;  // a day
 
 struct RequestLimits {
   int32_t vocabulary = 0;
@@ -52,7 +56,8 @@ enum class FinishReason : uint8_t {
   kLength,      // max_tokens or the context
   kCancelled,
   kDeadline,
-  kError,  // `error` says what; other requests go on unless the engine failed
+  kQueueTimeout,  // max_queue_ms passed before the first step
+  kError,         // `error` says what; other requests go on unless the engine failed
 };
 
 struct TokenInfo {

@@ -68,7 +68,7 @@ absl::Status Scheduler::Add(const SequenceSpec& spec) {
   }
   auto sequence = std::make_unique<Sequence>(spec, ++added_);
   waiting_.Insert(*sequence);
-  if (spec.deadline != kNoDeadline) deadlines_.emplace(spec.deadline, spec.id);
+  if (sequence->expires() != kNoDeadline) deadlines_.emplace(sequence->expires(), spec.id);
   sequences_.emplace(spec.id, std::move(sequence));
   return absl::OkStatus();
 }
@@ -89,7 +89,7 @@ void Scheduler::Leave(Sequence& sequence) {
     ASYMSERVE_CHECK(position != running_.end() && *position == &sequence);
     running_.erase(position);
   }
-  deadlines_.erase({sequence.spec.deadline, sequence.spec.id});
+  deadlines_.erase({sequence.expires(), sequence.spec.id});
   if (sequence.outstanding()) {
     sequence.state = Sequence::State::kRetired;
     ++retired_;

@@ -74,7 +74,7 @@ struct StepPlan {
   uint64_t number = 0;
   std::vector<StepItem> items;        // decode items first; each role oldest sequence first
   std::vector<KvSealOp> seals;        // run before the items
-  std::vector<SequenceId> expired;    // deadline passed: gone, pages already released
+  std::vector<SequenceId> expired;    // out of time: gone, pages already released
   std::vector<SequenceId> preempted;  // will be replayed
   int32_t tokens = 0;
   bool empty() const { return items.empty(); }
@@ -118,8 +118,8 @@ class Scheduler {
   /// The next step. Every plan with items must be committed, in order; one plan may be outstanding
   /// when the next is made (its sequences are then assumed to go on). An empty plan needs no
   /// Commit. With none outstanding the plan is empty only when nothing waits or runs. Sequences
-  /// whose deadline is `now` or earlier expire, unless the outstanding plan holds them: they are
-  /// left out of this plan and expire in the next.
+  /// whose deadline is `now` or earlier expire (queue_deadline, while they never ran), unless the
+  /// outstanding plan holds them: they are left out of this plan and expire in the next.
   StepPlan Plan(TimeUs now);
 
   /// Ends the oldest outstanding plan. `outcomes`: one for each item with `sample`, in plan order,
@@ -188,7 +188,7 @@ class Scheduler {
   AdmissionQueue waiting_;
   std::vector<Sequence*> behind_head_;                 // of AdmitBehindHead
   std::vector<Sequence*> running_;                     // oldest first
-  std::set<std::pair<TimeUs, SequenceId>> deadlines_;  // of waiting and running sequences
+  std::set<std::pair<TimeUs, SequenceId>> deadlines_;  // expires() of waiting and running ones
   std::deque<OutstandingPlan> outstanding_;            // at most two
   int32_t retired_ = 0;
   uint64_t added_ = 0, admitted_ = 0, planned_ = 0;

@@ -93,8 +93,8 @@ void Scheduler::CheckSequence(const Sequence& sequence) const {
   ASYMSERVE_CHECK(sequence.overtaken <= options_.bypass_sequences);
   ASYMSERVE_CHECK(sequence.overtaken_tokens <= options_.bypass_tokens);
   ASYMSERVE_CHECK(!retired || sequence.outstanding());
-  const bool listed = deadlines_.contains({spec.deadline, spec.id});
-  ASYMSERVE_CHECK(listed == (spec.deadline != kNoDeadline && !retired));
+  const bool listed = deadlines_.contains({sequence.expires(), spec.id});
+  ASYMSERVE_CHECK(listed == (sequence.expires() != kNoDeadline && !retired));
 }
 
 }  // namespace asymserve

@@ -252,7 +252,13 @@ bool Scheduler::TryAdmit(Sequence& sequence, const KvDemand& headroom, Draft& dr
   cached_tokens_ += static_cast<uint64_t>(sequence.computed);
 
   waiting_.Admit(sequence);
-  if (sequence.never_ran()) sequence.age = ++admitted_;
+  if (sequence.never_ran()) {
+    deadlines_.erase({sequence.expires(), sequence.spec.id});
+    sequence.age = ++admitted_;
+    if (sequence.expires() != kNoDeadline) {
+      deadlines_.emplace(sequence.expires(), sequence.spec.id);
+    }
+  }
   sequence.state = Sequence::State::kRunning;
   running_.insert(std::upper_bound(running_.begin(), running_.end(), sequence.age,
                                    [](uint64_t age, const Sequence* s) { return age < s->age; }),

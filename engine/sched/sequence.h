@@ -27,13 +27,14 @@ inline constexpr int32_t kMaxWeight = 10'000;
 
 struct SequenceSpec {
   SequenceId id{};
-  int32_t prompt_tokens = 0;      // >= 1
-  int32_t max_new_tokens = 0;     // >= 1; the sequence ends by itself when it reached them
-  int32_t tenant = 0;             // whose share of the admissions it takes (AdmissionQueue)
-  int32_t weight = 1;             // of that tenant, 1 .. kMaxWeight
-  int32_t priority = 0;           // higher is admitted first of its tenant, +-kMaxPriority
-  TimeUs arrival = 0;             // earlier is admitted first of its tenant
-  TimeUs deadline = kNoDeadline;  // expires while waiting, and while running
+  int32_t prompt_tokens = 0;            // >= 1
+  int32_t max_new_tokens = 0;           // >= 1; the sequence ends by itself when it reached them
+  int32_t tenant = 0;                   // whose share of the admissions it takes (AdmissionQueue)
+  int32_t weight = 1;                   // of that tenant, 1 .. kMaxWeight
+  int32_t priority = 0;                 // higher is admitted first of its tenant, +-kMaxPriority
+  TimeUs arrival = 0;                   // earlier is admitted first of its tenant
+  TimeUs deadline = kNoDeadline;        // expires while waiting, and while running
+  TimeUs queue_deadline = kNoDeadline;  // expires if it never ran by then
   KvPrecision precision = KvPrecision::kScheme;
   /// A hash for each whole chunk of the prompt (kv/prefix_index.h); none: nothing is shared.
   std::shared_ptr<const std::vector<PrefixHash>> prefix;
@@ -68,6 +69,10 @@ struct Sequence {
   int32_t complete = 0;  // pages that count as complete in the newest plan (PageStore::Prepare)
 
   bool never_ran() const { return age == 0; }
+  /// When it leaves by itself.
+  TimeUs expires() const {
+    return never_ran() ? std::min(spec.deadline, spec.queue_deadline) : spec.deadline;
+  }
   bool outstanding() const { return outstanding_plans > 0; }
   /// Tokens that it takes at most, what fair queuing counts.
   int64_t cost() const { return int64_t{spec.prompt_tokens} + spec.max_new_tokens; }

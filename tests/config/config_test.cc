@@ -243,6 +243,21 @@ TEST(ValidateTest, NamesTheOptionThatIsOutOfRange) {
   EXPECT_EQ(Message(ValidateConfig(config)), "log.format: expected one of text, json, got \"xml\"");
 }
 
+TEST(ValidateTest, TenantsAreNamesOnceWithWeights) {
+  Config config;
+  for (const char* tenants : {"", "gold=4", "gold=4,silver=10000,default=2"}) {
+    config.scheduling.tenants = tenants;
+    EXPECT_TRUE(ValidateConfig(config).ok()) << tenants;
+  }
+  for (const char* tenants : {"gold", "gold=", "=4", "gold=0", "gold=10001", "gold=1,", ",gold=1",
+                              "gold=1,gold=2", "a b=1", "gold=1.5", "g\xC3\xB6ld=1"}) {
+    config.scheduling.tenants = tenants;
+    EXPECT_THAT(Message(ValidateConfig(config)),
+                StartsWith("scheduling.tenants: expected up to 64 NAME=WEIGHT"))
+        << tenants;
+  }
+}
+
 TEST(ValidateTest, AStepMustHoldATokenOfEachRunningSequence) {
   Config config;
   config.engine.step_tokens = 63;

@@ -55,6 +55,17 @@ TEST_F(ClientTest, CompletePrintsTheTextOfTheStream) {
   EXPECT_EQ(Client(arguments, "hello").out, expected);
 }
 
+TEST_F(ClientTest, TheTenantGoesToTheServerAndWhatGrpcCannotSendIsRefusedHere) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  const auto complete = [this](const std::string& tenant) {
+    return Client({"complete", "hello", "--max-tokens", "1", "--tenant", tenant});
+  };
+  EXPECT_EQ(complete("a tenant").status, 0);
+  EXPECT_THAT(complete(std::string(65, 'x')).err,
+              HasSubstr("INVALID_ARGUMENT: x-tenant-id: 65 bytes, at most 64"));
+  EXPECT_THAT(complete("\n").err, HasSubstr("--tenant: not printable ASCII"));
+}
+
 TEST_F(ClientTest, JsonIsOneObjectAMessageAndEndsWithTheFinal) {
   ASSERT_NO_FATAL_FAILURE(Start());
   const Finished result =

@@ -86,6 +86,7 @@ TEST_F(ConvertTest, CopiesEveryOption) {
   stop.set_ignore_eos(true);
   proto_.set_n(2);
   proto_.set_priority(-4);
+  proto_.set_max_queue_ms(1500);
   proto_.set_return_token_ids(true);
   proto_.set_kv_precision(v1::KV_PRECISION_EXACT);
   const auto decoded = FromProto(proto_, model_);
@@ -109,6 +110,7 @@ TEST_F(ConvertTest, CopiesEveryOption) {
   EXPECT_TRUE(request.stop.ignore_eos);
   EXPECT_EQ(request.n, 2);
   EXPECT_EQ(request.priority, -4);
+  EXPECT_EQ(request.max_queue_ms, 1500);
   EXPECT_EQ(request.kv_precision, KvPrecision::kExact);
   EXPECT_TRUE(decoded->format.tokens);
   EXPECT_FALSE(decoded->format.logprobs);

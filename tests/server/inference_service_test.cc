@@ -174,6 +174,43 @@ TEST_F(InferenceServiceTest, RefusesWithRetryInfoBeforeParsingWhenTheQueueIsFull
   EXPECT_EQ(second_text, "bcde");
 }
 
+TEST_F(InferenceServiceTest, RefusesATenantIdThatIsNotPrintableAsciiOfUpTo64Bytes) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  const auto call = [this](const std::vector<std::string>& tenants) {
+    grpc::ClientContext context;
+    for (const std::string& tenant : tenants) context.AddMetadata("x-tenant-id", tenant);
+    v1::GenerateUnaryResponse response;
+    return stub_->GenerateUnary(&context, Request("a", 1), &response);
+  };
+  EXPECT_TRUE(call({std::string(64, '~')}).ok());
+  EXPECT_TRUE(call({"a tenant"}).ok());
+  const grpc::Status too_long = call({std::string(65, 'x')});
+  EXPECT_EQ(too_long.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(too_long.error_message(), "x-tenant-id: 65 bytes, at most 64");
+  EXPECT_EQ(call({"a", "b"}).error_message(), "x-tenant-id: 2 values, at most 1");
+  EXPECT_THAT(call({""}).error_message(), HasSubstr("x-tenant-id: is empty"));
+  EXPECT_EQ(engine_metrics().tenants.back().sequences.value(), 2u);
+  EXPECT_EQ(Rejected(Rejection::kInvalid), 3u);
+}
+
+TEST_F(InferenceServiceTest, MaxQueueMsEndsAWaitingCallWithDeadlineExceeded) {
+  engine_options_.max_running = 1;
+  ASSERT_NO_FATAL_FAILURE(Start());
+  model_.SlowDown();
+  std::string first_text, second_text;
+  auto first = std::async([&] { return Generate(Request("a", 200), first_text); });
+  ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
+  v1::GenerateRequest request = Request("a", 4);
+  request.set_max_queue_ms(20);
+  const grpc::Status status = Generate(request, second_text);
+  EXPECT_EQ(status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(status.error_message(), HasSubstr("max_queue_ms"));
+  request.set_max_queue_ms(0);
+  EXPECT_EQ(Generate(request, second_text).error_message(),
+            "max_queue_ms: 0 is not in [1, 86400000]");
+  EXPECT_TRUE(first.get().ok());
+}
+
 TEST_F(InferenceServiceTest, RefusesAllSequencesOfARequestThatDoNotFitTheQueueTogether) {
   engine_options_.max_waiting = 2;
   ASSERT_NO_FATAL_FAILURE(Start());

@@ -1,5 +1,6 @@
 #include "tools/client/call_options.h"
 
+#include <algorithm>
 #include <array>
 #include <iostream>
 
@@ -41,6 +42,13 @@ std::optional<double> RetryDelay(const grpc::Status& status) {
   return std::nullopt;
 }
 
+/// What gRPC can send as metadata; how much of it the server takes, it says itself.
+std::string CheckTenant(const std::string& tenant) {
+  const bool printable =
+      std::all_of(tenant.begin(), tenant.end(), [](char c) { return c >= 0x20 && c <= 0x7E; });
+  return printable ? "" : "not printable ASCII";
+}
+
 }  // namespace
 
 std::shared_ptr<grpc::Channel> Connection::Connect() const {
@@ -48,6 +56,7 @@ std::shared_ptr<grpc::Channel> Connection::Connect() const {
 }
 
 void Connection::Prepare(grpc::ClientContext& context) const {
+  if (!tenant.empty()) context.AddMetadata("x-tenant-id", tenant);
   if (timeout_seconds <= 0) return;
   context.set_deadline(std::chrono::system_clock::now() +
                        std::chrono::milliseconds(static_cast<int64_t>(timeout_seconds * 1e3)));
@@ -58,6 +67,8 @@ void AddConnectionOptions(CLI::App& command, Connection& connection) {
       ->capture_default_str();
   command.add_option("--timeout", connection.timeout_seconds, "deadline of a call in seconds")
       ->check(CLI::Range(0.0, 1e6));
+  command.add_option("--tenant", connection.tenant, "whose share of the server this takes")
+      ->check(CheckTenant);
 }
 
 void AddGenerationOptions(CLI::App& command, GenerationOptions& options) {
@@ -76,6 +87,8 @@ void AddGenerationOptions(CLI::App& command, GenerationOptions& options) {
       ->take_all()
       ->allow_extra_args(false);
   command.add_option("-n", options.n, "sequences");
+  command.add_option("--priority", options.priority, "higher: before the tenant's other requests");
+  command.add_option("--max-queue-ms", options.max_queue_ms, "wait at most so long");
   command.add_option("--logprobs", options.logprobs, "log-probabilities (with --json)");
   command.add_flag("--ignore-eos", options.ignore_eos, "go on past end tokens");
   command.add_flag("--exact-kv", options.exact_kv, "keep keys and values in 16 bit");

@@ -15,6 +15,7 @@ namespace asymserve::client {
 struct Connection {
   std::string address = "127.0.0.1:50051";
   double timeout_seconds = 0;  // of a call; 0: none
+  std::string tenant;          // empty: the server's default one
 
   std::shared_ptr<grpc::Channel> Connect() const;
   void Prepare(grpc::ClientContext& context) const;
@@ -29,7 +30,8 @@ struct GenerationOptions {
   float min_p = 0, frequency_penalty = 0, presence_penalty = 0;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
-  std::optional<int32_t> n, logprobs;
+  std::optional<int32_t> n, logprobs, max_queue_ms;
+  int32_t priority = 0;
   bool ignore_eos = false;
   bool exact_kv = false;
   bool json = false;
@@ -60,6 +62,8 @@ void FillRequest(const GenerationOptions& options, Request& request) {
   if (options.exact_kv) request.set_kv_precision(v1::KV_PRECISION_EXACT);
   if (options.n) request.set_n(*options.n);
   if (options.logprobs) request.set_logprobs(*options.logprobs);
+  if (options.max_queue_ms) request.set_max_queue_ms(*options.max_queue_ms);
+  request.set_priority(options.priority);
 }
 
 /// Writes "CODE: message" to stderr, with the server's advice on when to retry.

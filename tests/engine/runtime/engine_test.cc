@@ -368,6 +368,104 @@ TEST_F(EngineTest, RefusesWhenTheQueueIsFullAndTouchesNothing) {
   EXPECT_EQ(engine_->metrics().finished_length.value(), 3u);
 }
 
+TEST_F(EngineTest, RefusesADeadlineInThePastAtOnce) {
+  Start();
+  GenerateRequest request = Greedy({1}, 5);
+  request.deadline = std::chrono::steady_clock::now() - std::chrono::seconds(3);
+  const auto refused = engine_->Submit(request, std::make_shared<RecordingSink>());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("deadline: passed 300"));
+  EXPECT_TRUE(engine_->HasRoom(SmallOptions().max_waiting));
+}
+
+TEST_F(EngineTest, RefusesADeadlineThatTheMeasuredStepTimesCannotMeet) {
+  EngineOptions options = SmallOptions();
+  options.max_running = 1;
+  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
+  Start(options);
+  const std::vector<int32_t> prompt(80, 1);  // ten chunks
+  Submit(Greedy(prompt, 2))->WaitForFinal();
+  const auto running = Submit(Greedy({2}, 500));
+  running->WaitForTokens(2);
+  GenerateRequest late = Greedy(prompt, 2);
+  late.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+  const auto refused = engine_->Submit(late, std::make_shared<RecordingSink>());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("the first token is estimated in"));
+  EXPECT_EQ(engine_->metrics().waiting.value(), 0);
+  running->WaitForFinal();
+}
+
+TEST_F(EngineTest, MaxQueueMsEndsARequestThatWaitsButNotOneThatRuns) {
+  EngineOptions options = SmallOptions();
+  options.max_running = 1;
+  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+  Start(options);
+  GenerateRequest request = Greedy({1}, 100);
+  request.max_queue_ms = 30;
+  const auto running = Submit(request);
+  running->WaitForTokens(1);
+  const auto waiting = Submit(request);
+  const Delta last = waiting->WaitForFinal();
+  EXPECT_EQ(last.finish, FinishReason::kQueueTimeout);
+  EXPECT_EQ(last.generated_tokens, 0);
+  EXPECT_GE(last.timings.queue, 0.03);
+  EXPECT_EQ(running->WaitForFinal().finish, FinishReason::kLength);
+  EXPECT_EQ(engine_->metrics().finished_queue_timeout.value(), 1u);
+  ExpectNoPagesUsed();
+}
+
+TEST_F(EngineTest, TenantsShareByWeightAndAreCountedByName) {
+  EngineOptions options = SmallOptions();
+  options.max_running = 1;
+  options.tenants = {{"gold", 3}};
+  Gate gate;
+  model_.before_step = [&] { gate.Pass(); };
+  Start(options);
+  std::vector<std::shared_ptr<RecordingSink>> sinks = {Submit(Greedy({1}, 1))};
+  gate.WaitUntilHeld();
+  std::vector<std::string> tenants;
+  for (int i = 0; i < 8; ++i) {
+    for (const char* tenant : {"nobody in particular", "gold"}) {
+      GenerateRequest request = Greedy({1, 2, 3}, 1);
+      request.tenant = tenant;
+      sinks.push_back(Submit(request));
+      tenants.emplace_back(tenant);
+    }
+  }
+  gate.Open();
+  EXPECT_TRUE(engine_->WaitIdle(std::chrono::seconds(20)));
+  double others = 0;
+  std::vector<double> gold;
+  for (size_t i = 0; i < tenants.size(); ++i) {
+    const double queue = sinks[i + 1]->WaitForFinal().timings.queue;
+    if (tenants[i] == "gold") {
+      gold.push_back(queue);
+    } else if (i < 6) {
+      others = std::max(others, queue);  // of the first three
+    }
+  }
+  // Six of gold go before the third of the other.
+  EXPECT_LT(gold[5], others);
+  EXPECT_EQ(engine_->metrics().tenants.size(), 3u);
+  EXPECT_EQ(engine_->metrics().tenants[0].sequences.value(), 1u);
+  EXPECT_EQ(engine_->metrics().tenants[1].name, "gold");
+  EXPECT_EQ(engine_->metrics().tenants[1].prompt_tokens.value(), 24u);
+  EXPECT_EQ(engine_->metrics().tenants[2].generated_tokens.value(), 8u);
+  EXPECT_EQ(engine_->metrics().tenants[2].waiting.value(), 0);
+}
+
+TEST_F(EngineTest, ATenantDoesNotFindWhatAnothersPromptLeftInTheCache) {
+  Start();
+  GenerateRequest request = Greedy(std::vector<int32_t>(30, 7), 1);
+  EXPECT_EQ(Submit(request)->WaitForFinal().cached_tokens, 0);
+  request.tenant = "other";
+  EXPECT_EQ(Submit(request)->WaitForFinal().cached_tokens, 0);
+  request.tenant = "default";
+  EXPECT_GT(Submit(request)->WaitForFinal().cached_tokens, 0);
+}
+
 TEST_F(EngineTest, RefusesARequestThatCouldNeverHoldItsPages) {
   EngineOptions options = SmallOptions();
   options.arena = ArenaCut::Pages(8);

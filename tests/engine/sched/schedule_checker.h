@@ -83,6 +83,7 @@ class ScheduleChecker {
     }
     for (const auto& [id, record] : live_) {
       ASSERT_TRUE(record.spec.deadline > now || record.outstanding > 0) << "outlived its deadline";
+      ASSERT_TRUE(record.age > 0 || record.spec.queue_deadline > now) << "waited too long";
     }
     const bool work = !live_.empty();
     std::vector<SequenceId> ready = DecodeReady(now);
@@ -179,7 +180,9 @@ class ScheduleChecker {
 
   void OnExpired(SequenceId id, TimeUs now) {
     ASSERT_TRUE(live_.contains(id));
-    ASSERT_LE(live_.at(id).spec.deadline, now);
+    const Record& record = live_.at(id);
+    ASSERT_TRUE(record.spec.deadline <= now ||
+                (record.age == 0 && record.spec.queue_deadline <= now));
     ASSERT_EQ(live_.at(id).outstanding, 0);
     live_.erase(id);
   }

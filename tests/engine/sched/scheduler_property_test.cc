@@ -111,6 +111,7 @@ class RandomSchedule {
     spec.weight = weights_[static_cast<size_t>(spec.tenant)];
     spec.arrival = now_ - Below(3);
     if (has_deadlines_ && Below(4) == 0) spec.deadline = now_ + Below(60);
+    if (has_deadlines_ && Below(4) == 0) spec.queue_deadline = now_ + Below(30);
     if (Below(100) < exact_percent_) spec.precision = KvPrecision::kExact;
     const SchedulerStats before = first_->stats();
     const absl::Status status = first_->Add(spec);
@@ -188,7 +189,7 @@ TEST_P(SchedulerPropertyTest, EveryRuleHoldsAfterEveryCallOfRandomSchedules) {
     overtakings += schedule.overtakings();
   }
   // The schedules reach what they are meant to test.
-  EXPECT_GT(preemptions, 1000u);
+  EXPECT_GT(preemptions, 500u);
   EXPECT_GT(refused, 1000u);
   EXPECT_GT(expired, 1000u);
   EXPECT_GT(overtakings, 500u);

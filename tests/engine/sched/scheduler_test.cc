@@ -308,6 +308,24 @@ TEST_F(SchedulerTest, ExpiresWaitingAndRunningSequencesWhenTheirDeadlineComes) {
   EXPECT_TRUE(scheduler().idle());
 }
 
+TEST_F(SchedulerTest, AQueueDeadlineEndsOnlySequencesThatNeverRan) {
+  options_.max_running = 1;
+  for (uint64_t id = 1; id <= 2; ++id) {
+    SequenceSpec spec = Spec(id, 2, 50);
+    spec.queue_deadline = 100;
+    spec.deadline = 200;
+    ASSERT_TRUE(scheduler().Add(spec).ok());
+  }
+  Commit(Plan(99));
+  EXPECT_EQ(scheduler().next_deadline(), 100);
+  const StepPlan plan = Plan(100);
+  EXPECT_EQ(Ids(plan.expired), IdList{2});
+  EXPECT_EQ(Describe(plan), "1:decode[2,3)*");
+  Commit(plan);
+  EXPECT_EQ(scheduler().next_deadline(), 200);
+  EXPECT_EQ(Ids(Plan(200).expired), IdList{1});
+}
+
 TEST_F(SchedulerTest, AnEmptyPlanNeedsNoCommit) {
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(Plan().empty());
   EXPECT_TRUE(scheduler().idle());

@@ -1,0 +1,150 @@
+#include "engine/runtime/backlog.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+
+#include "engine/base/check.h"
+
+namespace asymserve {
+namespace {
+
+int64_t Milliseconds(TimeUs us) {
+  return (us + 500) / 1000;
+}
+
+}  // namespace
+
+absl::Status Backlog::Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits) {
+  const int32_t waiting = waiting_.fetch_add(sequences) + sequences;
+  if (waiting > options_.max_waiting) {
+    waiting_.fetch_sub(sequences);
+    return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting - sequences,
+                                                     " sequences wait, ", options_.max_waiting,
+                                                     " may"));
+  }
+  std::lock_guard lock(mutex_);
+  absl::Status in_time = CheckTime(share, limits);
+  if (!in_time.ok()) {
+    waiting_.fetch_sub(sequences);
+    return in_time;
+  }
+  Waiting& tenant = tenants_[share.tenant];
+  tenant.weight = share.weight;
+  tenant.members += sequences;
+  if (share.priority < 0) return absl::OkStatus();
+  tenant.sequences += sequences;
+  tenant.prefill_tokens += share.prefill_tokens;
+  tenant.cost += share.cost * sequences;
+  return absl::OkStatus();
+}
+
+void Backlog::Leave(const QueueShare& share, bool first) {
+  waiting_.fetch_sub(1, std::memory_order_relaxed);
+  std::lock_guard lock(mutex_);
+  ++left_;
+  const auto found = tenants_.find(share.tenant);
+  ASYMSERVE_CHECK(found != tenants_.end());
+  Waiting& tenant = found->second;
+  if (share.priority >= 0) {
+    --tenant.sequences;
+    tenant.prefill_tokens -= first ? share.prefill_tokens : 0;
+    tenant.cost -= share.cost;
+  }
+  if (--tenant.members == 0) tenants_.erase(found);
+}
+
+void Backlog::OnPrompt(int32_t tokens, int32_t cached) {
+  std::lock_guard lock(mutex_);
+  best_hit_ = std::max(best_hit_ * 0.98, static_cast<double>(cached) / tokens);
+}
+
+void Backlog::OnStep(const StepSample& step, int32_t running, int32_t waiting, TimeUs now) {
+  std::lock_guard lock(mutex_);
+  costs_.Observe(step);
+  if (left_waiting_ > 0) drain_.Observe(now - last_step_, left_);
+  refused_ = std::max<int64_t>(refused_ - left_, 0);
+  if (waiting == 0) refused_ = 0;
+  left_ = 0;
+  running_ = running;
+  left_waiting_ = waiting;
+  last_step_ = now;
+}
+
+std::chrono::milliseconds Backlog::NextRetry() {
+  std::lock_guard lock(mutex_);
+  ++refused_;
+  const std::optional<double> rate = drain_.PerSecond();
+  if (!rate) return kUnknownRetry;
+  const double ms = 1e3 * static_cast<double>(refused_) / *rate;
+  const double limited = std::clamp(ms, static_cast<double>(kMinRetry.count()),
+                                    static_cast<double>(kMaxRetry.count()));
+  return std::chrono::milliseconds(static_cast<int64_t>(limited));
+}
+
+std::optional<Backlog::Estimate> Backlog::EstimateOf(const QueueShare& share) const {
+  std::lock_guard lock(mutex_);
+  return EstimateLocked(share);
+}
+
+std::optional<Backlog::Estimate> Backlog::EstimateLocked(const QueueShare& share) const {
+  if (running_ == 0 && tenants_.empty()) return std::nullopt;
+  const double missed = 1 - best_hit_;
+  const double own_tokens = missed * share.prefill_tokens;
+  const std::optional<double> own = costs_.PrefillUs(own_tokens);
+  if (!own) return std::nullopt;
+
+  // Before a newcomer: what its tenant has waiting, unless it may overtake that, and of every other
+  // tenant what that one is entitled to meanwhile.
+  double sequences = 0, tokens = 0, turns = 0;
+  const auto mine = tenants_.find(share.tenant);
+  if (mine != tenants_.end() && share.priority <= 0) {
+    sequences = static_cast<double>(mine->second.sequences);
+    tokens = static_cast<double>(mine->second.prefill_tokens);
+    turns = static_cast<double>(mine->second.cost) / share.weight;
+  }
+  for (const auto& [id, other] : tenants_) {
+    if (id == share.tenant || other.cost == 0) continue;
+    const double part = std::min(1.0, turns * other.weight / static_cast<double>(other.cost));
+    sequences += part * static_cast<double>(other.sequences);
+    tokens += part * static_cast<double>(other.prefill_tokens);
+  }
+  double queue = costs_.PrefillUs(missed * tokens).value_or(0);
+  const std::optional<double> rate = drain_.PerSecond();
+  if (left_waiting_ > 0 && rate) queue = std::max(queue, 1e6 * sequences / *rate);
+
+  const int32_t per_step =
+      std::min(options_.chunk_tokens, std::max(1, options_.step_tokens - running_));
+  const double steps = std::ceil(own_tokens / per_step);
+  const double beside = running_ > 0 ? steps * costs_.DecodeUs(running_) : 0;
+  return Estimate{static_cast<TimeUs>(queue), static_cast<TimeUs>(*own + beside)};
+}
+
+absl::Status Backlog::CheckTime(const QueueShare& share, const TimeLimits& limits) const {
+  if (limits.deadline && *limits.deadline <= 0) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("deadline: passed ", Milliseconds(-*limits.deadline), " ms ago"));
+  }
+  if (!limits.deadline && !limits.max_queue) return absl::OkStatus();
+  const std::optional<Estimate> estimate = EstimateLocked(share);
+  if (!estimate) return absl::OkStatus();
+  const auto exceeds = [](TimeUs time, TimeUs limit) {
+    return static_cast<double>(time) > kCertainty * static_cast<double>(limit);
+  };
+  if (limits.deadline && exceeds(estimate->first_token(), *limits.deadline)) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "deadline: ", Milliseconds(*limits.deadline),
+        " ms are left, the first token is estimated in ", Milliseconds(estimate->first_token()),
+        " ms (queue ", Milliseconds(estimate->queue), " ms, prefill ",
+        Milliseconds(estimate->prefill), " ms)"));
+  }
+  if (limits.max_queue && exceeds(estimate->queue, *limits.max_queue)) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "max_queue_ms: ", Milliseconds(*limits.max_queue),
+        " ms are allowed, the queue is estimated to take ", Milliseconds(estimate->queue), " ms"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace asymserve

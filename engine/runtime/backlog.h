@@ -1,0 +1,106 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <optional>
+
+#include "absl/status/status.h"
+
+#include "engine/sched/step_costs.h"
+
+namespace asymserve {
+
+/// What one waiting sequence adds to the queue.
+struct QueueShare {
+  int32_t tenant = 0;
+  int32_t weight = 1;
+  int32_t priority = 0;
+  int32_t prefill_tokens = 0;
+  int64_t cost = 0;  // Sequence::cost
+};
+
+/// Limits of a request's time, microseconds from now.
+struct TimeLimits {
+  std::optional<TimeUs> deadline;
+  std::optional<TimeUs> max_queue;
+};
+
+/// The sequences between Submit and their first step: how many may wait, how long a newcomer would,
+/// and when a refused one should come back. Any thread; time is an argument.
+///
+/// A newcomer's estimate is what must happen before its first token, no more: the prefill of what
+/// fair queuing puts before it, or, while the queue does not empty, as many departures at the rate
+/// measured; then its own prefill, beside the decode rows of those that run. All prefill counts as
+/// if it were found in the prefix cache as much as the best of the newest prompts. A request is
+/// refused for its time only if the estimate is over kCertainty times what it has left, and never
+/// while nothing waits or runs: then it is the measurement.
+class Backlog {
+ public:
+  static constexpr double kCertainty = 2;
+  static constexpr std::chrono::milliseconds kMinRetry{100}, kMaxRetry{30'000},
+      kUnknownRetry{1'000};
+
+  struct Options {
+    int32_t max_waiting = 1;
+    int32_t step_tokens = 1;
+    int32_t chunk_tokens = 1;
+  };
+  struct Estimate {
+    TimeUs queue = 0, prefill = 0;
+    TimeUs first_token() const { return queue + prefill; }
+  };
+
+  explicit Backlog(const Options& options) : options_(options) {}
+
+  /// Whether `sequences` more may wait. No lock.
+  bool HasRoom(int32_t sequences) const {
+    return waiting_.load(std::memory_order_relaxed) + sequences <= options_.max_waiting;
+  }
+  /// A request's sequences begin to wait; only the first has prefill_tokens, the others continue
+  /// its prompt. Refused, nothing changed: ResourceExhausted when the queue is full,
+  /// DeadlineExceeded when a limit has passed or clearly cannot be kept.
+  absl::Status Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits);
+  /// One of them, the first or not, waits no longer.
+  void Leave(const QueueShare& share, bool first);
+  /// A prompt was found in the prefix cache up to `cached` of its tokens.
+  void OnPrompt(int32_t tokens, int32_t cached);
+  /// After each step, or planning without one: what ran (nothing: no tokens), and how many run and
+  /// wait now.
+  void OnStep(const StepSample& step, int32_t running, int32_t waiting, TimeUs now);
+
+  /// When the next refused request should come back: as many have left the queue by then as were
+  /// refused since there was room, this one counted. kMinRetry to kMaxRetry.
+  std::chrono::milliseconds NextRetry();
+
+  /// Absent as long as too little is measured, or nothing waits or runs.
+  std::optional<Estimate> EstimateOf(const QueueShare& share) const;
+
+ private:
+  /// Sequences of one tenant that wait.
+  struct Waiting {
+    int32_t weight = 1;
+    int64_t members = 0;
+    // Of those with a priority of 0 or more; a newcomer may overtake the others.
+    int64_t sequences = 0, prefill_tokens = 0, cost = 0;
+  };
+  std::optional<Estimate> EstimateLocked(const QueueShare& share) const;
+  absl::Status CheckTime(const QueueShare& share, const TimeLimits& limits) const;
+
+  const Options options_;
+  std::atomic<int32_t> waiting_{0};
+  mutable std::mutex mutex_;
+  // Guarded by mutex_.
+  std::map<int32_t, Waiting> tenants_;
+  StepCosts costs_;
+  DrainRate drain_;
+  double best_hit_ = 0;  // share of a prompt, 2 % less with each prompt since
+  int32_t running_ = 0, left_waiting_ = 0;
+  int32_t left_ = 0;     // since the last OnStep
+  int64_t refused_ = 0;  // that places have not become free for
+  TimeUs last_step_ = 0;
+};
+
+}  // namespace asymserve

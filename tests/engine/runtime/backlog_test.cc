@@ -1,0 +1,163 @@
+#include "engine/runtime/backlog.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace asymserve {
+namespace {
+
+using ::testing::HasSubstr;
+
+class BacklogTest : public ::testing::Test {
+ protected:
+  static QueueShare Share(int32_t tenant, int32_t prefill, int32_t weight = 1,
+                          int32_t priority = 0) {
+    return {.tenant = tenant,
+            .weight = weight,
+            .priority = priority,
+            .prefill_tokens = prefill,
+            .cost = prefill};
+  }
+  /// Prefill takes 1 ms a token, a step of 4 decode rows 10 ms; 4 run and nothing waits.
+  void Measure() {
+    for (int i = 0; i < 10; ++i) {
+      backlog_.OnStep({.prefill_tokens = 10, .duration = 10'000}, 4, 0, now_);
+      backlog_.OnStep({.decode_rows = 4, .duration = 10'000}, 4, 0, now_);
+    }
+  }
+  /// Two sequences a second leave a queue that does not empty.
+  void MeasureDrain() {
+    for (int i = 0; i < 20; ++i) {
+      Join(Share(9, 0));
+      backlog_.OnStep({}, 4, 1, now_);
+      backlog_.Leave(Share(9, 0), true);
+      now_ += 500'000;
+      backlog_.OnStep({}, 4, 1, now_);
+    }
+  }
+  void Join(const QueueShare& share, int32_t sequences = 1) {
+    EXPECT_TRUE(backlog_.Join(share, sequences, {}).ok());
+  }
+  std::string Refusal(const QueueShare& share, const TimeLimits& limits) {
+    const bool had_room = backlog_.HasRoom(1);
+    const absl::Status status = backlog_.Join(share, 1, limits);
+    EXPECT_EQ(backlog_.HasRoom(1), had_room || status.ok());
+    EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+    return std::string(status.message());
+  }
+
+  Backlog backlog_{{.max_waiting = 30, .step_tokens = 104, .chunk_tokens = 50}};
+  TimeUs now_ = 1;
+};
+
+TEST_F(BacklogTest, RefusesWhatDoesNotFitAndTouchesNothing) {
+  Join(Share(1, 5), 29);
+  const absl::Status status = backlog_.Join(Share(1, 5), 2, {});
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.message(), "the queue is full: 29 sequences wait, 30 may");
+  EXPECT_TRUE(backlog_.HasRoom(1));
+  for (int i = 0; i < 29; ++i) backlog_.Leave(Share(1, 5), i == 0);
+  EXPECT_TRUE(backlog_.HasRoom(30));
+}
+
+TEST_F(BacklogTest, ADeadlineInThePastIsRefusedBeforeAnythingIsMeasured) {
+  EXPECT_EQ(Refusal(Share(1, 5), {.deadline = -7000, .max_queue = {}}),
+            "deadline: passed 7 ms ago");
+}
+
+TEST_F(BacklogTest, KnowsNothingAndRefusesNobodyUntilStepsWereMeasured) {
+  Join(Share(1, 5000));
+  EXPECT_FALSE(backlog_.EstimateOf(Share(1, 5000)).has_value());
+  EXPECT_TRUE(backlog_.Join(Share(1, 5000), 1, {.deadline = 1, .max_queue = 1}).ok());
+}
+
+TEST_F(BacklogTest, AnIdleEngineTakesEveryRequestToMeasureAgain) {
+  Measure();
+  backlog_.OnStep({}, 0, 0, now_);
+  EXPECT_TRUE(backlog_.Join(Share(1, 5000), 1, {.deadline = 1, .max_queue = 1}).ok());
+}
+
+TEST_F(BacklogTest, PrefillIsItsOwnTokensAndTheDecodeRowsBesideItsChunks) {
+  Measure();
+  const auto estimate = backlog_.EstimateOf(Share(1, 200));
+  ASSERT_TRUE(estimate.has_value());
+  EXPECT_EQ(estimate->queue, 0);
+  EXPECT_NEAR(static_cast<double>(estimate->prefill), 200'000 + 4 * 10'000, 10);
+}
+
+TEST_F(BacklogTest, PromptsCountAsIfTheyWereCachedLikeTheBestOfTheNewest) {
+  Measure();
+  Join(Share(1, 400));
+  backlog_.OnPrompt(100, 75);
+  backlog_.OnPrompt(100, 0);
+  const auto estimate = backlog_.EstimateOf(Share(1, 200));
+  EXPECT_NEAR(static_cast<double>(estimate->queue), 400'000 * 0.265, 10);
+  EXPECT_NEAR(static_cast<double>(estimate->prefill), 200'000 * 0.265 + 2 * 10'000, 10);
+  for (int i = 0; i < 500; ++i) backlog_.OnPrompt(100, 0);
+  EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(1, 200))->queue), 400'000, 50);
+}
+
+TEST_F(BacklogTest, RefusesOnlyWhatIsEstimatedAtMoreThanTwiceTheTimeLeft) {
+  Measure();  // the first token of 200 tokens: 240 ms
+  EXPECT_TRUE(backlog_.Join(Share(2, 200), 1, {.deadline = 125'000, .max_queue = {}}).ok());
+  EXPECT_EQ(Refusal(Share(1, 200), {.deadline = 115'000, .max_queue = {}}),
+            "deadline: 115 ms are left, the first token is estimated in 240 ms (queue 0 ms, "
+            "prefill 240 ms)");
+}
+
+TEST_F(BacklogTest, TheQueueIsThePrefillOfTheTenantsOwnRequestsAndTheShareOfOthers) {
+  Measure();
+  Join(Share(1, 100, 2));
+  Join(Share(2, 1000, 1));
+  EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(1, 10, 2))->queue), 150'000, 10);
+  EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(2, 10, 1))->queue), 1'100'000, 10);
+  EXPECT_EQ(backlog_.EstimateOf(Share(3, 10))->queue, 0);
+}
+
+TEST_F(BacklogTest, AHigherPriorityDoesNotWaitForItsTenantsOthersNorAnyoneForLowerOnes) {
+  Measure();
+  Join(Share(1, 100));
+  Join(Share(1, 100, 1, -1));
+  EXPECT_EQ(backlog_.EstimateOf(Share(1, 10, 1, 1))->queue, 0);
+  EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(1, 10))->queue), 100'000, 10);
+}
+
+TEST_F(BacklogTest, ContinuationsOfAPromptCountItsPrefillOnce) {
+  Measure();
+  Join(Share(1, 100), 8);
+  EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(1, 10))->queue), 100'000, 10);
+  for (int i = 0; i < 8; ++i) backlog_.Leave(Share(1, 100), i == 0);
+  EXPECT_EQ(backlog_.EstimateOf(Share(1, 10))->queue, 0);
+}
+
+TEST_F(BacklogTest, AQueueThatDoesNotEmptyTakesItsLengthOverTheDrainRate) {
+  Measure();
+  MeasureDrain();
+  Join(Share(1, 1), 6);
+  EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(1, 10))->queue), 3'000'000, 50'000);
+  EXPECT_THAT(Refusal(Share(1, 10), {.deadline = {}, .max_queue = 1'000'000}),
+              HasSubstr("max_queue_ms: 1000 ms are allowed, the queue is estimated to take "));
+  EXPECT_TRUE(backlog_.Join(Share(1, 10), 1, {.deadline = {}, .max_queue = 2'000'000}).ok());
+}
+
+TEST_F(BacklogTest, EachRefusedOneIsToldALaterPlaceAtTheDrainRate) {
+  EXPECT_EQ(backlog_.NextRetry(), Backlog::kUnknownRetry);
+  Measure();
+  MeasureDrain();
+  Measure();  // there was room for all
+  EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 500, 10);
+  EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 1000, 20);
+  EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 1500, 30);
+  Join(Share(1, 1), 2);
+  backlog_.Leave(Share(1, 1), true);
+  backlog_.Leave(Share(1, 1), false);
+  backlog_.OnStep({}, 4, 1, now_);
+  EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 1000, 20);
+  for (int i = 0; i < 1000; ++i) backlog_.NextRetry();
+  EXPECT_EQ(backlog_.NextRetry(), Backlog::kMaxRetry);
+}
+
+}  // namespace
+}  // namespace asymserve
