@@ -268,16 +268,31 @@ void PageStore::DropKept() {
   }
 }
 
-void PageStore::Resume(std::span<const PrefixHash> chain, int32_t tokens, KvPrecision precision,
+int32_t PageStore::CachedTokens(const PrefixChain& chain, int32_t most) const {
+  const auto chunks = static_cast<size_t>(most / scheme_.chunk_tokens);
+  const std::span<const PrefixHash> begin(chain.chunks.data(),
+                                          std::min(chunks, chain.chunks.size()));
+  const int32_t matched = index_.Match(begin) * scheme_.chunk_tokens;
+  const bool tail =
+      chain.tail_tokens > matched && chain.tail_tokens <= most && index_.Resumes(chain.tail);
+  return tail ? chain.tail_tokens : matched;
+}
+
+void PageStore::Resume(const PrefixChain& chain, int32_t tokens, KvPrecision precision,
                        std::vector<KvPage>& pages) {
-  index_.Resume(chain.first(static_cast<size_t>(tokens / scheme_.chunk_tokens)), precision, pool_,
-                pages);
+  const auto chunks = static_cast<size_t>(tokens / scheme_.chunk_tokens);
+  const bool tail = tokens % scheme_.chunk_tokens != 0;
+  index_.Resume(tail ? chain.tail : chain.chunks[chunks - 1], tokens, precision, pool_, pages);
   pages_used_ += static_cast<int32_t>(pages.size());
 }
 
-void PageStore::Publish(std::span<const PrefixHash> chain, int32_t tokens, KvPrecision precision,
+void PageStore::Publish(const PrefixChain& chain, int32_t tokens, KvPrecision precision,
                         std::span<const KvPage> pages) {
-  index_.Publish(chain.first(static_cast<size_t>(tokens / scheme_.chunk_tokens)), pages, precision,
+  const auto chunks = static_cast<size_t>(tokens / scheme_.chunk_tokens);
+  const bool tail = tokens % scheme_.chunk_tokens != 0;
+  const PrefixHash& hash = tail ? chain.tail : chain.chunks[chunks - 1];
+  const size_t before = tail ? chunks : chunks - 1;
+  index_.Publish(before == 0 ? nullptr : &chain.chunks[before - 1], hash, tokens, pages, precision,
                  pool_);
 }
 

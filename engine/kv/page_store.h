@@ -63,19 +63,16 @@ class PageStore {
                              KvPrecision precision = KvPrecision::kScheme);
   /// Gives up all records of a sequence that no plan uses any more.
   void Release(std::vector<KvPage>& pages);
-  /// The tokens of `chain`'s prompt, whole chunks, that need not be computed because records hold
-  /// them.
-  int32_t CachedTokens(std::span<const PrefixHash> chain) const {
-    return index_.Match(chain) * scheme_.chunk_tokens;
-  }
+  /// The tokens of a prompt, at most `most`, that need not be computed because records hold them.
+  int32_t CachedTokens(const PrefixChain& chain, int32_t most) const;
   /// Drops all kept records that no sequence holds.
   void DropKept();
   /// Gives a sequence without pages those of its first `tokens` tokens, some of CachedTokens.
-  void Resume(std::span<const PrefixHash> chain, int32_t tokens, KvPrecision precision,
+  void Resume(const PrefixChain& chain, int32_t tokens, KvPrecision precision,
               std::vector<KvPage>& pages);
-  /// Keeps the records of the first `tokens` tokens, whole chunks, of a sequence whose pages were
-  /// just prepared to compute the next one.
-  void Publish(std::span<const PrefixHash> chain, int32_t tokens, KvPrecision precision,
+  /// Keeps the records of the first `tokens` tokens, whole chunks or the chain's tail, of a
+  /// sequence whose pages are as they are read to compute the next one.
+  void Publish(const PrefixChain& chain, int32_t tokens, KvPrecision precision,
                std::span<const KvPage> pages);
   /// To be called once the operations of this plan are all known.
   void EndPlan();

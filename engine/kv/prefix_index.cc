@@ -11,71 +11,69 @@ PrefixIndex::Node* PrefixIndex::Find(const PrefixHash& hash) const {
   return found == nodes_.end() ? nullptr : found->second.get();
 }
 
-int32_t PrefixIndex::Match(std::span<const PrefixHash> chain) const {
+int32_t PrefixIndex::Match(std::span<const PrefixHash> chunks) const {
   int32_t match = 0;
-  for (size_t i = 0; i < chain.size(); ++i) {
-    const Node* node = Find(chain[i]);
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const Node* node = Find(chunks[i]);
     if (node == nullptr) break;
     if (node->resuming.stamp != 0) match = static_cast<int32_t>(i) + 1;
   }
   return match;
 }
 
-void PrefixIndex::Resume(std::span<const PrefixHash> chain, KvPrecision precision, RecordPool& pool,
-                         std::vector<KvPage>& pages) {
-  ASYMSERVE_CHECK(pages.empty() && !chain.empty());
-  const auto complete = static_cast<int32_t>(chain.size()) * chunk_pages();
-  pages.resize(static_cast<size_t>(complete));
+bool PrefixIndex::Resumes(const PrefixHash& hash) const {
+  const Node* node = Find(hash);
+  return node != nullptr && node->resuming.stamp != 0;
+}
+
+void PrefixIndex::Resume(const PrefixHash& hash, int32_t tokens, KvPrecision precision,
+                         RecordPool& pool, std::vector<KvPage>& pages) {
+  ASYMSERVE_CHECK(pages.empty() && Resumes(hash));
+  const int32_t complete = CompleteAt(tokens);
+  pages.resize(static_cast<size_t>(tokens / scheme_.page_tokens));
   const auto take = [&](const Part& part) {
     for (const Held& held : part.records) {
-      pages[static_cast<size_t>(held.page)].*held.field = held.id;
+      pages.at(static_cast<size_t>(held.page)).*held.field = held.id;
       pool.Pin(held.kind, held.id);
     }
   };
-  Node* last = nullptr;
-  for (const PrefixHash& hash : chain) {
-    last = Find(hash);
-    ASYMSERVE_CHECK(last != nullptr && last->exact == (precision == KvPrecision::kExact));
-    take(last->lasting);
-  }
-  ASYMSERVE_CHECK(last->resuming.stamp != 0);
-  take(last->resuming);
-  for (int32_t i = 0; i < complete; ++i) {
+  Node& last = *Find(hash);
+  ASYMSERVE_CHECK(last.exact == (precision == KvPrecision::kExact));
+  for (const Node* node = &last; node != nullptr; node = node->parent) take(node->lasting);
+  take(last.resuming);
+  for (int32_t i = 0; i < std::ssize(pages); ++i) {
     KvPage& page = pages[static_cast<size_t>(i)];
     page.exact = precision == KvPrecision::kExact;
     if (!scheme_.seals(precision)) continue;
     page.key_tier = TierOf(scheme_, KvTensor::kKey, i, complete);
     page.value_tier = TierOf(scheme_, KvTensor::kValue, i, complete);
   }
-  Touch(*last);
+  Touch(last);
 }
 
-void PrefixIndex::Publish(std::span<const PrefixHash> chain, std::span<const KvPage> pages,
-                          KvPrecision precision, RecordPool& pool) {
+void PrefixIndex::Publish(const PrefixHash* parent_hash, const PrefixHash& hash, int32_t tokens,
+                          std::span<const KvPage> pages, KvPrecision precision, RecordPool& pool) {
   if (scheme_.chunk_tokens % scheme_.page_tokens != 0) return;
-  Node* parent = nullptr;
-  if (chain.size() > 1) {
-    parent = Find(chain[chain.size() - 2]);
-    if (parent == nullptr) return;
-  }
-  std::unique_ptr<Node>& node = nodes_[chain.back()];
+  Node* const parent = parent_hash == nullptr ? nullptr : Find(*parent_hash);
+  if (parent_hash != nullptr && parent == nullptr) return;
+  std::unique_ptr<Node>& node = nodes_[hash];
   if (node == nullptr) {
     node = std::make_unique<Node>();
-    node->hash = chain.back();
+    node->hash = hash;
     node->parent = parent;
     node->exact = precision == KvPrecision::kExact;
     if (parent != nullptr) parent->children.push_back(node.get());
   }
-  KeepPages(*node, pages, static_cast<int32_t>(chain.size()), precision, pool);
+  KeepPages(*node, pages, tokens, precision, pool);
   Touch(*node);
 }
 
 /// Adds the parts that the node does not have.
-void PrefixIndex::KeepPages(Node& node, std::span<const KvPage> pages, int32_t chunks,
+void PrefixIndex::KeepPages(Node& node, std::span<const KvPage> pages, int32_t tokens,
                             KvPrecision precision, RecordPool& pool) {
   const bool seals = scheme_.seals(precision);
-  const int32_t complete = chunks * chunk_pages();
-  const int32_t before = complete - chunk_pages();
+  const int32_t complete = CompleteAt(tokens);
+  const int32_t before = CompleteAt(tokens - 1);
   // Whether both tensors of a page are as they will stay, but for a refinement.
   const auto lasts = [&](int32_t page, int32_t at) {
     return page < at && (!seals || page < scheme_.sink_pages ||
@@ -91,7 +89,7 @@ void PrefixIndex::KeepPages(Node& node, std::span<const KvPage> pages, int32_t c
     part.records.push_back({page, field, kind, id});
     if (&part == &node.resuming) resuming_here_.emplace(KeyOf(kind, id), &node);
   };
-  for (int32_t i = 0; i < complete; ++i) {
+  for (int32_t i = 0; i < tokens / scheme_.page_tokens; ++i) {
     const bool now = lasts(i, complete);
     if (now && lasts(i, before)) {  // an ancestor has it, but for its refinement
       if (needs_resuming) keep(node.resuming, i, &KvPage::refinement, KvRecord::kRefinement);
@@ -136,7 +134,8 @@ bool PrefixIndex::EvictOldest(RecordPool& pool) {
       continue;
     }
     ++evictions_;
-    if (resuming) {
+    const bool carries = !node->lasting.records.empty() || !node->children.empty();
+    if (resuming && carries) {
       DropPart(*node, /*resuming=*/true, pool);
     } else {
       Remove(*node, pool);

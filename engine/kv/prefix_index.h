@@ -24,29 +24,44 @@
 // here needs. The second kind costs most and is dropped first; a node without it still carries its
 // descendants.
 //
+// The last chunk of a prompt is rarely whole. Its whole pages are near; a node for them keeps those
+// of the second kind only, for prompts that are the same to their end.
+//
 // Least recently used goes first, and what a running sequence pins is passed over. No clock, no
 // threads, nothing depends on addresses.
 
 namespace asymserve {
 
-/// Names a chunk of a prompt and everything before it.
+/// Names a part of a prompt and everything before it.
 using PrefixHash = Sha256Digest;
+
+/// The parts of a prompt that can be shared.
+struct PrefixChain {
+  std::vector<PrefixHash> chunks;  // each whole chunk
+  /// The whole pages of the last chunk that leave a token to compute: what a prompt that is the
+  /// same to its end, as those of one request are, can begin after.
+  PrefixHash tail = {};
+  int32_t tail_tokens = 0;  // and the chunks before; 0: those pages are none
+};
 
 class PrefixIndex {
  public:
   /// An index for a scheme whose chunks are not whole pages stays empty.
   explicit PrefixIndex(const KvScheme& scheme) : scheme_(scheme) {}
 
-  /// After how many chunks of `chain` a sequence can begin: the most whose records are all here.
-  int32_t Match(std::span<const PrefixHash> chain) const;
-  /// Fills the page table of a sequence that begins after `chain`, which must Match whole, and pins
-  /// its records.
-  void Resume(std::span<const PrefixHash> chain, KvPrecision precision, RecordPool& pool,
+  /// After how many of the chunks a sequence can begin: the most whose records are all here.
+  int32_t Match(std::span<const PrefixHash> chunks) const;
+  /// Whether a sequence can begin after what `hash` names.
+  bool Resumes(const PrefixHash& hash) const;
+  /// Fills the page table of a sequence that begins after `tokens` tokens, those that `hash` names
+  /// and that it Resumes, and pins its records.
+  void Resume(const PrefixHash& hash, int32_t tokens, KvPrecision precision, RecordPool& pool,
               std::vector<KvPage>& pages);
   /// Keeps what a sequence of that precision reads as it begins to compute the position after
-  /// `chain`. Does nothing when a predecessor is not here any more.
-  void Publish(std::span<const PrefixHash> chain, std::span<const KvPage> pages,
-               KvPrecision precision, RecordPool& pool);
+  /// `tokens` tokens, whole pages, which `hash` names. `parent` names its whole chunks before that;
+  /// null: it has none. Does nothing when the parent is not here any more.
+  void Publish(const PrefixHash* parent, const PrefixHash& hash, int32_t tokens,
+               std::span<const KvPage> pages, KvPrecision precision, RecordPool& pool);
   /// Drops a record of those that only sequences need that begin at one place, and all of those.
   void Forget(KvRecord kind, PageId id, RecordPool& pool);
   /// Drops the records that were not used for longest and are not pinned. False: there are none.
@@ -87,11 +102,14 @@ class PrefixIndex {
     }
   };
 
-  int32_t chunk_pages() const { return scheme_.chunk_tokens / scheme_.page_tokens; }
+  /// Pages that count as complete for the token behind `tokens` tokens of a prompt.
+  int32_t CompleteAt(int32_t tokens) const {
+    return tokens / scheme_.chunk_tokens * scheme_.chunk_tokens / scheme_.page_tokens;
+  }
   Node* Find(const PrefixHash& hash) const;
   void Stamp(Node& node, bool resuming);
   void Touch(Node& node);
-  void KeepPages(Node& node, std::span<const KvPage> pages, int32_t chunks, KvPrecision precision,
+  void KeepPages(Node& node, std::span<const KvPage> pages, int32_t tokens, KvPrecision precision,
                  RecordPool& pool);
   static bool AllPinned(const Part& part, const RecordPool& pool);
   void DropPart(Node& node, bool resuming, RecordPool& pool);

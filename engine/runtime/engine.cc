@@ -238,9 +238,9 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
     const PrefixScope scope = {.cache = options_.cache_identity,
                                .tenant = TenantTable::NameOf(active->request.tenant),
                                .precision = active->request.kv_precision,
-                               .chunk_tokens = options_.scheme.chunk_tokens};
-    active->prefix =
-        std::make_shared<const std::vector<PrefixHash>>(HashPrefix(scope, active->request.prompt));
+                               .chunk_tokens = options_.scheme.chunk_tokens,
+                               .tail_page_tokens = sequences > 1 ? options_.scheme.page_tokens : 0};
+    active->prefix = std::make_shared<const PrefixChain>(HashPrefix(scope, active->request.prompt));
   }
   {
     std::lock_guard lock(mutex_);

@@ -41,26 +41,41 @@ EngineLoop::EngineLoop(Model& model, const Tokenizer& tokenizer, const Scheduler
 
 void EngineLoop::Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs now) {
   for (int32_t i = 0; i < request->request.n; ++i) {
-    SequenceSpec spec;
-    spec.id = MakeSequenceId(request->id, i);
-    spec.prompt_tokens = static_cast<int32_t>(request->request.prompt.size());
-    spec.max_new_tokens = request->max_new_tokens;
-    spec.priority = request->request.priority;
-    spec.arrival = request->submitted;
-    spec.precision = request->request.kv_precision;
-    spec.prefix = request->prefix;
-    if (request->request.deadline) spec.deadline = ToTimeUs(*request->request.deadline);
-    spec.tenant = request->share.tenant;
-    spec.weight = request->share.weight;
-    if (request->request.max_queue_ms) {
-      spec.queue_deadline = request->submitted + TimeUs{1000} * *request->request.max_queue_ms;
-    }
-    sequences_.emplace(spec.id, std::make_unique<Generation>(spec.id, request, i, tokenizer_));
-    const absl::Status added = scheduler_.Add(spec);
-    if (!added.ok()) End(spec.id, FinishReason::kError, added, now);
+    const SequenceId id = MakeSequenceId(request->id, i);
+    sequences_.emplace(id, std::make_unique<Generation>(id, request, i, tokenizer_));
   }
+  const bool one_first = request->prefix != nullptr && request->request.n > 1;
+  sequences_.at(MakeSequenceId(request->id, 0))->others_wait = one_first;
+  const int32_t first = one_first ? 1 : request->request.n;
+  for (int32_t i = 0; i < first; ++i) Schedule(*request, i, request->submitted, now);
   delivery_.Push(outgoing_);
   PublishGauges();
+}
+
+void EngineLoop::Schedule(const ActiveRequest& request, int32_t index, TimeUs queued_at,
+                          TimeUs now) {
+  SequenceSpec spec;
+  spec.id = MakeSequenceId(request.id, index);
+  spec.prompt_tokens = static_cast<int32_t>(request.request.prompt.size());
+  spec.max_new_tokens = request.max_new_tokens;
+  spec.priority = request.request.priority;
+  spec.arrival = request.submitted;
+  spec.precision = request.request.kv_precision;
+  spec.prefix = request.prefix;
+  if (request.request.deadline) spec.deadline = ToTimeUs(*request.request.deadline);
+  spec.tenant = request.share.tenant;
+  spec.weight = request.share.weight;
+  if (request.request.max_queue_ms) {
+    spec.queue_deadline = queued_at + TimeUs{1000} * *request.request.max_queue_ms;
+  }
+  const absl::Status added = scheduler_.Add(spec);
+  if (!added.ok()) End(spec.id, FinishReason::kError, added, now);
+}
+
+void EngineLoop::ScheduleOthers(Generation& first, TimeUs now) {
+  first.others_wait = false;
+  const std::shared_ptr<const ActiveRequest> request = first.request;
+  for (int32_t i = 1; i < request->request.n; ++i) Schedule(*request, i, now, now);
 }
 
 void EngineLoop::Cancel(RequestId id, TimeUs called_at, TimeUs now) {
@@ -107,6 +122,7 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
     const float* row = logits->Row<float>(static_cast<int64_t>(outcomes.size()));
     Advance(generation, {row, static_cast<size_t>(model_.vocabulary())}, end);
     outcomes.push_back({item.sequence, generation.finish != FinishReason::kNone});
+    if (generation.others_wait) ScheduleOthers(generation, end);
   }
   for (const SequenceId id : scheduler_.Commit(plan, outcomes)) {
     const auto sequence = sequences_.find(id);
@@ -271,6 +287,8 @@ void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& err
   const auto found = sequences_.find(id);
   ASYMSERVE_CHECK(found != sequences_.end());
   Generation& generation = *found->second;
+  const std::shared_ptr<const ActiveRequest> request = generation.request;
+  const int32_t others = generation.others_wait ? request->request.n : 0;
   if (generation.first_step == 0) LeaveBacklog(generation);
   generation.finish = reason;
   generation.error = error;
@@ -281,6 +299,7 @@ void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& err
   CountFinish(generation, now);
   outgoing_.push_back({generation.request, std::move(delta)});
   sequences_.erase(found);
+  for (int32_t i = 1; i < others; ++i) End(MakeSequenceId(request->id, i), reason, error, now);
 }
 
 void EngineLoop::EndAll(FinishReason reason, const absl::Status& error, TimeUs now) {

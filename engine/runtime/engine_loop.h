@@ -35,12 +35,17 @@ class EngineLoop {
   bool idle() const { return sequences_.empty(); }
 
  private:
+  /// Gives a sequence to the scheduler.
+  void Schedule(const ActiveRequest& request, int32_t index, TimeUs queued_at, TimeUs now);
+  /// And those of a request that wait for the first one's first token.
+  void ScheduleOthers(Generation& first, TimeUs now);
   void BuildBatch(const StepPlan& plan, TimeUs now);
   /// Takes the next token of a sequence; queues its delta.
   void Advance(Generation& generation, std::span<const float> logits, TimeUs now);
   void Accept(Generation& generation, const SampledToken& token, Delta& delta);
   void FillFinal(const Generation& generation, Delta& delta, TimeUs now) const;
-  /// Queues the final delta of a sequence that ended outside a step, and forgets it.
+  /// Queues the final delta of a sequence that ended outside a step, and forgets it, with those
+  /// that still wait for its first token.
   void End(SequenceId id, FinishReason reason, const absl::Status& error, TimeUs now);
   void CountFinish(const Generation& generation, TimeUs now);
   void LeaveQueue(Generation& generation, TimeUs now);

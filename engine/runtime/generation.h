@@ -20,9 +20,9 @@ struct ActiveRequest {
   GenerateRequest request;
   std::shared_ptr<OutputSink> sink;
   TimeUs submitted = 0;
-  int32_t max_new_tokens = 0;                             // resolved from stop.max_tokens
-  std::shared_ptr<const std::vector<PrefixHash>> prefix;  // of its whole chunks; null: not shared
-  QueueShare share;                                       // of each of its sequences
+  int32_t max_new_tokens = 0;                 // resolved from stop.max_tokens
+  std::shared_ptr<const PrefixChain> prefix;  // of the prompt; null: not shared
+  QueueShare share;                           // of each of its sequences
   TenantMetrics* tenant = nullptr;
 };
 
@@ -47,6 +47,9 @@ struct Generation {
   int32_t stop_index = -1;
   int32_t stop_token = -1;
   absl::Status error;
+  /// Index 0 of several: the others wait for its first token, to begin with the pages of its
+  /// prompt.
+  bool others_wait = false;
   int32_t cached_tokens = 0;  // of the prompt, not computed when it first ran
   // Clock readings, 0 until they happen.
   TimeUs first_step = 0, first_token = 0, last_token = 0;

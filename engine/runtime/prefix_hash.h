@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <vector>
 
 #include "engine/kv/prefix_index.h"
 #include "engine/kv/scheme.h"
@@ -16,10 +15,11 @@ struct PrefixScope {
   std::string_view tenant;  // tenants do not share, so that none can time another's prompts
   KvPrecision precision = KvPrecision::kScheme;
   int32_t chunk_tokens = 0;
+  int32_t tail_page_tokens = 0;  // also name the whole pages of the last chunk; 0: no
 };
 
-/// A hash for each whole chunk of a prompt: SHA-256 over the scope's digest, or the hash of the
-/// chunk before, and the chunk's token ids (int32, little-endian).
-std::vector<PrefixHash> HashPrefix(const PrefixScope& scope, std::span<const int32_t> prompt);
+/// The parts of a prompt: SHA-256 over the scope's digest, or the hash of the chunk before, and the
+/// part's token ids (int32, little-endian).
+PrefixChain HashPrefix(const PrefixScope& scope, std::span<const int32_t> prompt);
 
 }  // namespace asymserve

@@ -176,7 +176,8 @@ class Scheduler {
   /// Gives a sequence that holds nothing the pages that are cached, or takes those back.
   void TakeCached(Sequence& sequence);
   void GiveBack(Sequence& sequence);
-  void Publish(const Sequence& sequence);
+  void PublishChunks(const Sequence& sequence);
+  void PublishTail(const Sequence& sequence);
 
   void CheckSequence(const Sequence& sequence) const;
   void CheckLists() const;

@@ -101,6 +101,7 @@ bool Scheduler::Prepare(Sequence& sequence, int32_t count, Draft& draft) {
   const int32_t chunk_start = begin / scheme.chunk_tokens * scheme.chunk_tokens;
   const int32_t complete = (prefill ? chunk_start : begin) / scheme.page_tokens;
   const auto held = static_cast<int64_t>(sequence.pages.size()) * scheme.page_tokens;
+  PublishTail(sequence);
   if (tokens > held || (Seals(sequence) && complete != sequence.complete)) {
     if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals,
                         sequence.spec.precision)) {
@@ -108,29 +109,41 @@ bool Scheduler::Prepare(Sequence& sequence, int32_t count, Draft& draft) {
     }
     sequence.complete = complete;
   }
-  Publish(sequence);
+  PublishChunks(sequence);
   return true;
 }
 
 /// When whole chunks of the prompt lie behind a sequence that was just prepared to go on.
-void Scheduler::Publish(const Sequence& sequence) {
+void Scheduler::PublishChunks(const Sequence& sequence) {
   const int32_t tokens = sequence.computed;
   const int32_t chunk = options_.scheme.chunk_tokens;
-  const std::span<const PrefixHash> chain = sequence.spec.prefix_chain();
-  if (tokens == 0 || tokens % chunk != 0 || tokens > sequence.spec.prompt_tokens) return;
-  if (!sequence.shares) return;
-  if (static_cast<size_t>(tokens / chunk) > chain.size()) return;
-  store_.Publish(chain, tokens, sequence.spec.precision, sequence.pages);
+  const PrefixChain* chain = sequence.spec.prefix.get();
+  if (!sequence.shares || chain == nullptr || tokens == 0 || tokens % chunk != 0) return;
+  if (static_cast<size_t>(tokens / chunk) > chain->chunks.size()) return;
+  store_.Publish(*chain, tokens, sequence.spec.precision, sequence.pages);
+}
+
+/// When the prompt lies behind a sequence, whose pages are still those of its last chunk.
+void Scheduler::PublishTail(const Sequence& sequence) {
+  const PrefixChain* chain = sequence.spec.prefix.get();
+  if (!sequence.shares || chain == nullptr || chain->tail_tokens == 0) return;
+  const KvScheme& scheme = options_.scheme;
+  const int32_t complete =
+      chain->tail_tokens / scheme.chunk_tokens * scheme.chunk_tokens / scheme.page_tokens;
+  if (sequence.computed != sequence.spec.prompt_tokens) return;
+  if (Seals(sequence) && sequence.complete != complete) return;
+  store_.Publish(*chain, chain->tail_tokens, sequence.spec.precision, sequence.pages);
 }
 
 void Scheduler::TakeCached(Sequence& sequence) {
-  const KvScheme& scheme = options_.scheme;
-  const std::span<const PrefixHash> chain = sequence.resumable_chain(scheme.chunk_tokens);
-  const int32_t tokens = sequence.shares ? store_.CachedTokens(chain) : 0;
+  const PrefixChain* chain = sequence.spec.prefix.get();
+  if (!sequence.shares || chain == nullptr) return;
+  const int32_t tokens = store_.CachedTokens(*chain, sequence.resumable_tokens());
   if (tokens == 0) return;
-  store_.Resume(chain, tokens, sequence.spec.precision, sequence.pages);
+  const KvScheme& scheme = options_.scheme;
+  store_.Resume(*chain, tokens, sequence.spec.precision, sequence.pages);
   sequence.computed = tokens;
-  sequence.complete = tokens / scheme.page_tokens;
+  sequence.complete = tokens / scheme.chunk_tokens * scheme.chunk_tokens / scheme.page_tokens;
 }
 
 void Scheduler::GiveBack(Sequence& sequence) {

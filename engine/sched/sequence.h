@@ -36,12 +36,7 @@ struct SequenceSpec {
   TimeUs deadline = kNoDeadline;        // expires while waiting, and while running
   TimeUs queue_deadline = kNoDeadline;  // expires if it never ran by then
   KvPrecision precision = KvPrecision::kScheme;
-  /// A hash for each whole chunk of the prompt (kv/prefix_index.h); none: nothing is shared.
-  std::shared_ptr<const std::vector<PrefixHash>> prefix;
-
-  std::span<const PrefixHash> prefix_chain() const {
-    return prefix == nullptr ? std::span<const PrefixHash>() : std::span<const PrefixHash>(*prefix);
-  }
+  std::shared_ptr<const PrefixChain> prefix;  // of the prompt; null: nothing is shared
 };
 
 struct Sequence {
@@ -86,12 +81,8 @@ struct Sequence {
   /// Tokens whose pages an admission takes: all that exist and one more, so that it is not the
   /// first decode step that finds no page.
   int32_t tokens_at_admission() const { return std::min(known() + 1, max_stored()); }
-  /// Whole chunks of the prompt that may be taken from the cache: some token is left to compute.
-  std::span<const PrefixHash> resumable_chain(int32_t chunk_tokens) const {
-    const int32_t last = sampled > 1 ? spec.prompt_tokens : spec.prompt_tokens - 1;
-    const auto chunks = static_cast<size_t>(last / chunk_tokens);
-    return spec.prefix_chain().first(std::min(chunks, spec.prefix_chain().size()));
-  }
+  /// Tokens of the prompt that may be taken from the cache: some token is left to compute.
+  int32_t resumable_tokens() const { return spec.prompt_tokens - (sampled > 1 ? 0 : 1); }
   /// Whether its next token lies outside its pages.
   bool needs_page(int32_t page_tokens) const {
     return !fully_planned() && computed >= static_cast<int64_t>(pages.size()) * page_tokens;

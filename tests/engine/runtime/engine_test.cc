@@ -595,5 +595,56 @@ TEST_F(EngineTest, RandomCancelsFromManyThreadsLoseNothing) {
   EXPECT_EQ(metrics.finished_length.value() + metrics.finished_cancelled.value(), 200u);
 }
 
+TEST_F(EngineTest, SequencesOfOneRequestShareThePagesOfItsPrompt) {
+  std::vector<int32_t> prompt(30);  // three chunks of 8, a page of 4, and two tokens
+  for (int32_t i = 0; i < 30; ++i) prompt[static_cast<size_t>(i)] = i * 7 % 62;
+  GenerateRequest request = Greedy(prompt, 20);
+  request.sampling.temperature = 1;
+  request.has_seed = true;
+  request.sampling.seed = 5;
+  std::vector<std::vector<int32_t>> alone;
+  for (int i = 0; i < 4; ++i) {
+    EngineOptions options = SmallOptions();
+    options.prefix_cache = false;
+    Start(options);
+    GenerateRequest single = request;
+    single.sampling.seed += static_cast<uint64_t>(i);
+    const auto sink = Submit(single);
+    sink->WaitForFinal();
+    alone.push_back(sink->tokens());
+  }
+  Start();
+  request.n = 4;
+  const auto sink = Submit(request);
+  for (int i = 0; i < 4; ++i) {
+    const Delta last = sink->WaitForFinal(i);
+    EXPECT_EQ(last.finish, FinishReason::kLength);
+    EXPECT_EQ(last.cached_tokens, i == 0 ? 0 : 28);
+    EXPECT_EQ(sink->tokens(i), alone[static_cast<size_t>(i)]) << i;
+  }
+  ExpectNoPagesUsed();
+}
+
+TEST_F(EngineTest, SequencesThatWaitForTheirFirstOneEndWithIt) {
+  Gate gate;
+  model_.before_step = [&] { gate.Pass(); };
+  Start();
+  const auto running = Submit(Greedy({1, 2}, 3));
+  gate.WaitUntilHeld();
+  GenerateRequest request = Greedy({3, 4}, 3);
+  request.n = 3;
+  const auto cancelled = std::make_shared<RecordingSink>(3);
+  const auto id = engine_->Submit(request, cancelled);
+  ASSERT_TRUE(id.ok());
+  engine_->Cancel(*id);
+  gate.Open();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(cancelled->WaitForFinal(i).finish, FinishReason::kCancelled);
+  }
+  running->WaitForFinal();
+  model_.before_step = nullptr;
+  ExpectNoPagesUsed();
+}
+
 }  // namespace
 }  // namespace asymserve::testing

@@ -55,6 +55,17 @@ class TokenSink final : public OutputSink {
   std::vector<float> logprobs_;
 };
 
+/// Gives each sequence of a request a sink of its own.
+struct FanSink final : public OutputSink {
+  explicit FanSink(int32_t n) {
+    for (int32_t i = 0; i < n; ++i) sinks.push_back(std::make_shared<TokenSink>());
+  }
+  bool Deliver(Delta delta) override {
+    return sinks[static_cast<size_t>(delta.index)]->Deliver(std::move(delta));
+  }
+  std::vector<std::shared_ptr<TokenSink>> sinks;
+};
+
 struct EngineSetup {
   int threads = 1;
   Isa isa = Isa::kAuto;
@@ -102,6 +113,14 @@ class Server {
     }
     for (const auto& sink : sinks) sink->Wait();
     return sinks;
+  }
+  /// A request with n > 1: what each of its sequences got.
+  std::vector<std::shared_ptr<TokenSink>> RunMany(const GenerateRequest& request) {
+    const auto fan = std::make_shared<FanSink>(request.n);
+    const auto id = engine_->Submit(request, fan);
+    EXPECT_TRUE(id.ok()) << id.status();
+    for (const auto& sink : fan->sinks) sink->Wait();
+    return fan->sinks;
   }
   const EngineMetrics& metrics() const { return engine_->metrics(); }
   int32_t vocabulary() const { return loaded_.config.vocabulary; }
@@ -352,6 +371,29 @@ INSTANTIATE_TEST_SUITE_P(InEveryScheme, PrefixCacheTest,
                                            SmallArena{"kivi-2", 3}, SmallArena{"fit-2/1", 3},
                                            SmallArena{"toy", 5}),
                          [](const auto& test) { return Letters(test.param.scheme); });
+
+TEST_P(PrefixCacheTest, SequencesOfOneRequestWriteWhatTheyWouldAlone) {
+  const auto& [scheme, slabs] = GetParam();
+  const testing::TempDir directory;
+  const std::string profile = WriteStoriesProfile(directory.Path("stories.asymkv"));
+  auto requests = RelatedRequests(4, 300, 150, 40, 512);
+  requests[1].prompt.resize(256);
+  for (GenerateRequest& request : requests) request.sampling.temperature = 0.9f;
+  requests[3].kv_precision = KvPrecision::kExact;
+  for (const GenerateRequest& request : requests) {
+    std::vector<GenerateRequest> singles(3, request);
+    for (size_t i = 0; i < singles.size(); ++i) singles[i].sampling.seed += i;
+    const auto alone = Alone(kStories, singles, 512, scheme, profile);
+    GenerateRequest many = request;
+    many.n = 3;
+    for (const int32_t room : {0, slabs}) {
+      Server server(kStories, {2, Isa::kAuto, 4, 70, room, scheme, profile}, 512);
+      const auto together = server.RunMany(many);
+      ExpectSame(together, alone, std::string(scheme) + ", slabs " + std::to_string(room));
+      EXPECT_GT(server.metrics().cached_tokens.value(), 0u);
+    }
+  }
+}
 
 TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameWithLongCachedPromptsInItsDefaultScheme) {
   if (!std::filesystem::exists(ASYMSERVE_MODEL_FILE)) {

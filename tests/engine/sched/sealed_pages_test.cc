@@ -101,8 +101,10 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     lives_.clear();
     began_.clear();
     chains_.clear();
+    tails_.clear();
     branches_.clear();
     exact_.clear();
+    last_ = {};
     outstanding_.clear();
     options_ = RandomOptions(random_);
     shares_ = seed % 4 != 0;
@@ -125,6 +127,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   uint64_t cached_tokens() const { return cached_tokens_; }
   uint64_t resumed_with_cache() const { return resumed_with_cache_; }
   uint64_t evictions() const { return evictions_; }
+  uint64_t tail_hits() const { return tail_hits_; }
 
  private:
   void Step(uint32_t seed) {
@@ -143,14 +146,25 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   void Add() {
     SequenceSpec spec;
     spec.id = SequenceId{++added_};
+    const bool again = shares_ && last_.prefix != nullptr && random_() % 3 == 0;
     spec.precision = random_() % 3 == 0 ? KvPrecision::kExact : KvPrecision::kScheme;
+    if (again) spec.precision = last_.precision;
     const int64_t fits = PageStore(options_.scheme, options_.arena).MaxTokens(spec.precision);
     const auto context =
         static_cast<uint32_t>(std::min<int64_t>(options_.max_context_tokens, fits + random_() % 3));
     spec.prompt_tokens = static_cast<int32_t>(1 + random_() % (context - 1));
+    const bool same = again && last_.prompt_tokens < static_cast<int32_t>(context);
+    if (same) spec.prompt_tokens = last_.prompt_tokens;
     const uint32_t left = context - static_cast<uint32_t>(spec.prompt_tokens);
     spec.max_new_tokens = static_cast<int32_t>(1 + random_() % left);
-    if (shares_) AddPrefix(spec);
+    if (same) {
+      spec.prefix = last_.prefix;
+      chains_[spec.id] = chains_[last_.id];
+      if (tails_.contains(last_.id)) tails_[spec.id] = tails_[last_.id];
+    } else if (shares_) {
+      AddPrefix(spec);
+    }
+    last_ = spec;
     const int64_t stored = spec.prompt_tokens + spec.max_new_tokens - 1;
     const absl::Status status = scheduler_->Add(spec);
     if (stored > fits) {
@@ -161,28 +175,51 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     if (spec.precision == KvPrecision::kExact) exact_.insert(spec.id);
   }
 
-  /// Prompts are paths in a tree of chunks with few branches near the root.
+  /// Prompts are paths in a tree of chunks with few branches near the root; those that have a tail
+  /// of the same length behind the same chunks have the same.
   void AddPrefix(SequenceSpec& spec) {
-    auto chain = std::make_shared<std::vector<PrefixHash>>();
+    auto chain = std::make_shared<PrefixChain>();
+    const int32_t chunk = options_.scheme.chunk_tokens;
+    const int32_t chunks = spec.prompt_tokens / chunk;
+    const int32_t last_chunk = (spec.prompt_tokens - 1) / chunk;
+    std::vector<uint64_t>& texts = chains_[spec.id];
     uint64_t text = spec.precision == KvPrecision::kExact ? 1 : 0;
-    for (int32_t i = 0; i < spec.prompt_tokens / options_.scheme.chunk_tokens; ++i) {
+    for (int32_t i = 0; i < chunks; ++i) {
       const uint64_t branch = random_() % 10 == 0 ? random_() : random_() % 2;
-      text = branches_.try_emplace({text, branch}, branches_.size() + 2).first->second;
-      PrefixHash hash = {};
-      for (size_t byte = 0; byte < sizeof(text); ++byte) {
-        hash[hash.size() - 1 - byte] = static_cast<uint8_t>(text >> (8 * byte));
-      }
-      chain->push_back(hash);
-      chains_[spec.id].push_back(text | kSharedText);
+      text = Branch(text, branch);
+      chain->chunks.push_back(HashOf(text));
+      texts.push_back(text | kSharedText);
+    }
+    const int32_t tail_tokens = (spec.prompt_tokens - 1) / kP * kP;
+    if (random_() % 2 == 0 && tail_tokens > last_chunk * chunk) {
+      const bool whole =
+          chunks > last_chunk;  // the tail is a part of a chunk with a text of its own
+      const uint64_t tail = Branch(text, 1000 + static_cast<uint64_t>(tail_tokens));
+      chain->tail = HashOf(tail);
+      chain->tail_tokens = tail_tokens;
+      if (!whole) tails_[spec.id] = {tail_tokens / kP, tail | kSharedText};
     }
     spec.prefix = std::move(chain);
+  }
+  uint64_t Branch(uint64_t text, uint64_t branch) {
+    return branches_.try_emplace({text, branch}, branches_.size() + 2).first->second;
+  }
+  static PrefixHash HashOf(uint64_t text) {
+    PrefixHash hash = {};
+    for (size_t byte = 0; byte < sizeof(text); ++byte) {
+      hash[hash.size() - 1 - byte] = static_cast<uint8_t>(text >> (8 * byte));
+    }
+    return hash;
   }
 
   /// The text that a page of a sequence belongs to.
   uint64_t TextOf(SequenceId id, int32_t page) {
     const auto chunk = static_cast<size_t>(page * kP / options_.scheme.chunk_tokens);
     const std::vector<uint64_t>& chain = chains_[id];
-    return chunk < chain.size() ? chain[chunk] : (static_cast<uint64_t>(id) << 16) + lives_[id];
+    if (chunk < chain.size()) return chain[chunk];
+    const auto tail = tails_.find(id);
+    if (tail != tails_.end() && page < tail->second.first) return tail->second.second;
+    return (static_cast<uint64_t>(id) << 16) + lives_[id];
   }
 
   /// Plans a step and runs it at once; commits it now or one plan later.
@@ -248,7 +285,8 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
 
   void RunItem(const StepItem& item) {
     if (began_.insert(item.sequence).second && item.begin > 0) {
-      ASSERT_EQ(item.begin % options_.scheme.chunk_tokens, 0);
+      ASSERT_EQ(item.begin % kP, 0);
+      tail_hits_ += item.begin % options_.scheme.chunk_tokens != 0 ? 1 : 0;
       resumed_with_cache_ += lives_[item.sequence] > 0 ? 1 : 0;
     }
     const int32_t end = item.begin + item.count;
@@ -325,10 +363,12 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   std::map<SequenceId, uint64_t> lives_;
   std::set<SequenceId> began_;  // in their present lives
   std::map<SequenceId, std::vector<uint64_t>> chains_;
+  std::map<SequenceId, std::pair<int32_t, uint64_t>> tails_;  // where they end, in pages; text
   std::map<std::pair<uint64_t, uint64_t>, uint64_t> branches_;
   std::set<SequenceId> exact_;
+  SequenceSpec last_;
   uint64_t added_ = 0, preemptions_ = 0, exact_preemptions_ = 0, seals_ = 0, steps_of_both_ = 0;
-  uint64_t cached_tokens_ = 0, resumed_with_cache_ = 0, evictions_ = 0;
+  uint64_t cached_tokens_ = 0, resumed_with_cache_ = 0, evictions_ = 0, tail_hits_ = 0;
 };
 
 TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
@@ -339,6 +379,7 @@ TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
   EXPECT_GT(seals(), 1000u);
   EXPECT_GT(cached_tokens(), 1000u);
   EXPECT_GT(resumed_with_cache(), 10u);
+  EXPECT_GT(tail_hits(), 20u);
   EXPECT_GT(evictions(), 100u);
 }
 
