@@ -42,6 +42,20 @@ void FillArena(Backend& backend, const LoadedModel& loaded) {
   }
 }
 
+// Under the address sanitizer buffers lie a line apart, and what is between them is never written:
+// of a class that ends in such a line a page may never become resident.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr double kUnwrittenBytes = 4096;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr double kUnwrittenBytes = 4096;
+#else
+constexpr double kUnwrittenBytes = 0;
+#endif
+#else
+constexpr double kUnwrittenBytes = 0;
+#endif
+
 /// Loads the model and expects each class of memory within 1 % of its plan, mapped and resident.
 void ExpectAsPlanned(const LoadOptions& options, int threads) {
   const std::unique_ptr<Backend> backend = MakeBackend(threads);
@@ -63,7 +77,7 @@ void ExpectAsPlanned(const LoadOptions& options, int threads) {
     const auto resident = static_cast<double>(report->measured.resident.bytes[i]);
     EXPECT_GT(planned, 0) << name;
     EXPECT_NEAR(mapped, planned, 0.01 * planned) << name;
-    EXPECT_NEAR(resident, planned, 0.01 * planned) << name;
+    EXPECT_NEAR(resident, planned, 0.01 * planned + kUnwrittenBytes) << name;
     std::printf(" %s %.0f planned, %+.3f %% mapped, %+.3f %% resident;", name, planned,
                 100 * (mapped / planned - 1), 100 * (resident / planned - 1));
   }
