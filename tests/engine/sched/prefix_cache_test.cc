@@ -1,0 +1,113 @@
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <vector>
+
+#include "engine/kv/layout.h"
+#include "engine/sched/scheduler.h"
+
+// The prefix cache in the size of the default model and its default scheme.
+
+namespace asymserve {
+namespace {
+
+constexpr KvShape kShape = {.layers = 30, .kv_heads = 3, .head_size = 64};
+constexpr int32_t kChunk = 256;
+constexpr int32_t kChunks = 4;
+constexpr int32_t kOwners = 8;
+
+KvScheme Balanced() {
+  KvScheme scheme;
+  scheme.name = "balanced";
+  scheme.near = KvCodec::kInt8;
+  scheme.sink_pages = 1;
+  scheme.key_window = {.recent_pages = 1, .block_pages = 1};
+  scheme.value_window = scheme.key_window;
+  scheme.fresh_pages = 4;
+  const KvItem item = {.codec = KvCodec::kPlanes, .base_planes = 16, .fresh_planes = 48};
+  scheme.items.assign(static_cast<size_t>(2 * kShape.layers * kShape.kv_heads), item);
+  return scheme;
+}
+
+SequenceSpec Spec(uint64_t id, uint8_t family, int32_t shared_chunks) {
+  SequenceSpec spec;
+  spec.id = SequenceId{id};
+  spec.prompt_tokens = kChunks * kChunk + 100;
+  spec.max_new_tokens = 2500;
+  auto chain = std::make_shared<PrefixChain>();
+  for (int32_t i = 0; i < kChunks; ++i) {
+    PrefixHash hash = {family, static_cast<uint8_t>(i)};
+    if (i >= shared_chunks) hash[2] = static_cast<uint8_t>(id);
+    chain->chunks.push_back(hash);
+  }
+  spec.prefix = std::move(chain);
+  return spec;
+}
+
+void Step(Scheduler& scheduler) {
+  const StepPlan plan = scheduler.Plan(0);
+  std::vector<Outcome> outcomes;
+  for (const StepItem& item : plan.items) {
+    if (item.sample) outcomes.push_back({item.sequence, false});
+  }
+  scheduler.Commit(plan, outcomes);
+}
+
+TEST(PrefixCacheTest, EveryPromptIsFoundAfterItsOwnerHasMovedOnByTwoThousandTokens) {
+  SchedulerOptions options;
+  options.scheme = Balanced();
+  ASSERT_TRUE(CheckKvScheme(options.scheme, kShape).ok());
+  options.arena = ArenaCut(KvLayout(kShape, options.scheme), 192 << 20);
+  options.max_context_tokens = 8192;
+  options.max_running = 32;
+  options.max_waiting = 32;
+  options.step_tokens = 512;
+  Scheduler scheduler(options);
+  uint64_t id = 0;
+  for (uint8_t family = 0; family < kOwners; ++family) {
+    ASSERT_TRUE(scheduler.Add(Spec(++id, family, kChunks)).ok());
+  }
+  for (int step = 0; step < 2100; ++step) Step(scheduler);
+  ASSERT_EQ(scheduler.stats().running, kOwners);
+  ASSERT_EQ(scheduler.stats().cached_tokens, 0u);
+  int64_t shareable = 0;
+  for (uint8_t family = 0; family < kOwners; ++family) {
+    const int32_t chunks = 1 + family % kChunks;
+    shareable += chunks * kChunk;
+    ASSERT_TRUE(scheduler.Add(Spec(++id, family, chunks)).ok());
+  }
+  for (int step = 0; step < 40; ++step) Step(scheduler);
+  scheduler.CheckInvariants();
+  ASSERT_EQ(scheduler.stats().running, 2 * kOwners);
+  EXPECT_EQ(scheduler.stats().preemptions, 0u);
+  EXPECT_GE(static_cast<double>(scheduler.stats().cached_tokens),
+            0.8 * static_cast<double>(shareable));
+}
+
+TEST(PrefixCacheTest, AStepThatPlansManyCachedSequencesLeavesTheAccountsInOrder) {
+  SchedulerOptions options;
+  options.scheme = Balanced();
+  options.arena = ArenaCut(KvLayout(kShape, options.scheme), 24 << 20);
+  options.max_context_tokens = 4096;
+  options.max_running = 16;
+  options.max_waiting = 200;
+  options.step_tokens = 512;
+  Scheduler scheduler(options);
+  for (uint64_t id = 1; id <= 60; ++id) {
+    SequenceSpec spec = Spec(id, static_cast<uint8_t>(id % 3), kChunks);
+    spec.max_new_tokens = static_cast<int32_t>(1 + id % 7 * 40);
+    ASSERT_TRUE(scheduler.Add(spec).ok());
+  }
+  int64_t steps = 0;
+  while (!scheduler.idle() && ++steps < 100'000) {
+    Step(scheduler);
+    if (steps % 16 == 0) scheduler.CheckInvariants();
+  }
+  ASSERT_TRUE(scheduler.idle());
+  EXPECT_EQ(scheduler.stats().slabs_used, 0);
+  EXPECT_EQ(scheduler.stats().pages_used, 0);
+  EXPECT_GT(scheduler.stats().cached_tokens, 20u * kChunks * kChunk);
+}
+
+}  // namespace
+}  // namespace asymserve
