@@ -18,7 +18,7 @@ std::optional<std::vector<std::pair<std::string, int32_t>>> ParseTenants(std::st
     const size_t equals = entry.find('=');
     if (equals == std::string_view::npos) return std::nullopt;
     const std::string name(entry.substr(0, equals));
-    if (name.empty() || name.size() > kMaxNameBytes) return std::nullopt;
+    if (name.empty() || name.size() > kMaxNameBytes || name == "other") return std::nullopt;
     if (std::any_of(name.begin(), name.end(), [](char c) { return c <= 0x20 || c > 0x7E; })) {
       return std::nullopt;
     }

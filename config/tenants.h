@@ -11,7 +11,7 @@ namespace asymserve {
 
 inline constexpr char kTenantsExpected[] =
     "up to 64 NAME=WEIGHT separated by commas, each name once, 1 to 64 printable ASCII characters "
-    "without spaces, commas and =, weights of 1 to 10000";
+    "without spaces, commas and = and not `other`, weights of 1 to 10000";
 
 /// "gold=4,silver=2" as names and weights; "" is none. Absent: it is not what kTenantsExpected
 /// says.

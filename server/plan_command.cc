@@ -111,7 +111,9 @@ void CutToContext(KvLoad& load, int64_t context) {
 void AddPlanOptions(CLI::App& command, PlanArguments& arguments) {
   command.add_option("--shapes", arguments.shapes_path, "a model's shapes instead of a model")
       ->type_name("FILE.yaml");
-  command.add_option("--memory", arguments.memory, "of the process in all; default: available")
+  command
+      .add_option("--memory", arguments.memory,
+                  "of the process in all; default: as the server would take it, KV limit included")
       ->type_name("SIZE");
   command.add_option("--context", arguments.context, "longest sequence; default: the model's");
   command.add_option("--prompt", arguments.prompt, "expected tokens of a prompt");
@@ -144,6 +146,7 @@ absl::StatusOr<PlanCommandOptions> ReadPlanOptions(const PlanArguments& argument
   capacity.schemes = arguments.schemes;
   ASYMSERVE_ASSIGN_OR_RETURN(capacity.memory_bytes, ReadMemory(arguments, config));
   capacity.margin_bytes = config.engine.memory_margin_bytes;
+  if (arguments.memory.empty()) capacity.kv_bytes = config.engine.kv_memory_bytes;
   capacity.context_tokens = arguments.context.value_or(config.engine.context_tokens);
   capacity.sequences = arguments.sequences.value_or(0);
   capacity.max_waiting = config.engine.max_waiting;

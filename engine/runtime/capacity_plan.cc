@@ -104,6 +104,8 @@ absl::Status CapacityPlanner::Count() {
   request_.context_option = options_.context_option;
   request_.memory_bytes = options_.memory_bytes;
   request_.margin_bytes = options_.margin_bytes;
+  request_.kv_bytes = options_.kv_bytes;
+  request_.kv_option = options_.kv_option;
   request_.load = options_.load;
   request_.context_tokens = options_.context_tokens;
   if (request_.context_tokens == 0) request_.context_tokens = config.context_length;
@@ -136,8 +138,10 @@ absl::StatusOr<CapacityRow> CapacityPlanner::Row(const NamedScheme& named) const
                              CountCodes(request.shape, request.scheme, backend_));
   request.table_bytes = upload_bytes_ + codes;
   if (options_.sequences > 0) {
-    ASYMSERVE_ASSIGN_OR_RETURN(row.memory_for_sequences,
-                               MemoryForSequences(request, options_.sequences));
+    MemoryRequest any = request;
+    any.kv_bytes = 0;
+    const absl::StatusOr<int64_t> bytes = MemoryForSequences(any, options_.sequences);
+    if (bytes.ok()) row.memory_for_sequences = *bytes;  // else no memory is enough
   }
   absl::StatusOr<MemoryPlan> plan = PlanMemory(request);
   if (!plan.ok()) {

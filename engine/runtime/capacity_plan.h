@@ -22,6 +22,7 @@ struct CapacityOptions {
   std::vector<std::string> schemes;
   int64_t memory_bytes = 0;  // all that the process may take
   int64_t margin_bytes = 0;
+  int64_t kv_bytes = 0;        // of the KV cache at most; 0: what is left
   int32_t context_tokens = 0;  // 0: the model's
   KvLoad load;
   std::optional<KvLoad> long_load;  // counted too
@@ -33,6 +34,7 @@ struct CapacityOptions {
   // Options that errors name.
   std::string memory_option = "memory";
   std::string context_option = "context";
+  std::string kv_option = "engine.kv_memory_bytes";
 };
 
 struct CapacityRow {

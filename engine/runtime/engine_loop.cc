@@ -299,7 +299,10 @@ void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& err
   CountFinish(generation, now);
   outgoing_.push_back({generation.request, std::move(delta)});
   sequences_.erase(found);
-  for (int32_t i = 1; i < others; ++i) End(MakeSequenceId(request->id, i), reason, error, now);
+  for (int32_t i = 1; i < others; ++i) {
+    const SequenceId other = MakeSequenceId(request->id, i);
+    if (sequences_.contains(other)) End(other, reason, error, now);  // EndAll has its own order
+  }
 }
 
 void EngineLoop::EndAll(FinishReason reason, const absl::Status& error, TimeUs now) {

@@ -36,6 +36,21 @@ std::optional<int64_t> MemAvailable() {
   return std::nullopt;
 }
 
+// Of the used bytes, those of files that the kernel gives up when there is need.
+int64_t CgroupFileCache() {
+  int64_t cache = 0;
+  for (const char* path : {"/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"}) {
+    std::ifstream file(path);
+    std::string key;
+    int64_t bytes = 0;
+    while (file >> key >> bytes) {
+      if (key == "inactive_file" || key == "active_file") cache += bytes;
+    }
+    if (cache > 0) break;
+  }
+  return cache;
+}
+
 std::optional<int64_t> CgroupRoom() {
   std::optional<int64_t> limit = ReadNumber("/sys/fs/cgroup/memory.max");
   std::optional<int64_t> used = ReadNumber("/sys/fs/cgroup/memory.current");
@@ -44,7 +59,7 @@ std::optional<int64_t> CgroupRoom() {
     used = ReadNumber("/sys/fs/cgroup/memory/memory.usage_in_bytes");
   }
   if (!limit || !used) return std::nullopt;
-  return std::max<int64_t>(*limit - *used, 0);
+  return std::clamp<int64_t>(*limit - *used + CgroupFileCache(), 0, *limit);
 }
 
 }  // namespace

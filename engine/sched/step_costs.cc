@@ -51,7 +51,8 @@ void DrainRate::Observe(TimeUs duration, int32_t left) {
 
 std::optional<double> DrainRate::PerSecond() const {
   if (us_ < kMinUs || left_ <= 0) return std::nullopt;
-  return left_ * 1e6 / us_;
+  // Between departures that are far apart the newest one counts whole, or it would be forgotten.
+  return std::max(left_, 1.0) * 1e6 / us_;
 }
 
 }  // namespace asymserve

@@ -50,7 +50,8 @@ class DrainRate {
 
   /// `left` sequences left the queue in `duration`, at whose start some waited.
   void Observe(TimeUs duration, int32_t left);
-  /// Sequences a second, above 0; absent before anything was measured.
+  /// Sequences a second, at least 1 in kMemoryUs once any left; absent before anything was
+  /// measured.
   std::optional<double> PerSecond() const;
 
  private:

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -63,7 +64,8 @@ int64_t RoundUp(int64_t bytes, int64_t multiple) {
 
 absl::Status Refused(int64_t bytes) {
   return absl::ResourceExhaustedError(
-      absl::StrCat("out of memory: the system refused ", bytes, " bytes"));
+      absl::StrCat("out of memory: the system refused ", bytes,
+                   " bytes; lower engine.memory_bytes, or see ulimit -v and vm.overcommit_memory"));
 }
 
 }  // namespace
@@ -107,7 +109,12 @@ std::byte* MemoryRegion::TakeHole(int64_t bytes) {
 absl::Status MemoryRegion::AddRange(int64_t bytes) {
   const int64_t least = RoundUp(bytes, kHugePage);
   Range range;
-  for (const int64_t capacity : {std::max(least, kReserve), least}) {
+  rlimit limit{};
+  int64_t reserve = kReserve;
+  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+    reserve = std::min(reserve, static_cast<int64_t>(limit.rlim_cur / 16) / kHugePage * kHugePage);
+  }
+  for (const int64_t capacity : {std::max(least, reserve), least}) {
     range.reserved_bytes = static_cast<size_t>(capacity + 2 * kHugePage);
     void* place = mmap(nullptr, range.reserved_bytes, PROT_NONE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

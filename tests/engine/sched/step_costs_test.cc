@@ -65,6 +65,16 @@ TEST(DrainRateTest, ForgetsWhatIsLongerAgoThanItsMemory) {
   EXPECT_NEAR(*rate.PerSecond(), 10, 0.5);
 }
 
+TEST(DrainRateTest, DoesNotVanishBetweenDeparturesThatAreFarApart) {
+  DrainRate rate;
+  for (int departure = 0; departure < 5; ++departure) {
+    rate.Observe(100'000, 1);
+    for (int i = 0; i < 1200; ++i) rate.Observe(100'000, 0);
+    ASSERT_TRUE(rate.PerSecond().has_value());
+    EXPECT_GE(*rate.PerSecond(), 1e6 / DrainRate::kMemoryUs * 0.99);
+  }
+}
+
 TEST(DrainRateTest, IsAbsentWhileNothingLeaves) {
   DrainRate rate;
   for (int i = 0; i < 100; ++i) rate.Observe(100'000, 0);
