@@ -44,8 +44,9 @@ struct Lengths {
 absl::Status ParseLine(std::string_view line, const std::string& file, int64_t number,
                        Lengths& lengths) {
   const size_t first = line.find(',');
-  const size_t second = first == line.npos ? line.npos : line.find(',', first + 1);
-  if (second == line.npos || line.find(',', second + 1) != line.npos) {
+  const size_t second =
+      first == std::string_view::npos ? std::string_view::npos : line.find(',', first + 1);
+  if (second == std::string_view::npos || line.find(',', second + 1) != std::string_view::npos) {
     return Bad(file, number, absl::StrCat("expected three fields, got ", Quoted(line)));
   }
   const std::string_view time = line.substr(0, first);
@@ -93,7 +94,7 @@ absl::StatusOr<TraceLengths> ParseLengthTrace(std::string_view text, const std::
   while (!text.empty()) {
     const size_t end = text.find('\n');
     std::string_view line = text.substr(0, end);
-    text = end == text.npos ? std::string_view() : text.substr(end + 1);
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
     if (line.ends_with('\r')) line.remove_suffix(1);
     if (++number == 1) {
       if (line != kHeader) {

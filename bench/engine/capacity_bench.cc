@@ -253,7 +253,7 @@ int Run(const Options& options) {
 }  // namespace
 }  // namespace asymserve
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): CLI11 may throw at set-up
   asymserve::Options options;
   CLI::App app("How many sequences run at once in the same KV memory, scheme by scheme");
   app.add_option("--model", options.model)->required();

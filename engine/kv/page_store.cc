@@ -114,13 +114,13 @@ int64_t PageStore::SlabsBeyond(const KvDemand& demand, const std::array<int32_t,
 }
 
 bool PageStore::FitsNow(const KvDemand& demand) const {
-  std::array<int32_t, 3> room;
+  std::array<int32_t, 3> room = {};
   for (const KvRecord kind : kKinds) room[static_cast<size_t>(kind)] = pool_.partial_room(kind);
   return SlabsBeyond(demand, room) <= pool_.empty_slabs();
 }
 
 bool PageStore::Fits(const KvDemand& demand) const {
-  std::array<int32_t, 3> room;
+  std::array<int32_t, 3> room = {};
   for (const KvRecord kind : kKinds) {
     room[static_cast<size_t>(kind)] = pool_.room_beside_pinned(kind);
   }

@@ -83,7 +83,7 @@ class PrefixIndex {
     uint64_t stamp = 0;  // of the last use; 0: not here
   };
   struct Node {
-    PrefixHash hash;
+    PrefixHash hash = {};
     Node* parent = nullptr;
     std::vector<Node*> children;
     bool exact = false;

@@ -242,13 +242,9 @@ TEST_F(PlanCommandTest, ImpossibleInputIsRefusedByOption) {
 TEST_F(PlanCommandTest, TheQualityBudgetDecidesWhichTiersAreAllowed) {
   const std::string model = ASYMSERVE_MODEL_FILE;
   if (!std::filesystem::exists(model)) GTEST_SKIP() << "no " << model;
-  const std::vector<std::string> base = {"--model",
-                                         model,
-                                         "--memory",
-                                         "1GiB",
-                                         "--set",
-                                         "kv.profile=" ASYMSERVE_SOURCE_DIR
-                                         "/config/profiles/SmolLM2-135M-Instruct.Q4_1.asymkv"};
+  const std::string profile =
+      "kv.profile=" ASYMSERVE_SOURCE_DIR "/config/profiles/SmolLM2-135M-Instruct.Q4_1.asymkv";
+  const std::vector<std::string> base = {"--model", model, "--memory", "1GiB", "--set", profile};
   const auto allowed = [&](const char* max_kl) {
     std::vector<std::string> arguments = base;
     arguments.insert(arguments.end(), {"--max-kl", max_kl});
