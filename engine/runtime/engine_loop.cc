@@ -44,7 +44,9 @@ void EngineLoop::Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs
     const SequenceId id = MakeSequenceId(request->id, i);
     sequences_.emplace(id, std::make_unique<Generation>(id, request, i, tokenizer_));
   }
-  const bool one_first = request->prefix != nullptr && request->request.n > 1;
+  const PrefixChain* prefix = request->prefix.get();
+  const bool shares = prefix != nullptr && (!prefix->chunks.empty() || prefix->tail_tokens > 0);
+  const bool one_first = shares && request->request.n > 1;
   sequences_.at(MakeSequenceId(request->id, 0))->others_wait = one_first;
   const int32_t first = one_first ? 1 : request->request.n;
   for (int32_t i = 0; i < first; ++i) Schedule(*request, i, request->submitted, now);

@@ -94,7 +94,7 @@ struct SchedulerStats {
   int32_t slabs_cached = 0;                 // hold nothing but what the prefix cache keeps
   uint64_t preemptions = 0;
   uint64_t recomputed_tokens = 0;  // computed again because of preemption
-  uint64_t cached_tokens = 0;      // not computed, for records held them
+  uint64_t cached_tokens = 0;      // not computed at an admission, for records held them
   uint64_t cache_evictions = 0;    // groups of records that the prefix cache gave up for room
 };
 

@@ -631,7 +631,7 @@ TEST_F(EngineTest, SequencesThatWaitForTheirFirstOneEndWithIt) {
   Start();
   const auto running = Submit(Greedy({1, 2}, 3));
   gate.WaitUntilHeld();
-  GenerateRequest request = Greedy({3, 4}, 3);
+  GenerateRequest request = Greedy({3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, 3);
   request.n = 3;
   const auto cancelled = std::make_shared<RecordingSink>(3);
   const auto id = engine_->Submit(request, cancelled);
@@ -649,7 +649,7 @@ TEST_F(EngineTest, SequencesThatWaitForTheirFirstOneEndWithIt) {
 TEST_F(EngineTest, AModelErrorEndsSequencesThatWaitForTheirFirstOneOnce) {
   model_.fail = true;
   Start();
-  GenerateRequest request = Greedy({1, 2, 3}, 5);
+  GenerateRequest request = Greedy({1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, 5);
   request.n = 8;
   const auto sink = Submit(request);
   for (int i = 0; i < 8; ++i) EXPECT_EQ(sink->WaitForFinal(i).finish, FinishReason::kError);

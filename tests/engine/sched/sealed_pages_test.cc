@@ -237,6 +237,9 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     }
     if (plan.empty()) {
       scheduler_->Commit(plan, {});
+      if (outstanding_.empty()) {
+        ASSERT_TRUE(scheduler_->idle()) << "an engine would sleep for ever";
+      }
       if (!outstanding_.empty()) CommitOldest();
       return;
     }
