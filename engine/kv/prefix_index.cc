@@ -149,9 +149,7 @@ void PrefixIndex::Forget(KvRecord kind, PageId id, RecordPool& pool) {
   for (auto found = resuming_here_.find(KeyOf(kind, id)); found != resuming_here_.end();
        found = resuming_here_.find(KeyOf(kind, id))) {
     ++evictions_;
-    Node& node = *found->second;
-    DropPart(node, /*resuming=*/true, pool);
-    if (node.lasting.records.empty() && node.children.empty()) Remove(node, pool);
+    DropPart(*found->second, /*resuming=*/true, pool);
   }
 }
 

@@ -107,7 +107,7 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
     ReportStep(plan, 0, now);
     delivery_.Push(outgoing_);
     PublishGauges();
-    return false;
+    return !plan.preempted.empty();  // who was preempted alone is admitted by the next plan
   }
   BuildBatch(plan, now);
   const Batch batch{

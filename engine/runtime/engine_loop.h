@@ -25,7 +25,7 @@ class EngineLoop {
 
   void Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs now);
   void Cancel(RequestId id, TimeUs called_at, TimeUs now);
-  /// Runs one step. False if there was nothing to run. A model error is returned after every
+  /// Runs one step. False if there is nothing to run. A model error is returned after every
   /// sequence ended with it; the loop is then empty.
   absl::StatusOr<bool> Step(TimeUs now);
   /// Ends every sequence with `reason` (and `error`, for kError).

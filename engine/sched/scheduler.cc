@@ -131,7 +131,6 @@ std::vector<SequenceId> Scheduler::Commit(const StepPlan& plan, std::span<const 
       Forget(sequence);
     } else if (ends) {
       left.push_back(sequence.spec.id);
-      PublishTail(sequence);  // if it ends with its first token
       Leave(sequence);
     }
   }

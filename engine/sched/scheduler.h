@@ -94,7 +94,7 @@ struct SchedulerStats {
   int32_t slabs_cached = 0;                 // hold nothing but what the prefix cache keeps
   uint64_t preemptions = 0;
   uint64_t recomputed_tokens = 0;  // computed again because of preemption
-  uint64_t cached_tokens = 0;      // not computed at an admission, for records held them
+  uint64_t cached_tokens = 0;      // not computed, for records held them
   uint64_t cache_evictions = 0;    // groups of records that the prefix cache gave up for room
 };
 
@@ -117,7 +117,8 @@ class Scheduler {
 
   /// The next step. Every plan with items must be committed, in order; one plan may be outstanding
   /// when the next is made (its sequences are then assumed to go on). An empty plan needs no
-  /// Commit. With none outstanding the plan is empty only when nothing waits or runs. Sequences
+  /// Commit. With none outstanding the plan is empty only when nothing waits or runs, or when it
+  /// preempted the last that ran, to be admitted by the next. Sequences
   /// whose deadline is `now` or earlier expire (queue_deadline, while they never ran), unless the
   /// outstanding plan holds them: they are left out of this plan and expire in the next.
   StepPlan Plan(TimeUs now);

@@ -41,7 +41,7 @@ StepPlan Scheduler::Plan(TimeUs now) {
   PlanRunning(draft);
   // Pages that a preemption just freed are for the running sequences, not for newcomers; taking the
   // victim back in the plan that preempted it would lead nowhere.
-  if (!draft.out_of_pages || running_.empty()) Admit(draft);
+  if (!draft.out_of_pages) Admit(draft);
   store_.EndPlan();
   RecordItems(draft);
   return std::move(draft.plan);
@@ -244,7 +244,6 @@ bool Scheduler::HasRoomFor(const Sequence& sequence, const KvDemand& headroom) c
 }
 
 void Scheduler::Admit(Draft& draft) {
-  if (!running_.empty() && !running_.front()->shares) return;  // it needs the arena for itself
   const KvDemand headroom = Headroom();  // who is admitted below has a page to spare
   while (!waiting_.empty() && draft.CatchUpBudget(options_.step_tokens) > 0) {
     if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;

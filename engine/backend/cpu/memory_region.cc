@@ -25,8 +25,7 @@
 #endif
 
 #ifdef ASYMSERVE_ASAN
-extern "C" void __asan_poison_memory_region(void const volatile* address, size_t size);
-extern "C" void __asan_unpoison_memory_region(void const volatile* address, size_t size);
+#include <sanitizer/asan_interface.h>
 #endif
 
 namespace asymserve {
