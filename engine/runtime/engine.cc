@@ -213,11 +213,6 @@ absl::StatusOr<int32_t> Engine::Impl::ResolveMaxNewTokens(const GenerateRequest&
 absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
                                                std::shared_ptr<OutputSink> sink) {
   ASYMSERVE_RETURN_IF_ERROR(ValidateRequest(request, limits_));
-  if (request.n > options_.max_waiting) {
-    return absl::InvalidArgumentError(absl::StrCat("n: ", request.n,
-                                                   " sequences never fit the queue, which holds ",
-                                                   options_.max_waiting, " (engine.max_waiting)"));
-  }
   ASYMSERVE_ASSIGN_OR_RETURN(const int32_t max_new_tokens, ResolveMaxNewTokens(request));
   if (!request.has_seed) request.sampling.seed = next_seed_.fetch_add(0x9E3779B97F4A7C15u);
   const int32_t sequences = request.n;

@@ -25,7 +25,12 @@
 #endif
 
 #ifdef ASYMSERVE_ASAN
-#include <sanitizer/asan_interface.h>
+extern "C" {  // absl's headers declare them, too
+// NOLINTNEXTLINE(readability-redundant-declaration)
+void __asan_poison_memory_region(void const volatile* address, size_t size);
+// NOLINTNEXTLINE(readability-redundant-declaration)
+void __asan_unpoison_memory_region(void const volatile* address, size_t size);
+}
 #endif
 
 namespace asymserve {

@@ -655,16 +655,5 @@ TEST_F(EngineTest, AModelErrorEndsSequencesThatWaitForTheirFirstOneOnce) {
   for (int i = 0; i < 8; ++i) EXPECT_EQ(sink->WaitForFinal(i).finish, FinishReason::kError);
 }
 
-TEST_F(EngineTest, RefusesMoreSequencesThanTheQueueEverHolds) {
-  EngineOptions options = SmallOptions();
-  options.max_waiting = 4;
-  Start(options);
-  GenerateRequest request = Greedy({1, 2, 3}, 5);
-  request.n = 5;
-  const auto refused = engine_->Submit(request, std::make_shared<RecordingSink>(5));
-  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("n: 5"));
-}
-
 }  // namespace
 }  // namespace asymserve::testing
