@@ -20,6 +20,7 @@
 #include "nlohmann/json.hpp"
 
 #include "engine/backend/cpu/cpu_backend.h"
+#include "engine/base/kernel_memory.h"
 #include "engine/base/status.h"
 #include "engine/kv/capacity.h"
 #include "engine/runtime/engine.h"
@@ -43,15 +44,6 @@ struct Options {
   std::string json;
 };
 
-int64_t ResidentBytes() {
-  std::ifstream file("/proc/self/status");
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.starts_with("VmRSS:")) return std::stoll(line.substr(6)) * 1024;
-  }
-  return 0;
-}
-
 /// What all sequences of a run have in common.
 struct Crowd {
   std::mutex mutex;
@@ -70,7 +62,7 @@ class Member final : public OutputSink {
     std::lock_guard lock(crowd_.mutex);
     if (tokens.empty() && !delta.tokens.empty() && --crowd_.without_token == 0) {
       crowd_.all_together = !crowd_.one_ended;
-      crowd_.resident_bytes = ResidentBytes();
+      crowd_.resident_bytes = ProcessResidentBytes();
     }
     for (const TokenInfo& token : delta.tokens) tokens.push_back(token.id);
     if (delta.finish == FinishReason::kError) std::cerr << delta.error << '\n';
