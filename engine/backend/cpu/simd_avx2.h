@@ -73,7 +73,7 @@ struct Avx2Simd {
     HalfKeepSmaller(value.low, _mm256_set1_epi32(i), best.low, index.low);
     HalfKeepSmaller(value.high, _mm256_set1_epi32(i), best.high, index.high);
   }
-  [[gnu::always_inline]] static void Prefetch(const void* p) { __builtin_prefetch(p); }
+  [[gnu::always_inline]] static void Prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
   static F32 KeepFirst(F32 a, int n, F32 other) {
     return {_mm256_blendv_ps(other.low, a.low, _mm256_castsi256_ps(First(n))),
             _mm256_blendv_ps(other.high, a.high, _mm256_castsi256_ps(First(n - 8)))};

@@ -40,7 +40,7 @@ struct Avx512Simd {
     best = _mm512_mask_mov_ps(best, smaller, value);
     index = _mm512_mask_mov_epi32(index, smaller, _mm512_set1_epi32(i));
   }
-  [[gnu::always_inline]] static void Prefetch(const void* p) { __builtin_prefetch(p); }
+  [[gnu::always_inline]] static void Prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
   static F32 KeepFirst(F32 a, int n, F32 other) { return _mm512_mask_mov_ps(other, First(n), a); }
   static float ReduceAdd(F32 a) {
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

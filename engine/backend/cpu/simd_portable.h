@@ -85,7 +85,7 @@ struct PortableSimd {
     }
   }
   /// always_inline: g++ takes a function that only prefetches for one without effect.
-  [[gnu::always_inline]] static void Prefetch(const void* p) { __builtin_prefetch(p); }
+  [[gnu::always_inline]] static void Prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
   static F32 KeepFirst(F32 a, int n, F32 other) {
     return Map([&](int i) { return i < n ? a.lane[i] : other.lane[i]; });
   }
