@@ -35,6 +35,7 @@ struct PagedAttention {
   }
 
   static void Load(const AttentionTile& tile) {
+    Planes::PrefetchTables(tile);
     const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(tile.head_size));
     for (int32_t row = 0; row < tile.rows; ++row) {
       const int32_t index = tile.first_row + row;
@@ -120,7 +121,8 @@ struct PagedAttention {
                      Halves(page + 1 < pages ? blocks[page + 1].key : blocks[0].value));
           break;
         case KvCodec::kInt8:
-          Int8::Scores(tile, block.bytes, offset);
+          Int8::Scores(tile, block.bytes, offset,
+                       (page + 1 < pages ? blocks[page + 1].key : blocks[0].value).bytes);
           break;
         case KvCodec::kPlanes:
           Planes::Scores(tile, block, offset);
@@ -135,12 +137,13 @@ struct PagedAttention {
 
   // ---- Softmax --------------------------------------------------------------------------------
 
-  static F32 Masked(F32 scores, int32_t visible) {
-    return V::KeepFirst(scores,
-                        visible < 0    ? 0
-                        : visible > 16 ? 16
-                                       : visible,
-                        V::Set(-__builtin_inff()));
+  /// The scores of a page's slots from `visible` on become -infinity.
+  static void Mask(int32_t visible, float* scores) {
+    const F32 masked = V::Set(-__builtin_inff());
+    for (int32_t i = 0; i < kPageTokens; i += 16) {
+      const int32_t lanes = visible < i ? 0 : visible - i > 16 ? 16 : visible - i;
+      V::Store(scores + i, V::KeepFirst(V::Load(scores + i), lanes, masked));
+    }
   }
 
   /// Turns a row's scores into weights and begins its state. NaN scores do not count for the
@@ -156,13 +159,10 @@ struct PagedAttention {
     }
     F32 largest = V::Set(-__builtin_inff());
     for (int32_t page = 0; page < pages; ++page) {
+      float* scores = weights + page * kPageTokens;
       const int32_t visible = Visible(tile, row, first_page + page);
-      for (int i = 0; i < kVectors; ++i) {
-        float* place = weights + page * kPageTokens + 16 * i;
-        const F32 score = Masked(V::Load(place), visible - 16 * i);
-        V::Store(place, score);
-        largest = V::Larger(score, largest);
-      }
+      if (visible < kPageTokens) Mask(visible, scores);
+      for (int i = 0; i < kPageTokens; i += 16) largest = V::Larger(V::Load(scores + i), largest);
     }
     const float top = V::ReduceLargest(largest);
     F32 natural = V::Zero();
@@ -275,7 +275,8 @@ struct PagedAttention {
                      Halves(page + 1 < pages ? blocks[page + 1].value : block), states);
           break;
         case KvCodec::kInt8:
-          Int8::Values(tile, block.bytes, offset, visible, kStateValue, states);
+          Int8::Values(tile, block.bytes, offset, visible, kStateValue,
+                       (page + 1 < pages ? blocks[page + 1].value : block).bytes, states);
           break;
         case KvCodec::kPlanes:
           sealed.block[sealed.count] = &block;
@@ -325,36 +326,47 @@ struct PagedAttention {
     }
   }
 
-  /// Adds a row's rotated values, turned back, to its others.
-  static void TurnBack(const AttentionTile& tile, float* state) {
+  /// Adds R rows' rotated values, turned back, to their others.
+  template <int R>
+  static void TurnBack(const AttentionTile& tile, float* states) {
+    const KvHead& value = *tile.value;
     const int32_t size = tile.head_size;
     const int64_t padded = Padded(size);
-    float* rotated = state + kStateValue + padded;
-    float natural[kMaxHeadSize];
-    if (tile.value->item.codec == KvCodec::kFitted) {
-      std::memcpy(natural, rotated, sizeof(float) * static_cast<size_t>(padded));
-      Hadamard(natural, size);
-    } else {
-      Planes::TimesMatrix(rotated, tile.value->planes.transform, size, natural);
+    float rotated[R][kMaxHeadSize];
+    float turned[R][kMaxHeadSize];
+    for (int r = 0; r < R; ++r) {
+      std::memcpy(rotated[r], states + r * tile.state_floats + kStateValue + padded,
+                  sizeof(float) * static_cast<size_t>(padded));
+      if (value.item.codec == KvCodec::kFitted) Hadamard(rotated[r], size);
     }
-    const F32 weight = V::Set(V::ReduceAdd(V::Load(state + kStateRotatedSum)));
-    for (int64_t d = 0; d < padded; d += 16) {
-      F32 sum = V::Add(V::Load(state + kStateValue + d), V::Load(natural + d));
-      if (tile.value->item.codec == KvCodec::kPlanes) {
-        sum = V::Fma(weight, V::Load(tile.value->planes.mean + d), sum);
+    const bool planes = value.item.codec == KvCodec::kPlanes;
+    if (planes) {
+      Planes::template TimesMatrix<R>(rotated[0], value.planes.transform, size, turned[0]);
+    }
+    for (int r = 0; r < R; ++r) {
+      float* state = states + r * tile.state_floats;
+      const float* natural = planes ? turned[r] : rotated[r];
+      const F32 weight = V::Set(V::ReduceAdd(V::Load(state + kStateRotatedSum)));
+      for (int64_t d = 0; d < padded; d += 16) {
+        F32 sum = V::Add(V::Load(state + kStateValue + d), V::Load(natural + d));
+        if (planes) sum = V::Fma(weight, V::Load(value.planes.mean + d), sum);
+        V::Store(state + kStateValue + d, sum);
       }
-      V::Store(state + kStateValue + d, sum);
     }
   }
 
   /// Overwrites the states.
   static void Finish(const AttentionTile& tile, float* states) {
+    for (int32_t row = 0; tile.rotated && row < tile.rows; row += V::kIntRows) {
+      WithCount<V::kIntRows>(tile.rows - row, [&](auto count) {
+        TurnBack<decltype(count)::value>(tile, states + row * tile.state_floats);
+      });
+    }
     for (int32_t row = 0; row < tile.rows; ++row) {
       const int32_t index = tile.first_row + row;
       float* out = tile.out + index / tile.group * tile.out_stride +
                    int64_t{index % tile.group} * tile.head_size;
       float* state = states + row * tile.state_floats;
-      if (tile.rotated) TurnBack(tile, state);
       const F32 sum = V::Set(V::ReduceAdd(V::Load(state + kStateSum)));
       for (int32_t d = 0; d < tile.head_size; d += 16) {
         const int lanes = Elementwise<V>::Lanes(tile.head_size - d);

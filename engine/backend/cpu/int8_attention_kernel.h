@@ -46,9 +46,10 @@ struct Int8Attention {
     }
   }
 
+  /// `next`: as many bytes that are read soon.
   template <int R>
   static void ScoreRows(const AttentionTile& tile, int32_t row, const uint8_t* block,
-                        int32_t offset) {
+                        int32_t offset, const uint8_t* next) {
     const IntQuery* query = tile.scratch.int_queries + row;
     I32 high[R][kVectors];
     I32 low[R][kVectors];
@@ -61,6 +62,7 @@ struct Int8Attention {
     for (int32_t d = 0; d < tile.head_size; d += 4) {
       U8 codes[kVectors];
       Unroll<kVectors>([&](auto i) __attribute__((always_inline)) {
+        V::Prefetch(next + int64_t{d} * kPageTokens + 64 * i.value);
         codes[i.value] = V::LoadCodes(block + int64_t{d} * kPageTokens + 64 * i.value);
       });
       Unroll<R>([&](auto r) __attribute__((always_inline)) {
@@ -88,10 +90,11 @@ struct Int8Attention {
   }
 
   /// Scores of all rows against a page's keys, to weights[row][offset ...].
-  static void Scores(const AttentionTile& tile, const uint8_t* block, int32_t offset) {
+  static void Scores(const AttentionTile& tile, const uint8_t* block, int32_t offset,
+                     const uint8_t* next) {
     for (int32_t row = 0; row < tile.rows; row += V::kIntRows) {
       WithCount<V::kIntRows>(tile.rows - row, [&](auto count) {
-        ScoreRows<decltype(count)::value>(tile, row, block, offset);
+        ScoreRows<decltype(count)::value>(tile, row, block, offset, row == 0 ? next : block);
       });
     }
   }
@@ -124,10 +127,11 @@ struct Int8Attention {
   }
 
   /// Adds 16 N channels from `channel` on of R rows' weighted values to their states' `area`.
+  /// `next`: as many bytes that are read soon.
   template <int R, int N>
   static void ValueRows(const AttentionTile& tile, int32_t row, const uint8_t* block,
                         int32_t channel, int32_t offset, const float* units, int64_t area,
-                        float* states) {
+                        const uint8_t* next, float* states) {
     const int64_t stride = tile.state_floats;
     const uint8_t* fixed = tile.scratch.fixed_weights + int64_t{row} * 2 * kGroupTokens + offset;
     I32 high[R][N];
@@ -141,8 +145,9 @@ struct Int8Attention {
     for (int32_t t = 0; t < kPageTokens; t += 4) {
       U8 codes[N];
       Unroll<N>([&](auto i) __attribute__((always_inline)) {
-        codes[i.value] =
-            V::LoadCodes(block + int64_t{t} * tile.head_size + 4 * (channel + 16 * i.value));
+        const int64_t place = int64_t{t} * tile.head_size + 4 * (channel + 16 * i.value);
+        V::Prefetch(next + place);
+        codes[i.value] = V::LoadCodes(block + place);
       });
       Unroll<R>([&](auto r) __attribute__((always_inline)) {
         const uint8_t* place = fixed + int64_t{r.value} * 2 * kGroupTokens + t;
@@ -168,7 +173,7 @@ struct Int8Attention {
 
   /// Adds a page's values, weighted by weights[row][offset ...], to the states' `area`.
   static void Values(const AttentionTile& tile, const uint8_t* block, int32_t offset,
-                     const int32_t* visible, int64_t area, float* states) {
+                     const int32_t* visible, int64_t area, const uint8_t* next, float* states) {
     const auto* scales =
         reinterpret_cast<const uint16_t*>(block + int64_t{tile.head_size} * kPageTokens);
     float units[kAttentionRows];
@@ -178,14 +183,15 @@ struct Int8Attention {
     for (int32_t row = 0; row < tile.rows; row += V::kIntRows) {
       WithCount<V::kIntRows>(tile.rows - row, [&](auto count) {
         constexpr int kRows = decltype(count)::value;
+        const uint8_t* soon = row == 0 ? next : block;
         int32_t channel = 0;
         for (; channel + 64 <= tile.head_size; channel += 64) {
-          ValueRows<kRows, 4>(tile, row, block, channel, offset, units, area, states);
+          ValueRows<kRows, 4>(tile, row, block, channel, offset, units, area, soon, states);
         }
         // The last vector of a head size such as 24 reads on: into its neighbours' codes and the
         // scales, for channels that nobody reads.
         for (; channel < tile.head_size; channel += 16) {
-          ValueRows<kRows, 1>(tile, row, block, channel, offset, units, area, states);
+          ValueRows<kRows, 1>(tile, row, block, channel, offset, units, area, soon, states);
         }
       });
     }

@@ -39,65 +39,111 @@ struct PlaneAttention {
     for (int32_t p = 0; p < planes; p += 2) V::Prefetch(PlanePair(item, block, p));
   }
 
+  /// Asks for what the tile's codes are looked up in.
+  static void PrefetchTables(const AttentionTile& tile) {
+    if (tile.key->item.codec == KvCodec::kPlanes) {
+      Prefetch(tile.key->planes.transform, tile.head_size * Padded(tile.head_size));
+      Prefetch(tile.key->planes.codebooks, int64_t{tile.key->item.base_planes} * 64);
+    }
+    if (tile.value->item.codec == KvCodec::kPlanes) {
+      Prefetch(tile.value->planes.transform, tile.head_size * Padded(tile.head_size));
+    }
+  }
+  [[gnu::always_inline]] static void Prefetch(const float* p, int64_t elements) {
+    for (int64_t i = 0; i < elements; i += 16) V::Prefetch(p + i);
+  }
+
   // ---- Keys -----------------------------------------------------------------------------------
 
   /// Rotates q to the start of a frame, as keys were before they were encoded.
   static void RotateBack(const AttentionTile& tile, int32_t position, float* q) {
     const int32_t half = tile.head_size / 2;
     const float* cosine = tile.rope + int64_t{position} * tile.head_size;
-    const float* sine = cosine + half;
-    const int32_t step = tile.interleaved ? 2 : 1;
-    const int32_t other = tile.interleaved ? 1 : half;
+    if (tile.interleaved) {
+      RotatePairs<2>(cosine, cosine + half, half, 1, q);
+    } else {
+      RotatePairs<1>(cosine, cosine + half, half, half, q);
+    }
+  }
+  template <int kStep>
+  static void RotatePairs(const float* cosine, const float* sine, int32_t half, int32_t other,
+                          float* q) {
     for (int32_t i = 0; i < half; ++i) {
-      const float a = q[i * step];
-      const float b = q[i * step + other];
-      q[i * step] = a * cosine[i] + b * sine[i];
-      q[i * step + other] = b * cosine[i] - a * sine[i];
+      const float a = q[i * kStep];
+      const float b = q[i * kStep + other];
+      q[i * kStep] = a * cosine[i] + b * sine[i];
+      q[i * kStep + other] = b * cosine[i] - a * sine[i];
     }
   }
 
-  /// out [Dp] = x [D] times matrix [D][Dp], summed over the rows in order.
+  /// out [R][Dp] = x [R][D] times matrix [D][Dp], summed over the matrix's rows in order; rows of x
+  /// and out are kMaxHeadSize apart.
+  template <int R>
   static void TimesMatrix(const float* x, const float* matrix, int32_t n, float* out) {
     const int64_t padded = Padded(n);
     int64_t j = 0;
-    for (; j + 64 <= padded; j += 64) Columns<4>(x, matrix + j, n, padded, out + j);
-    for (; j < padded; j += 16) Columns<1>(x, matrix + j, n, padded, out + j);
+    for (; j + 64 <= padded; j += 64) Columns<R, 4>(x, matrix + j, n, padded, out + j);
+    for (; j < padded; j += 16) Columns<R, 1>(x, matrix + j, n, padded, out + j);
   }
-  template <int N>
+  template <int R, int N>
   static void Columns(const float* x, const float* matrix, int32_t n, int64_t stride, float* out) {
-    F32 sum[N];
-    Unroll<N>([&](auto i) __attribute__((always_inline)) { sum[i.value] = V::Zero(); });
+    F32 sum[R][N];
+    Unroll<R>([&](auto r) __attribute__((always_inline)) {
+      Unroll<N>([&](auto i) __attribute__((always_inline)) { sum[r.value][i.value] = V::Zero(); });
+    });
     for (int32_t row = 0; row < n; ++row) {
-      const F32 factor = V::Set(x[row]);
+      F32 m[N];
       Unroll<N>([&](auto i) __attribute__((always_inline)) {
-        const F32 m = V::Load(matrix + row * stride + 16 * i.value);
-        sum[i.value] = V::Fma(factor, m, sum[i.value]);
+        m[i.value] = V::Load(matrix + row * stride + 16 * i.value);
+      });
+      Unroll<R>([&](auto r) __attribute__((always_inline)) {
+        const F32 factor = V::Set(x[r.value * kMaxHeadSize + row]);
+        Unroll<N>([&](auto i) __attribute__((always_inline)) {
+          sum[r.value][i.value] = V::Fma(factor, m[i.value], sum[r.value][i.value]);
+        });
       });
     }
-    Unroll<N>([&](auto i)
-                  __attribute__((always_inline)) { V::Store(out + 16 * i.value, sum[i.value]); });
+    Unroll<R>([&](auto r) __attribute__((always_inline)) {
+      Unroll<N>([&](auto i) __attribute__((always_inline)) {
+        V::Store(out + r.value * kMaxHeadSize + 16 * i.value, sum[r.value][i.value]);
+      });
+    });
   }
 
   /// The rows' tables of the first `planes` planes for the frame that starts at page `page`.
   static void LoadTables(const AttentionTile& tile, int32_t page, int32_t planes) {
-    for (int32_t row = 0; row < tile.rows; ++row) LoadTable(tile, row, page, planes);
+    for (int32_t row = 0; row < tile.rows; row += V::kIntRows) {
+      WithCount<V::kIntRows>(tile.rows - row, [&](auto count) {
+        LoadRows<decltype(count)::value>(tile, row, page, planes);
+      });
+    }
   }
 
-  static void LoadTable(const AttentionTile& tile, int32_t row, int32_t page, int32_t planes) {
-    const PlaneTables& code = tile.key->planes;
+  template <int R>
+  static void LoadRows(const AttentionTile& tile, int32_t row, int32_t page, int32_t planes) {
     const int32_t size = tile.head_size;
-    float query[kMaxHeadSize];
-    float transformed[kMaxHeadSize];
-    std::memcpy(query, tile.scratch.queries + int64_t{row} * size,
-                sizeof(float) * static_cast<size_t>(size));
-    RotateBack(tile, page * kPageTokens, query);
-    TimesMatrix(query, code.transform, size, transformed);
+    float queries[R][kMaxHeadSize];
+    float transformed[R][kMaxHeadSize];
+    for (int r = 0; r < R; ++r) {
+      std::memcpy(queries[r], tile.scratch.queries + int64_t{row + r} * size,
+                  sizeof(float) * static_cast<size_t>(size));
+      RotateBack(tile, page * kPageTokens, queries[r]);
+    }
+    TimesMatrix<R>(queries[0], tile.key->planes.transform, size, transformed[0]);
+    for (int r = 0; r < R; ++r) {
+      MakeTable(tile.key->planes, size, planes, queries[r], transformed[r],
+                tile.scratch.key_tables[row + r]);
+    }
+  }
+
+  /// `query` [D] rotated back, and the same times the transform.
+  static void MakeTable(const PlaneTables& code, int32_t size, int32_t planes, const float* query,
+                        const float* transformed, KeyTable& table) {
     F32 bias = V::Zero();
     for (int32_t d = 0; d < size; d += 16) {
       const F32 part = V::LoadFirst(query + d, Elementwise<V>::Lanes(size - d));
       bias = V::Fma(part, V::Load(code.mean + d), bias);
     }
-    KeyTable& table = tile.scratch.key_tables[row];
     table.bias = V::ReduceAdd(bias);
 
     float entries[kMaxPlanes * 16];
