@@ -1,5 +1,7 @@
 #include "server/inference_service.h"
 
+#include <chrono>
+
 #include "engine/base/status.h"
 #include "server/message_encoder.h"
 #include "server/request_decoder.h"
@@ -71,6 +73,8 @@ absl::Status DescribeModel(const ServedModel& model, const v1::GetModelInfoReque
 }  // namespace
 
 void InferenceService::StartDrain() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  metrics_.drain_start_us.Set(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
   draining_.store(true, std::memory_order_release);
   const ServedModel* model = model_.load(std::memory_order_acquire);
   if (model != nullptr) model->engine->StartDrain();

@@ -22,8 +22,21 @@ double Value(const Gauge& gauge) {
   return static_cast<double>(gauge.value());
 }
 
-/// All reasons and methods from the start, so that a rate() needs no first event; of the codes only
-/// those that occurred, and OK.
+/// On a steady clock; 0 for a time that was never set.
+double SecondsSince(const Gauge& microseconds) {
+  if (microseconds.value() == 0) return 0;
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return (std::chrono::duration<double, std::micro>(now).count() - Value(microseconds)) * 1e-6;
+}
+
+/// Codes that say that the server failed, not its client.
+bool IsFailure(size_t code) {
+  return kCodeNames[code] == "UNKNOWN" || kCodeNames[code] == "INTERNAL" ||
+         kCodeNames[code] == "UNAVAILABLE" || kCodeNames[code] == "DATA_LOSS";
+}
+
+/// All reasons and methods from the start, so that a rate() needs no first event; of the codes OK
+/// and the failures, the others once they occurred.
 void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
   families.Gauge("asymserve_build_info", "Constant 1; the version is a label.", 1,
                  {{"version", std::string(kVersion)}});
@@ -32,7 +45,7 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
   for (size_t method = 0; method < kMethodNames.size(); ++method) {
     for (size_t code = 0; code < kCodeNames.size(); ++code) {
       const double value = Value(metrics.requests[method][code]);
-      if (value == 0 && code != 0) continue;
+      if (value == 0 && code != 0 && !IsFailure(code)) continue;
       families.Sample(
           {{"method", std::string(kMethodNames[method])}, {"code", std::string(kCodeNames[code])}},
           value);
@@ -48,6 +61,11 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
                    "Streams ended because the client did not keep up.",
                    Value(metrics.slow_readers));
   families.Gauge("asymserve_open_calls", "Calls that have not ended.", Value(metrics.open_calls));
+  families.Gauge("asymserve_drain_budget_seconds", "What a drain may take (server.drain_seconds).",
+                 Value(metrics.drain_budget_ms) * 1e-3);
+  families.Gauge("asymserve_draining_seconds",
+                 "Since the drain began; 0 while new calls are taken.",
+                 SecondsSince(metrics.drain_start_us));
 }
 
 void AddTokens(const EngineMetrics& metrics, MetricFamilies& families) {
@@ -138,13 +156,9 @@ void AddState(const EngineMetrics& metrics, MetricFamilies& families) {
   const double cached = Value(metrics.slabs_cached);
   families.Sample({{"state", "cached"}}, cached);
   families.Sample({{"state", "free"}}, Value(metrics.slabs_total) - slabs - cached);
-  const double now_us =
-      std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
-          .count();
-  const double last_us = Value(metrics.last_step_us);
   families.Gauge("asymserve_seconds_since_last_step",
                  "Since the engine's newest step; -1 before the first.",
-                 last_us == 0 ? -1 : (now_us - last_us) * 1e-6);
+                 metrics.last_step_us.value() == 0 ? -1 : SecondsSince(metrics.last_step_us));
 }
 
 /// What the KV cache is, costs and holds; all of it is fixed at start.

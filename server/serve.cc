@@ -166,6 +166,7 @@ absl::Status Run(const Config& config, const BackendFactory& make_backend) {
   google::protobuf::SetLogHandler(nullptr);
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<SignalWatcher> signals, SignalWatcher::Create());
   FrontEnd front(config);
+  front.metrics.drain_budget_ms.Set(static_cast<int64_t>(config.server.drain_seconds * 1e3));
   ASYMSERVE_RETURN_IF_ERROR(Start(config, front));
   absl::Status status = LoadAndServe(config, make_backend, front, *signals, start);
   front.server->Stop(std::chrono::milliseconds(0));

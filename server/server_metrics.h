@@ -53,6 +53,8 @@ struct ServerMetrics {
   std::array<Counter, kRejectionNames.size()> rejections;
   Counter slow_readers;  // streams ended because the client did not keep up
   Gauge open_calls;      // accepted by gRPC and not yet gone
+  Gauge drain_budget_ms;
+  Gauge drain_start_us;  // steady clock; 0: no drain has begun
 };
 
 }  // namespace asymserve

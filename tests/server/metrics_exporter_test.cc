@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "prometheus/text_serializer.h"
 
 #include "server/metric_families.h"
@@ -25,6 +28,21 @@ TEST_F(MetricsExporterTest, BeforeAModelIsServedOnlyTheServersFamiliesExist) {
   EXPECT_THAT(Text(), HasSubstr("asymserve_build_info{version=\"0.1.0\"} 1"));
   EXPECT_THAT(Text(), HasSubstr("asymserve_requests_total{method=\"Chat\",code=\"OK\"} 0"));
   EXPECT_THAT(Text(), Not(HasSubstr("asymserve_kv_pages")));
+}
+
+TEST_F(MetricsExporterTest, FailuresCountFromZeroAndOtherCodesAppearWithTheirFirstCall) {
+  EXPECT_THAT(Text(), HasSubstr("asymserve_requests_total{method=\"Chat\",code=\"INTERNAL\"} 0\n"));
+  EXPECT_THAT(Text(), Not(HasSubstr("CANCELLED")));
+}
+
+TEST_F(MetricsExporterTest, ADrainShowsHowLongItHasTaken) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  metrics_.drain_budget_ms.Set(2500);
+  EXPECT_THAT(Text(), HasSubstr("asymserve_drain_budget_seconds 2.5\n"));
+  EXPECT_THAT(Text(), HasSubstr("asymserve_draining_seconds 0\n"));
+  service_->StartDrain();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_THAT(Text(), Not(HasSubstr("asymserve_draining_seconds 0\n")));
 }
 
 TEST_F(MetricsExporterTest, CountsWhatTheClientsSaw) {
