@@ -101,28 +101,23 @@ def run_load(server):
     """Calls of several kinds for LOAD_SECONDS: long and short ones, cancelled and refused ones."""
     end = time.monotonic() + LOAD_SECONDS
 
-    def client(*arguments):
-        return subprocess.Popen(
-            [CLIENT, "complete", "--address", server.address, "--ignore-eos", *arguments],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-
     def repeat(*arguments):
         while time.monotonic() < end:
-            client(*arguments).wait()
+            server.start_call(CLIENT, *arguments).communicate()
 
     def cancel():
         while time.monotonic() < end:
-            call = client("--max-tokens", "200000", "until it is cut off")
-            time.sleep(0.5)
+            call = server.start_call(CLIENT, "-n", "16", "--max-tokens", "4000")
+            call.stdout.read(1)
             call.kill()
-            call.wait()
+            call.communicate()
+            time.sleep(0.2)
 
     workers = [threading.Thread(target=cancel)]
     for arguments in (
-        ("--max-tokens", "400", "once upon a time"),
-        ("--max-tokens", "20", "--tenant", "somebody", "word " * 1500),
-        ("--max-tokens", "0", "an invalid request"),
+        ("--max-tokens", "400"),
+        ("--max-tokens", "20", "--tenant", "somebody"),
+        ("--max-tokens", "1000000"),  # more than the context
     ):
         workers.append(threading.Thread(target=repeat, args=arguments))
     for worker in workers:

@@ -4,7 +4,10 @@ import json
 import signal
 import subprocess
 import threading
+import time
 import urllib.request
+
+import promql
 
 
 class Server:
@@ -34,12 +37,18 @@ class Server:
         with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as answer:
             return answer.read().decode()
 
-    def complete(self, client, tokens):
-        subprocess.run(
-            [client, "complete", "--address", self.address, "--max-tokens", str(tokens), "hello"],
-            check=True,
-            capture_output=True,
+    def start_call(self, client, *arguments):
+        """A completion whose text is read from `stdout`; ends at its limit of tokens only."""
+        command = [client, "complete", "--address", self.address, "--ignore-eos", *arguments]
+        return subprocess.Popen(
+            command + ["hello"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
+
+    def complete(self, client, tokens):
+        call = self.start_call(client, "--max-tokens", str(tokens))
+        call.communicate()
+        if call.returncode != 0:
+            raise RuntimeError(f"the client ended with {call.returncode}")
 
     def health(self, client, service):
         run = subprocess.run(
@@ -47,9 +56,26 @@ class Server:
         )
         return run.stdout.strip()
 
-    def stop(self):
+    def wait_for(self, metric, condition, timeout_s=30):
+        """Until a scrape has a sample `metric`, without labels, whose value meets `condition`."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for name, labels, value in promql.parse_scrape(self.scrape()):
+                if name == metric and not labels and condition(value):
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"{metric}: not within {timeout_s} s")
+
+    def terminate(self):
         self.process.send_signal(signal.SIGTERM)
+
+    def wait(self):
+        """The exit status."""
         status = self.process.wait(timeout=60)
         self.reader.join()
         self.process.stderr.close()
         return status
+
+    def stop(self):
+        self.terminate()
+        return self.wait()

@@ -8,6 +8,7 @@ Without the file DEFAULT_MODEL the tests that need it are skipped.
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -125,6 +126,35 @@ class ToyServerTest(unittest.TestCase):
         run = subprocess.run([BINARY, "serve", "--config", path], capture_output=True, text=True)
         self.assertNotEqual(run.returncode, 0)
         self.assertIn("drain_second", run.stderr)
+
+
+class DrainTest(unittest.TestCase):
+    """From SIGTERM to exit, with a call that does not end by itself."""
+
+    def test_a_drain_is_seen_from_outside_and_the_process_stays_alive(self):
+        with tempfile.TemporaryDirectory() as directory:
+            model = os.path.join(directory, "toy.gguf")
+            subprocess.run([WRITER, model], check=True)
+            server = Server(
+                BINARY, "--config", CONFIG, "--model", model,
+                sets=(
+                    "kv.scheme=exact", "kv.profile=", "engine.threads=1",
+                    "server.stream_queue_messages=100000",  # who does not read is not cut off
+                ),
+            )
+            call = server.start_call(CLIENT, "-n", "16", "--max-tokens", "4000")
+            call.stdout.read(1)
+            call.send_signal(signal.SIGSTOP)
+            server.terminate()
+            server.wait_for("asymserve_draining_seconds", lambda value: value > 0)
+            samples = promql.parse_scrape(server.scrape())
+            self.assertIn(("asymserve_open_calls", {}, 1.0), samples)
+            self.assertEqual(server.health(CLIENT, "asymserve.v1.Inference"), "NOT_SERVING")
+            self.assertEqual(server.health(CLIENT, ""), "SERVING")
+            call.kill()
+            call.wait()
+            call.stdout.close()
+            self.assertEqual(server.wait(), 0)
 
 
 class DefaultModelTest(unittest.TestCase):
