@@ -130,22 +130,19 @@ class DashboardTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.directory.cleanup)
         model = os.path.join(cls.directory.name, "toy.gguf")
         subprocess.run([WRITER, model], check=True)
         cls.server = Server(
             BINARY, "--config", CONFIG, "--model", model,
             sets=("kv.scheme=exact", "kv.profile=", "engine.threads=1"),
         )
+        cls.addClassCleanup(cls.server.kill)
         cls.prometheus = Prometheus(cls.directory.name, cls.server.metrics)
+        cls.addClassCleanup(cls.prometheus.stop)
         cls.prometheus.wait_for("asymserve_build_info")
         run_load(cls.server)
         cls.prometheus.wait_for("asymserve:slo_bad:ratio3d")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.prometheus.stop()
-        cls.server.stop()
-        cls.directory.cleanup()
 
     def check(self, expression):
         """The query answers with numbers."""

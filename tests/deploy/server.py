@@ -28,9 +28,10 @@ class Server:
             if event.get("event") == "serving":
                 self.address = event["address"]
                 # A full pipe would stop the server.
-                self.reader = threading.Thread(target=self.process.stderr.read)
+                self.reader = threading.Thread(target=self.process.stderr.read, daemon=True)
                 self.reader.start()
                 return
+        self.process.wait()
         raise RuntimeError("the server ended before it served:\n" + "".join(log))
 
     def scrape(self):
@@ -79,3 +80,9 @@ class Server:
     def stop(self):
         self.terminate()
         return self.wait()
+
+    def kill(self):
+        """For a test that failed before it stopped the server."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.wait()

@@ -47,19 +47,20 @@ class ToyServerTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.directory.cleanup)
         model = os.path.join(cls.directory.name, "toy.gguf")
         subprocess.run([WRITER, model], check=True)
         cls.server = Server(
             BINARY, "--config", CONFIG, "--model", model,
             sets=("kv.scheme=exact", "kv.profile=", "engine.threads=1"),
         )
+        cls.addClassCleanup(cls.server.kill)
         cls.server.complete(CLIENT, tokens=8)
         cls.samples = promql.parse_scrape(cls.server.scrape())
 
     @classmethod
     def tearDownClass(cls):
         status = cls.server.stop()
-        cls.directory.cleanup()
         assert status == 0, f"the server ended with {status}"
 
     def test_every_probed_service_is_serving(self):
@@ -142,7 +143,9 @@ class DrainTest(unittest.TestCase):
                     "server.stream_queue_messages=100000",  # who does not read is not cut off
                 ),
             )
+            self.addCleanup(server.kill)
             call = server.start_call(CLIENT, "-n", "16", "--max-tokens", "4000")
+            self.addCleanup(call.kill)
             call.stdout.read(1)
             call.send_signal(signal.SIGSTOP)
             server.terminate()
@@ -185,6 +188,7 @@ class DefaultModelTest(unittest.TestCase):
         server = Server(
             BINARY, "--config", CONFIG, "--model", MODEL, sets=(f"kv.profile={PROFILE}",)
         )
+        self.addCleanup(server.kill)
         samples = promql.parse_scrape(server.scrape())
         self.assertEqual(server.stop(), 0)
         served = promql.matching(
