@@ -20,7 +20,7 @@ import urllib.parse
 import urllib.request
 
 import manifests
-from server import Server
+from server import deployed_toy_server
 
 BINARY = CLIENT = WRITER = None
 CONFIG = os.path.join(manifests.DEPLOY, "kustomize/overlays/cpu/asymserve.yaml")
@@ -131,12 +131,7 @@ class DashboardTest(unittest.TestCase):
     def setUpClass(cls):
         cls.directory = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.directory.cleanup)
-        model = os.path.join(cls.directory.name, "toy.gguf")
-        subprocess.run([WRITER, model], check=True)
-        cls.server = Server(
-            BINARY, "--config", CONFIG, "--model", model,
-            sets=("kv.scheme=exact", "kv.profile=", "engine.threads=1"),
-        )
+        cls.server = deployed_toy_server(BINARY, WRITER, CONFIG, cls.directory.name)
         cls.addClassCleanup(cls.server.kill)
         cls.prometheus = Prometheus(cls.directory.name, cls.server.metrics)
         cls.addClassCleanup(cls.prometheus.stop)

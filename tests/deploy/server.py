@@ -1,6 +1,7 @@
 """A running asymserve on ports that the system chose."""
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -86,3 +87,12 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
             self.wait()
+
+
+def deployed_toy_server(binary, writer, config, directory, sets=()):
+    """A server with the deployed configuration, but for the model, which `writer` writes to
+    `directory`, and what depends on it."""
+    model = os.path.join(directory, "toy.gguf")
+    subprocess.run([writer, model], check=True)
+    toy = ("kv.scheme=exact", "kv.profile=", "engine.threads=1")
+    return Server(binary, "--config", config, "--model", model, sets=toy + tuple(sets))

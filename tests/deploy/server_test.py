@@ -16,7 +16,7 @@ import unittest
 
 import manifests
 import promql
-from server import Server
+from server import Server, deployed_toy_server
 
 BINARY = CLIENT = WRITER = MODEL = None
 CONFIG = os.path.join(manifests.DEPLOY, "kustomize/overlays/cpu/asymserve.yaml")
@@ -48,12 +48,7 @@ class ToyServerTest(unittest.TestCase):
     def setUpClass(cls):
         cls.directory = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.directory.cleanup)
-        model = os.path.join(cls.directory.name, "toy.gguf")
-        subprocess.run([WRITER, model], check=True)
-        cls.server = Server(
-            BINARY, "--config", CONFIG, "--model", model,
-            sets=("kv.scheme=exact", "kv.profile=", "engine.threads=1"),
-        )
+        cls.server = deployed_toy_server(BINARY, WRITER, CONFIG, cls.directory.name)
         cls.addClassCleanup(cls.server.kill)
         cls.server.complete(CLIENT, tokens=8)
         cls.samples = promql.parse_scrape(cls.server.scrape())
@@ -134,14 +129,9 @@ class DrainTest(unittest.TestCase):
 
     def test_a_drain_is_seen_from_outside_and_the_process_stays_alive(self):
         with tempfile.TemporaryDirectory() as directory:
-            model = os.path.join(directory, "toy.gguf")
-            subprocess.run([WRITER, model], check=True)
-            server = Server(
-                BINARY, "--config", CONFIG, "--model", model,
-                sets=(
-                    "kv.scheme=exact", "kv.profile=", "engine.threads=1",
-                    "server.stream_queue_messages=100000",  # who does not read is not cut off
-                ),
+            server = deployed_toy_server(
+                BINARY, WRITER, CONFIG, directory,
+                sets=("server.stream_queue_messages=100000",),  # who does not read is not cut off
             )
             self.addCleanup(server.kill)
             call = server.start_call(CLIENT, "-n", "16", "--max-tokens", "4000")
