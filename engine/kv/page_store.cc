@@ -13,14 +13,6 @@ int32_t CeilDivide(int64_t a, int64_t b) {
   return static_cast<int32_t>((a + b - 1) / b);
 }
 
-/// Gives up a pin of every record of a page.
-void ReleasePage(RecordPool& pool, const KvPage& page) {
-  if (page.near != kNoPage) pool.Release(KvRecord::kNear, page.near);
-  if (page.base != kNoPage) pool.Release(KvRecord::kBase, page.base);
-  if (page.refinement != kNoPage) pool.Release(KvRecord::kRefinement, page.refinement);
-  if (page.exact_values != kNoPage) pool.Release(KvRecord::kNear, page.exact_values);
-}
-
 }  // namespace
 
 KvDemand Beyond(KvDemand demand, std::span<const KvPage> pages) {
@@ -257,8 +249,17 @@ void PageStore::Retire(KvRecord kind, PageId& id) {
   id = kNoPage;
 }
 
+void PageStore::Unpin(KvRecord kind, PageId id) {
+  if (id != kNoPage && pool_.Release(kind, id)) index_.OnUnpinned(kind, id);
+}
+
 void PageStore::Release(std::vector<KvPage>& pages) {
-  for (const KvPage& page : pages) ReleasePage(pool_, page);
+  for (const KvPage& page : pages) {
+    Unpin(KvRecord::kNear, page.near);
+    Unpin(KvRecord::kBase, page.base);
+    Unpin(KvRecord::kRefinement, page.refinement);
+    Unpin(KvRecord::kNear, page.exact_values);
+  }
   pages_used_ -= static_cast<int32_t>(pages.size());
   pages.clear();
 }
@@ -300,7 +301,7 @@ void PageStore::EndPlan() {
   for (const KvRecord kind : kKinds) {
     for (auto* lists : {&retired_, &retired_shared_}) {
       std::vector<PageId>& retired = (*lists)[static_cast<size_t>(kind)];
-      for (const PageId id : retired) pool_.Release(kind, id);
+      for (const PageId id : retired) Unpin(kind, id);
       retired.clear();
     }
   }

@@ -94,6 +94,8 @@ class PageStore {
   int32_t pages_total() const { return pages_total_; }
   int32_t pages_used() const { return pages_used_; }
   const PrefixIndex& prefix_index() const { return index_; }
+  /// Checks what the index of kept records states; for tests. Aborts on a broken one.
+  void CheckKept() const { index_.CheckInvariants(pool_); }
 
  private:
   bool refines() const { return arena_.per_slab[static_cast<size_t>(KvRecord::kRefinement)] > 0; }
@@ -112,6 +114,7 @@ class PageStore {
   void Unshare(const std::vector<KvPage>& pages, int32_t complete);
   bool SealsAgain(const KvPage& page, KvTier key, KvTier value) const;
   PageId Take(KvRecord kind);
+  void Unpin(KvRecord kind, PageId id);
   void Retire(KvRecord kind, PageId& id);
   void Advance(KvPage& page, int32_t index, int32_t complete, std::vector<KvSealOp>& seals);
 

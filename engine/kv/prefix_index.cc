@@ -16,14 +16,14 @@ int32_t PrefixIndex::Match(std::span<const PrefixHash> chunks) const {
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Node* node = Find(chunks[i]);
     if (node == nullptr) break;
-    if (node->resuming.stamp != 0) match = static_cast<int32_t>(i) + 1;
+    if (node->resumes()) match = static_cast<int32_t>(i) + 1;
   }
   return match;
 }
 
 bool PrefixIndex::Resumes(const PrefixHash& hash) const {
   const Node* node = Find(hash);
-  return node != nullptr && node->resuming.stamp != 0;
+  return node != nullptr && node->resumes();
 }
 
 void PrefixIndex::Resume(const PrefixHash& hash, int32_t tokens, KvPrecision precision,
@@ -60,12 +60,21 @@ void PrefixIndex::Publish(const PrefixHash* parent_hash, const PrefixHash& hash,
   if (node == nullptr) {
     node = std::make_unique<Node>();
     node->hash = hash;
+    node->number = ++made_;
     node->parent = parent;
     node->exact = precision == KvPrecision::kExact;
-    if (parent != nullptr) parent->children.push_back(node.get());
+    for (Part* part : {&node->lasting, &node->resuming}) {
+      part->node = node.get();
+      part->number = ++made_;
+    }
+    if (parent != nullptr) parent->children.emplace(node->number, node.get());
   }
   KeepPages(*node, pages, tokens, precision, pool);
   Touch(*node);
+  // Its publisher pins them.
+  for (Part* part : {&node->lasting, &node->resuming}) {
+    if (!part->parked && AllPinned(*part, pool)) Park(*part);
+  }
 }
 
 /// Adds the parts that the node does not have.
@@ -81,13 +90,13 @@ void PrefixIndex::KeepPages(Node& node, std::span<const KvPage> pages, int32_t t
                           TierOf(scheme_, KvTensor::kValue, page, at) != KvTier::kNear));
   };
   const bool needs_lasting = node.lasting.stamp == 0;
-  const bool needs_resuming = node.resuming.stamp == 0;
+  const bool needs_resuming = !node.resumes();
   const auto keep = [&](Part& part, int32_t page, PageId KvPage::*field, KvRecord kind) {
     const PageId id = pages[static_cast<size_t>(page)].*field;
     if (id == kNoPage) return;
     pool.Keep(kind, id);
     part.records.push_back({page, field, kind, id});
-    if (&part == &node.resuming) resuming_here_.emplace(KeyOf(kind, id), &node);
+    if (&part == &node.resuming) resuming_.insert({KeyOf(kind, id), part.number, &part});
   };
   for (int32_t i = 0; i < tokens / scheme_.page_tokens; ++i) {
     const bool now = lasts(i, complete);
@@ -105,18 +114,23 @@ void PrefixIndex::KeepPages(Node& node, std::span<const KvPage> pages, int32_t t
   }
 }
 
-/// Makes a part the most recently used.
-void PrefixIndex::Stamp(Node& node, bool resuming) {
-  Part& part = resuming ? node.resuming : node.lasting;
-  by_use_.erase(part.stamp);
+void PrefixIndex::Stamp(Part& part) {
+  const uint64_t before = part.stamp;
   part.stamp = ++clock_;
-  by_use_.emplace(part.stamp, Use{&node, resuming});
+  if (part.records.empty() || part.parked) return;
+  auto entry = evictable_.extract(before);
+  if (entry.empty()) {
+    evictable_.emplace_hint(evictable_.end(), part.stamp, &part);
+  } else {
+    entry.key() = part.stamp;
+    evictable_.insert(evictable_.end(), std::move(entry));
+  }
 }
 
 /// A node was used and so were its predecessors: those last, for they carry the others.
 void PrefixIndex::Touch(Node& node) {
-  Stamp(node, /*resuming=*/true);
-  for (Node* n = &node; n != nullptr; n = n->parent) Stamp(*n, /*resuming=*/false);
+  Stamp(node.resuming);
+  for (Node* n = &node; n != nullptr; n = n->parent) Stamp(n->lasting);
 }
 
 bool PrefixIndex::AllPinned(const Part& part, const RecordPool& pool) {
@@ -124,21 +138,47 @@ bool PrefixIndex::AllPinned(const Part& part, const RecordPool& pool) {
                      [&](const Held& held) { return pool.pins(held.kind, held.id) > 0; });
 }
 
+void PrefixIndex::Park(Part& part) {
+  if (part.records.empty()) return;
+  evictable_.erase(part.stamp);
+  part.parked = true;
+  for (const Held& held : part.records) {
+    parked_.insert({KeyOf(held.kind, held.id), part.number, &part});
+  }
+}
+
+void PrefixIndex::Unpark(Part& part) {
+  for (const Held& held : part.records) {
+    parked_.erase({KeyOf(held.kind, held.id), part.number, &part});
+  }
+  part.parked = false;
+  evictable_.emplace(part.stamp, &part);
+}
+
+void PrefixIndex::OnUnpinned(KvRecord kind, PageId id) {
+  const Holder first = {KeyOf(kind, id), 0, nullptr};
+  for (auto found = parked_.lower_bound(first);
+       found != parked_.end() && found->record == first.record;
+       found = parked_.lower_bound(first)) {
+    Unpark(*found->part);
+  }
+}
+
 bool PrefixIndex::EvictOldest(RecordPool& pool) {
-  for (size_t looks = by_use_.size(); looks > 0; --looks) {
-    const auto [node, resuming] = by_use_.begin()->second;
-    const Part& part = resuming ? node->resuming : node->lasting;
-    const bool useless = node->resuming.stamp == 0 && node->children.empty();
-    if (AllPinned(part, pool) && !useless) {  // in use, or nothing to gain
-      Stamp(*node, resuming);
+  while (!evictable_.empty()) {
+    Part& part = *evictable_.begin()->second;
+    if (AllPinned(part, pool)) {
+      Park(part);
       continue;
     }
-    ++evictions_;
-    const bool carries = !node->lasting.records.empty() || !node->children.empty();
-    if (resuming && carries) {
-      DropPart(*node, /*resuming=*/true, pool);
+    Node& node = *part.node;
+    if (&part == &node.lasting) {
+      Node* const parent = node.parent;
+      Remove(node, pool);
+      RemoveUseless(parent, pool);
     } else {
-      Remove(*node, pool);
+      DropPart(part, pool);
+      RemoveUseless(&node, pool);
     }
     return true;
   }
@@ -146,37 +186,90 @@ bool PrefixIndex::EvictOldest(RecordPool& pool) {
 }
 
 void PrefixIndex::Forget(KvRecord kind, PageId id, RecordPool& pool) {
-  for (auto found = resuming_here_.find(KeyOf(kind, id)); found != resuming_here_.end();
-       found = resuming_here_.find(KeyOf(kind, id))) {
-    ++evictions_;
-    DropPart(*found->second, /*resuming=*/true, pool);
+  const Holder first = {KeyOf(kind, id), 0, nullptr};
+  for (auto found = resuming_.lower_bound(first);
+       found != resuming_.end() && found->record == first.record;
+       found = resuming_.lower_bound(first)) {
+    Part& part = *found->part;
+    DropPart(part, pool);
+    RemoveUseless(part.node, pool);
   }
 }
 
-void PrefixIndex::DropPart(Node& node, bool resuming, RecordPool& pool) {
-  Part& part = resuming ? node.resuming : node.lasting;
+void PrefixIndex::DropPart(Part& part, RecordPool& pool) {
+  if (part.stamp == 0) return;
+  if (part.parked) Unpark(part);
+  evictable_.erase(part.stamp);
   for (const Held& held : part.records) {
     pool.Drop(held.kind, held.id);
-    if (!resuming) continue;
-    auto [here, end] = resuming_here_.equal_range(KeyOf(held.kind, held.id));
-    while (here->second != &node) ++here;
-    resuming_here_.erase(here);
+    if (&part == &part.node->resuming) {
+      resuming_.erase({KeyOf(held.kind, held.id), part.number, &part});
+    }
   }
+  evictions_ += part.records.empty() ? 0 : 1;
   part.records.clear();
-  by_use_.erase(part.stamp);
   part.stamp = 0;
 }
 
-/// Forgets a node and its descendants, which no longer have all their predecessors.
 void PrefixIndex::Remove(Node& node, RecordPool& pool) {
-  while (!node.children.empty()) Remove(*node.children.back(), pool);
-  DropPart(node, /*resuming=*/true, pool);
-  DropPart(node, /*resuming=*/false, pool);
-  if (node.parent != nullptr) {
-    std::vector<Node*>& siblings = node.parent->children;
-    siblings.erase(std::find(siblings.begin(), siblings.end(), &node));
+  Node* last = &node;
+  while (true) {
+    while (!last->children.empty()) last = last->children.rbegin()->second;
+    Node* const parent = last->parent;
+    const bool done = last == &node;
+    RemoveLeaf(*last, pool);
+    if (done) return;
+    last = parent;
   }
+}
+
+void PrefixIndex::RemoveLeaf(Node& node, RecordPool& pool) {
+  ASYMSERVE_CHECK(node.children.empty());
+  DropPart(node.resuming, pool);
+  DropPart(node.lasting, pool);
+  if (node.parent != nullptr) node.parent->children.erase(node.number);
   nodes_.erase(PrefixHash{node.hash});
+}
+
+void PrefixIndex::RemoveUseless(Node* node, RecordPool& pool) {
+  const auto none_pinned = [&](const Part& part) {
+    return std::all_of(part.records.begin(), part.records.end(),
+                       [&](const Held& held) { return pool.pins(held.kind, held.id) == 0; });
+  };
+  while (node != nullptr && node->children.empty() && !node->resumes() &&
+         none_pinned(node->lasting)) {
+    Node* const parent = node->parent;
+    RemoveLeaf(*node, pool);
+    node = parent;
+  }
+}
+
+void PrefixIndex::CheckInvariants(const RecordPool& pool) const {
+  size_t listed = 0, resuming = 0, parked = 0;
+  for (const auto& [hash, node] : nodes_) {
+    ASYMSERVE_CHECK(node->hash == hash);
+    // Somebody may begin after it or after a descendant, or may continue it.
+    const bool used = node->resumes() || !node->children.empty() || !node->lasting.records.empty();
+    ASYMSERVE_CHECK(used);
+    ASYMSERVE_CHECK(node->lasting.stamp > node->resuming.stamp);
+    const Node* parent = node->parent;
+    if (parent != nullptr) {
+      ASYMSERVE_CHECK(parent->lasting.stamp > node->lasting.stamp);
+      ASYMSERVE_CHECK(parent->children.at(node->number) == node.get());
+    }
+    for (const Part* part : {&node->lasting, &node->resuming}) {
+      ASYMSERVE_CHECK(part->node == node.get());
+      ASYMSERVE_CHECK(part->stamp != 0 || part->records.empty());
+      ASYMSERVE_CHECK(!part->parked || (!part->records.empty() && AllPinned(*part, pool)));
+      const bool in_order = !part->records.empty() && !part->parked;
+      ASYMSERVE_CHECK(!in_order || evictable_.at(part->stamp) == part);
+      listed += in_order ? 1 : 0;
+      parked += part->parked ? part->records.size() : 0;
+    }
+    resuming += node->resuming.records.size();
+  }
+  ASYMSERVE_CHECK(evictable_.size() == listed);
+  ASYMSERVE_CHECK(resuming_.size() == resuming && parked_.size() == parked);
 }
 
 }  // namespace asymserve

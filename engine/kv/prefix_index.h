@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -27,8 +28,11 @@
 // The last chunk of a prompt is rarely whole. Its whole pages are near; a node for them keeps those
 // of the second kind only, for prompts that are the same to their end.
 //
-// Least recently used goes first, and what a running sequence pins is passed over. No clock, no
-// threads, nothing depends on addresses.
+// Least recently used goes first. Whoever uses a node uses its predecessors after it, so a node
+// goes before those that carry it; it goes with them when running sequences pin all that it has,
+// for then nobody gains by its going first. Parts that are pinned altogether are not in that order:
+// they are parked, until the pool says that one of their records is pinned no more (OnUnpinned). No
+// clock, no threads, nothing depends on addresses.
 
 namespace asymserve {
 
@@ -64,11 +68,18 @@ class PrefixIndex {
                std::span<const KvPage> pages, KvPrecision precision, RecordPool& pool);
   /// Drops a record of those that only sequences need that begin at one place, and all of those.
   void Forget(KvRecord kind, PageId id, RecordPool& pool);
-  /// Drops the records that were not used for longest and are not pinned. False: there are none.
+  /// Drops the records that were not used for longest and are not pinned. False: no record that is
+  /// kept can be had.
   bool EvictOldest(RecordPool& pool);
+  /// To be called when RecordPool::Release says so.
+  void OnUnpinned(KvRecord kind, PageId id);
 
   size_t nodes() const { return nodes_.size(); }
+  /// Parts that EvictOldest may have to look at.
+  size_t listed() const { return evictable_.size(); }
   uint64_t evictions() const { return evictions_; }
+  /// Checks all that this class states; for tests. Aborts on a broken one.
+  void CheckInvariants(const RecordPool& pool) const;
 
  private:
   /// A record and its place in a page table.
@@ -78,21 +89,34 @@ class PrefixIndex {
     KvRecord kind;
     PageId id;
   };
+  struct Node;
   struct Part {
+    Node* node = nullptr;
+    uint64_t number = 0;  // unique, of the part's whole life
     std::vector<Held> records;
     uint64_t stamp = 0;  // of the last use; 0: not here
+    bool parked = false;
   };
   struct Node {
     PrefixHash hash = {};
+    uint64_t number = 0;
     Node* parent = nullptr;
-    std::vector<Node*> children;
+    std::map<uint64_t, Node*> children;  // by number
     bool exact = false;
     Part lasting;   // what longer prefixes read, too
     Part resuming;  // what only a sequence that begins here reads
+
+    bool resumes() const { return resuming.stamp != 0; }
   };
-  struct Use {
-    Node* node;
-    bool resuming;
+  /// That a part has a record, ordered by record.
+  struct Holder {
+    uint64_t record;
+    uint64_t number;  // the part's
+    Part* part;
+
+    bool operator<(const Holder& other) const {
+      return record != other.record ? record < other.record : number < other.number;
+    }
   };
   struct FirstBytes {
     size_t operator()(const PrefixHash& hash) const {
@@ -107,22 +131,33 @@ class PrefixIndex {
     return tokens / scheme_.chunk_tokens * scheme_.chunk_tokens / scheme_.page_tokens;
   }
   Node* Find(const PrefixHash& hash) const;
-  void Stamp(Node& node, bool resuming);
+  /// Makes a part the most recently used.
+  void Stamp(Part& part);
   void Touch(Node& node);
   void KeepPages(Node& node, std::span<const KvPage> pages, int32_t tokens, KvPrecision precision,
                  RecordPool& pool);
   static bool AllPinned(const Part& part, const RecordPool& pool);
-  void DropPart(Node& node, bool resuming, RecordPool& pool);
+  /// Takes a part whose records are all pinned out of the order, and puts it back.
+  void Park(Part& part);
+  void Unpark(Part& part);
+  void DropPart(Part& part, RecordPool& pool);
   static uint64_t KeyOf(KvRecord kind, PageId id) {
     return (static_cast<uint64_t>(kind) << 32) | static_cast<uint32_t>(Index(id));
   }
+  /// Forgets a node and its descendants, which no longer have all their predecessors.
   void Remove(Node& node, RecordPool& pool);
+  void RemoveLeaf(Node& node, RecordPool& pool);
+  /// Forgets a node after which nobody can begin and that carries none, unless a running sequence
+  /// pins of it and so may continue it; and then those that carried only it.
+  void RemoveUseless(Node* node, RecordPool& pool);
 
   const KvScheme scheme_;
   std::unordered_map<PrefixHash, std::unique_ptr<Node>, FirstBytes> nodes_;
-  std::map<uint64_t, Use> by_use_;                          // stamps are unique
-  std::unordered_multimap<uint64_t, Node*> resuming_here_;  // by record of a resuming part
-  uint64_t clock_ = 0;
+  std::map<uint64_t, Part*> evictable_;  // by stamp: parts with records that are not parked
+  std::set<Holder> parked_;              // each record of each part that is parked
+  std::set<Holder> resuming_;            // each record of each resuming part
+  uint64_t clock_ = 0;                   // of stamps
+  uint64_t made_ = 0;                    // nodes and parts
   uint64_t evictions_ = 0;
 };
 

@@ -91,12 +91,14 @@ void RecordPool::Pin(KvRecord kind, PageId id) {
   if (UseOf(kind, id).pins++ == 0) CountPinned(kind, id, 1);
 }
 
-void RecordPool::Release(KvRecord kind, PageId id) {
+bool RecordPool::Release(KvRecord kind, PageId id) {
   Use& use = UseOf(kind, id);
   ASYMSERVE_CHECK(use.pins > 0);
-  if (--use.pins > 0) return;
+  if (--use.pins > 0) return false;
   CountPinned(kind, id, -1);
-  if (use.keeps == 0) Free(kind, id);
+  if (use.keeps > 0) return true;
+  Free(kind, id);
+  return false;
 }
 
 void RecordPool::Keep(KvRecord kind, PageId id) {

@@ -40,8 +40,8 @@ class RecordPool {
   /// room.
   PageId Allocate(KvRecord kind);
   void Pin(KvRecord kind, PageId id);
-  /// Gives up a pin.
-  void Release(KvRecord kind, PageId id);
+  /// Gives up a pin. True: it was the last, and the record is kept.
+  bool Release(KvRecord kind, PageId id);
   void Keep(KvRecord kind, PageId id);
   /// Gives up a Keep.
   void Drop(KvRecord kind, PageId id);

@@ -69,6 +69,7 @@ void Scheduler::CheckPages() const {
   }
   ASYMSERVE_CHECK(static_cast<int32_t>(pages) == store_.pages_used());
   ASYMSERVE_CHECK(!sequences_.empty() || store_.empty());
+  store_.CheckKept();
 }
 
 void Scheduler::CheckSequence(const Sequence& sequence) const {

@@ -138,5 +138,118 @@ TEST_F(PrefixIndexTest, DroppingWhatIsKeptLeavesNothingBehind) {
   EXPECT_EQ(store.prefix_index().nodes(), 0u);
 }
 
+/// An index by itself, over records of one page each that are never sealed.
+class BareIndexTest : public ::testing::Test {
+ protected:
+  static constexpr int32_t kPages = kChunk / kP;
+
+  static PrefixHash Name(uint8_t prompt, int32_t chunk) {
+    return {prompt, static_cast<uint8_t>(chunk)};
+  }
+  /// A sequence computes a prompt and publishes all its chunks.
+  std::vector<KvPage> Compute(uint8_t prompt, int32_t chunks) {
+    std::vector<KvPage> pages;
+    for (int32_t chunk = 0; chunk < chunks; ++chunk) {
+      for (int32_t i = 0; i < kPages; ++i) pages.push_back({.near = pool_.Allocate(kNear)});
+      const PrefixHash parent = Name(prompt, chunk - 1);
+      index_.Publish(chunk == 0 ? nullptr : &parent, Name(prompt, chunk), (chunk + 1) * kChunk,
+                     pages, KvPrecision::kScheme, pool_);
+    }
+    index_.CheckInvariants(pool_);
+    return pages;
+  }
+  std::vector<KvPage> Resume(uint8_t prompt, int32_t chunk) {
+    std::vector<KvPage> pages;
+    index_.Resume(Name(prompt, chunk), (chunk + 1) * kChunk, KvPrecision::kScheme, pool_, pages);
+    index_.CheckInvariants(pool_);
+    return pages;
+  }
+  void Release(const std::vector<KvPage>& pages) {
+    for (const KvPage& page : pages) {
+      if (pool_.Release(kNear, page.near)) index_.OnUnpinned(kNear, page.near);
+    }
+    index_.CheckInvariants(pool_);
+  }
+  bool Evict() {
+    const bool evicted = index_.EvictOldest(pool_);
+    index_.CheckInvariants(pool_);
+    return evicted;
+  }
+
+  static constexpr KvRecord kNear = KvRecord::kNear;
+  RecordPool pool_{ArenaCut::Pages(10'000)};
+  PrefixIndex index_{KvScheme{}};
+};
+
+TEST_F(BareIndexTest, ALeafGoesBeforeWhatCarriesItThoughItWasPinnedWhenItsTurnCame) {
+  const std::vector<KvPage> owner = Compute('a', 2);
+  Release(Compute('x', 1));
+  Release(Resume('a', 0));  // now the first chunk was used last
+  ASSERT_TRUE(Evict());     // passes the second chunk, which is pinned
+  EXPECT_FALSE(index_.Resumes(Name('x', 0)));
+  Release(owner);
+  ASSERT_TRUE(Evict());
+  EXPECT_FALSE(index_.Resumes(Name('a', 1)));
+  EXPECT_TRUE(index_.Resumes(Name('a', 0))) << "what carried the leaf went with it";
+  ASSERT_TRUE(Evict());
+  EXPECT_EQ(index_.nodes(), 0u);
+  EXPECT_FALSE(Evict());
+}
+
+TEST_F(BareIndexTest, WhatRunningSequencesPinIsNotLookedAtByEveryEviction) {
+  std::vector<std::vector<KvPage>> owners;
+  for (uint8_t prompt = 0; prompt < 200; ++prompt) owners.push_back(Compute(prompt, 4));
+  for (uint8_t prompt = 200; prompt < 210; ++prompt) Release(Compute(prompt, 4));
+  EXPECT_EQ(index_.listed(), 40u);
+  EXPECT_EQ(index_.nodes(), 840u);
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(Evict());
+  EXPECT_FALSE(Evict());
+  EXPECT_EQ(index_.nodes(), 800u);
+  Release(owners[7]);
+  EXPECT_EQ(index_.listed(), 4u);
+  // Pinned again, it is looked at once.
+  const std::vector<KvPage> again = Resume(7, 3);
+  EXPECT_FALSE(Evict());
+  EXPECT_EQ(index_.listed(), 0u);
+}
+
+TEST_F(BareIndexTest, EveryRecordThatIsKeptAndNotPinnedCanBeHad) {
+  // Two sequences compute one prompt at once: what the index keeps of it is the first one's, but
+  // for the last chunk.
+  const std::vector<KvPage> first = Compute('a', 2);
+  std::vector<KvPage> second;
+  for (int32_t i = 0; i < 3 * kPages; ++i) second.push_back({.near = pool_.Allocate(kNear)});
+  const PrefixHash parent = Name('a', 1);
+  index_.Publish(&parent, Name('a', 2), 3 * kChunk, second, KvPrecision::kScheme, pool_);
+  Release(first);
+  const int32_t used = pool_.used(kNear);
+  EXPECT_EQ(used, 5 * kPages);
+  while (Evict()) {
+  }
+  EXPECT_EQ(pool_.used(kNear), 3 * kPages) << "the second one pins those";
+  EXPECT_EQ(pool_.pinned(kNear), 3 * kPages);
+  EXPECT_EQ(index_.nodes(), 0u) << "nobody can begin after a chunk without its predecessors";
+}
+
+TEST_F(BareIndexTest, APromptThatManyContinueIsDroppedWithAllOfThem) {
+  Release(Compute('a', 1));
+  const PrefixHash parent = Name('a', 0);
+  for (int32_t i = 1; i <= 200; ++i) {
+    std::vector<KvPage> pages = Resume('a', 0);
+    for (int32_t page = 0; page < kPages; ++page) pages.push_back({.near = pool_.Allocate(kNear)});
+    index_.Publish(&parent, Name('a', i), 2 * kChunk, pages, KvPrecision::kScheme, pool_);
+    Release(pages);
+  }
+  EXPECT_EQ(index_.nodes(), 201u);
+  for (int32_t i = 1; i <= 200; ++i) {
+    ASSERT_TRUE(Evict());
+    ASSERT_FALSE(index_.Resumes(Name('a', i))) << "least recently used first";
+    ASSERT_TRUE(index_.Resumes(parent));
+  }
+  ASSERT_TRUE(Evict());
+  EXPECT_EQ(index_.nodes(), 0u);
+  EXPECT_EQ(pool_.empty_slabs(), pool_.slabs());
+}
+
 }  // namespace
 }  // namespace asymserve
