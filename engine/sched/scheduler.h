@@ -159,6 +159,7 @@ class Scheduler {
   bool MakeRoom(size_t index, Draft& draft);
   void Preempt(size_t index, Draft& draft);
   void Admit(Draft& draft);
+  bool FindRoom(Sequence& sequence, const KvDemand& headroom, const Draft& draft);
   bool TryAdmit(Sequence& sequence, const KvDemand& headroom, Draft& draft);
   /// Admits one that goes past the head of the queue, if the head's allowance has room for it.
   bool AdmitBehindHead(const KvDemand& headroom, Draft& draft);

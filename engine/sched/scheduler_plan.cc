@@ -251,17 +251,36 @@ void Scheduler::Admit(Draft& draft) {
   }
 }
 
-bool Scheduler::TryAdmit(Sequence& sequence, const KvDemand& headroom, Draft& draft) {
+/// Gives a waiting sequence what is cached of its prompt, if it has room then. Where cached pages
+/// lie may leave it less room than it had if it computed them anew, in place of them. Then it waits
+/// for room beside them, but no longer than computing them would take: until the others have
+/// computed as many tokens.
+bool Scheduler::FindRoom(Sequence& sequence, const KvDemand& headroom, const Draft& draft) {
   TakeCached(sequence);
-  // Alone it always fits, but not beside every set of slabs that its cached pages may lie in.
-  if (running_.empty() && !HasRoomFor(sequence, headroom)) GiveBack(sequence);
-  const int32_t count = CatchUpCount(sequence, draft);
-  const int32_t taken =
-      Seals(sequence) ? count : sequence.tokens_at_admission() - sequence.computed;
-  if (!HasRoomFor(sequence, headroom) || !Prepare(sequence, taken, draft)) {
+  if (HasRoomFor(sequence, headroom)) return true;
+  const int32_t cached = sequence.computed;
+  if (cached == 0) return false;
+  GiveBack(sequence);
+  if (!HasRoomFor(sequence, headroom)) return false;
+  if (running_.empty()) return true;
+  if (sequence.tried_in != draft.plan.number) sequence.hit_waited += draft.plan.tokens;
+  sequence.tried_in = draft.plan.number;
+  return sequence.hit_waited >= cached;
+}
+
+bool Scheduler::TryAdmit(Sequence& sequence, const KvDemand& headroom, Draft& draft) {
+  if (!FindRoom(sequence, headroom, draft)) {
     GiveBack(sequence);
     return false;
   }
+  const int32_t count = CatchUpCount(sequence, draft);
+  const int32_t taken =
+      Seals(sequence) ? count : sequence.tokens_at_admission() - sequence.computed;
+  if (!Prepare(sequence, taken, draft)) {
+    GiveBack(sequence);
+    return false;
+  }
+  sequence.hit_waited = 0;
   cached_tokens_ += static_cast<uint64_t>(sequence.computed);
 
   waiting_.Admit(sequence);

@@ -109,5 +109,89 @@ TEST(PrefixCacheTest, AStepThatPlansManyCachedSequencesLeavesTheAccountsInOrder)
   EXPECT_GT(scheduler.stats().cached_tokens, 20u * kChunks * kChunk);
 }
 
+/// Eight prompts of eight pages are cached, the sealed pages of each in eight slabs, and sixteen
+/// sequences run that leave no other slab. A ninth prompt is one of the eight: beside its cached
+/// pages there is no slab for its newest page, in their place there is.
+class ScatteredHitTest : public ::testing::Test {
+ protected:
+  static constexpr int32_t kPrompts = 8, kPages = 8, kRunners = 16;
+  static constexpr int32_t kP = 64, kHit = kPages * kP;
+
+  ScatteredHitTest() : scheduler_(Options()) {
+    for (uint8_t prompt = 1; prompt <= kPrompts; ++prompt) Add(Prompt(prompt, prompt, 1));
+    while (!scheduler_.idle()) Plan();
+    for (uint64_t id = 101; id <= 100 + kRunners; ++id) {
+      SequenceSpec spec;
+      spec.id = SequenceId{id};
+      spec.prompt_tokens = 5;
+      spec.max_new_tokens = 50;
+      spec.precision = KvPrecision::kExact;
+      Add(spec);
+    }
+    Plan();
+    EXPECT_EQ(scheduler_.stats().running, kRunners);
+    EXPECT_EQ(scheduler_.stats().slabs_used, kRunners);
+    EXPECT_EQ(scheduler_.stats().slabs_cached, kPages);
+    Add(Prompt(200, 3, 4));
+  }
+
+  static SchedulerOptions Options() {
+    SchedulerOptions options;
+    options.scheme.page_tokens = kP;
+    options.scheme.chunk_tokens = kP;
+    options.scheme.items = {KvItem{}};
+    options.arena.slab_bytes = 64;
+    options.arena.slabs = kRunners + kPages;
+    options.arena.per_slab = {1, 8, 0};
+    options.max_context_tokens = 1000;
+    options.max_running = 32;
+    options.max_waiting = 32;
+    options.step_tokens = 4096;
+    return options;
+  }
+  static SequenceSpec Prompt(uint64_t id, uint8_t family, int32_t generated) {
+    SequenceSpec spec;
+    spec.id = SequenceId{id};
+    spec.prompt_tokens = kHit + 1;
+    spec.max_new_tokens = generated;
+    auto chain = std::make_shared<PrefixChain>();
+    for (uint8_t i = 0; i < kPages; ++i) chain->chunks.push_back({family, i});
+    spec.prefix = std::move(chain);
+    return spec;
+  }
+  void Add(const SequenceSpec& spec) { ASSERT_TRUE(scheduler_.Add(spec).ok()); }
+  /// Whether sequence 200 has an item.
+  bool Plan() {
+    const StepPlan plan = scheduler_.Plan(0);
+    bool runs = false;
+    std::vector<Outcome> outcomes;
+    for (const StepItem& item : plan.items) {
+      runs |= item.sequence == SequenceId{200};
+      if (item.sample) outcomes.push_back({item.sequence, false});
+    }
+    scheduler_.Commit(plan, outcomes);
+    scheduler_.CheckInvariants();
+    return runs;
+  }
+
+  Scheduler scheduler_;
+};
+
+TEST_F(ScatteredHitTest, HoldsUpTheQueueNoLongerThanComputingItAnewWouldTake) {
+  for (int32_t tokens = kRunners; tokens < kHit; tokens += kRunners) ASSERT_FALSE(Plan());
+  EXPECT_TRUE(Plan());
+  EXPECT_EQ(scheduler_.stats().running, kRunners + 1);
+  EXPECT_EQ(scheduler_.stats().cached_tokens, 0u);
+}
+
+TEST_F(ScatteredHitTest, IsTakenWhenThereIsRoomBesideItSoonEnough) {
+  for (int i = 0; i < 5; ++i) ASSERT_FALSE(Plan());
+  scheduler_.Cancel(SequenceId{101});
+  scheduler_.Cancel(SequenceId{102});
+  EXPECT_TRUE(Plan());
+  EXPECT_EQ(scheduler_.stats().running, kRunners - 1);
+  EXPECT_EQ(scheduler_.stats().cached_tokens, static_cast<uint64_t>(kHit));
+}
+
 }  // namespace
 }  // namespace asymserve
