@@ -111,7 +111,9 @@ bool PageStore::FitsNow(const KvDemand& demand) const {
   return SlabsBeyond(demand, room) <= pool_.empty_slabs();
 }
 
-bool PageStore::Fits(const KvDemand& demand) const {
+bool PageStore::Fits(const KvDemand& wanted) const {
+  KvDemand demand = wanted;
+  demand += reserved_;
   std::array<int32_t, 3> room = {};
   for (const KvRecord kind : kKinds) {
     room[static_cast<size_t>(kind)] = pool_.room_beside_pinned(kind);
@@ -119,12 +121,64 @@ bool PageStore::Fits(const KvDemand& demand) const {
   return SlabsBeyond(demand, room) <= pool_.idle_slabs();
 }
 
-bool PageStore::MakeRoom(const KvDemand& demand) {
-  if (!Fits(demand)) return false;
+bool PageStore::MakeRoom(const KvDemand& wanted) {
+  if (!Fits(wanted)) return false;
+  KvDemand demand = wanted;
+  demand += reserved_;
   while (!FitsNow(demand)) {
     if (!index_.EvictOldest(pool_)) return false;
   }
   return true;
+}
+
+KvDemand PageStore::PassingOf(const KvPage& page, int32_t index, bool shared) const {
+  KvDemand passing;
+  const auto count = [&](KvRecord kind, PageId id) {
+    if (id == kNoPage || pool_.shared(kind, id) != shared) return;
+    ++passing.records[static_cast<size_t>(kind)];
+  };
+  if (!page.exact && scheme_.seals() && index >= scheme_.sink_pages) {
+    count(KvRecord::kNear, page.near);
+    count(KvRecord::kRefinement, page.refinement);
+    // One tensor is still to be sealed: into another record, if others read this one.
+    const bool half = page.near != kNoPage && page.base != kNoPage;
+    if (half) count(KvRecord::kBase, page.base);
+  }
+  return passing;
+}
+
+KvDemand PageStore::Passing(std::span<const KvPage> pages, bool shared) const {
+  KvDemand passing;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    passing += PassingOf(pages[i], static_cast<int32_t>(i), shared);
+  }
+  return passing;
+}
+
+KvDemand PageStore::StillTakes(const KvDemand& demand, std::span<const KvPage> pages) const {
+  KvDemand still = Beyond(demand, pages);
+  still += Passing(pages, /*shared=*/true);
+  return still;
+}
+
+bool PageStore::Reserve(const KvDemand& demand, KvDemand& reserve) {
+  KvDemand more = demand;
+  more -= reserve;
+  if (!MakeRoom(more)) return false;
+  reserved_ += more;
+  reserve = demand;
+  return true;
+}
+
+void PageStore::Unreserve(KvDemand& reserve) {
+  reserved_ -= reserve;
+  reserve = {};
+}
+
+void PageStore::CheckKept() const {
+  index_.CheckInvariants(pool_);
+  for (const int32_t records : reserved_.records) ASYMSERVE_CHECK(records >= 0);
+  ASYMSERVE_CHECK(FitsNow(reserved_));
 }
 
 /// What Prepare would take from the store. Counts no record that it would itself give up first
@@ -179,13 +233,25 @@ void PageStore::Unshare(const std::vector<KvPage>& pages, int32_t complete) {
 }
 
 bool PageStore::Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t complete,
-                        std::vector<KvSealOp>& seals, KvPrecision precision) {
+                        std::vector<KvSealOp>& seals, KvPrecision precision, KvDemand* reserve) {
   const int32_t count = CeilDivide(tokens, scheme_.page_tokens);
-  if (!MakeRoom(Missing(pages, count, complete, precision))) {
+  // Of the reserve is left what is not taken; what is missing beyond it is taken from the rest.
+  KvDemand taken_of_reserve;
+  const auto make_room = [&] {
+    KvDemand missing = Missing(pages, count, complete, precision);
+    for (size_t k = 0; reserve != nullptr && k < missing.records.size(); ++k) {
+      taken_of_reserve.records[k] = std::min(missing.records[k], reserve->records[k]);
+    }
+    missing -= taken_of_reserve;
+    return MakeRoom(missing);
+  };
+  if (!make_room()) {
     if (!scheme_.seals(precision)) return false;
     Unshare(pages, complete);
-    if (!MakeRoom(Missing(pages, count, complete, precision))) return false;
+    if (!make_room()) return false;
   }
+  if (reserve != nullptr) *reserve -= taken_of_reserve;
+  reserved_ -= taken_of_reserve;
   if (scheme_.seals(precision)) {
     for (size_t i = 0; i < pages.size(); ++i) {
       Advance(pages[i], static_cast<int32_t>(i), complete, seals);
@@ -288,7 +354,12 @@ void PageStore::Resume(const PrefixChain& chain, int32_t tokens, KvPrecision pre
 }
 
 void PageStore::Publish(const PrefixChain& chain, int32_t tokens, KvPrecision precision,
-                        std::span<const KvPage> pages) {
+                        std::span<const KvPage> pages, KvDemand& reserve) {
+  if (reserve != KvDemand{}) {
+    KvDemand demand = reserve;
+    demand += Passing(pages, /*shared=*/false);
+    if (!Reserve(demand, reserve)) return;
+  }
   const auto chunks = static_cast<size_t>(tokens / scheme_.chunk_tokens);
   const bool tail = tokens % scheme_.chunk_tokens != 0;
   const PrefixHash& hash = tail ? chain.tail : chain.chunks[chunks - 1];

@@ -20,6 +20,10 @@ struct KvDemand {
     for (size_t k = 0; k < records.size(); ++k) records[k] += other.records[k];
     return *this;
   }
+  KvDemand& operator-=(const KvDemand& other) {
+    for (size_t k = 0; k < records.size(); ++k) records[k] -= other.records[k];
+    return *this;
+  }
   friend bool operator==(const KvDemand&, const KvDemand&) = default;
 };
 
@@ -34,6 +38,9 @@ KvDemand Beyond(KvDemand demand, std::span<const KvPage> pages);
 /// already be used again for the same kind, because seals read before the step writes; for another
 /// kind, which a seal might write, it is free from EndPlan on.
 ///
+/// Records may be reserved for a sequence that is sure to take them: whatever others take, they can
+/// be had without evicting a record that is pinned (checked by CheckKept).
+///
 /// Sequences whose prompts begin alike may share records, and records of past sequences are kept
 /// for those to come while nobody needs their room (kv/prefix_index.h). Shared or kept records are
 /// never written. One thread.
@@ -45,7 +52,8 @@ class PageStore {
   KvDemand PeakDemand(int64_t tokens, KvPrecision precision = KvPrecision::kScheme) const;
   /// Whether a sequence alone in the arena always finds what it needs.
   bool FitsAlone(const KvDemand& demand) const;
-  /// Whether records for `demand` can be had now, if need be in place of kept ones.
+  /// Whether records for `demand` can be had now beside what is reserved, if need be in place of
+  /// kept ones.
   bool Fits(const KvDemand& demand) const;
   /// The most tokens of one sequence that fit the arena alone.
   int64_t MaxTokens(KvPrecision precision = KvPrecision::kScheme) const {
@@ -57,10 +65,18 @@ class PageStore {
   /// pages as TierOf says for `complete`: seals what leaves the window, ages what is no longer
   /// fresh, and gives every page near enough to be written a record. Nothing is sealed for kExact,
   /// whose pages are `exact`; a sequence keeps its precision. False, and nothing done, when records
-  /// are missing.
+  /// are missing. A sequence with a reserve takes from that, and what it alone gives up is added.
   [[nodiscard]] bool Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t complete,
                              std::vector<KvSealOp>& seals,
-                             KvPrecision precision = KvPrecision::kScheme);
+                             KvPrecision precision = KvPrecision::kScheme,
+                             KvDemand* reserve = nullptr);
+  /// What a sequence of `demand` that holds `pages` may still take on its way: it gets nothing for
+  /// the shared records that it gives up.
+  KvDemand StillTakes(const KvDemand& demand, std::span<const KvPage> pages) const;
+  /// Reserves `demand` in place of `reserve`, or does nothing and says false. No outstanding
+  /// reserve is ever short of records.
+  [[nodiscard]] bool Reserve(const KvDemand& demand, KvDemand& reserve);
+  void Unreserve(KvDemand& reserve);
   /// Gives up all records of a sequence that no plan uses any more.
   void Release(std::vector<KvPage>& pages);
   /// The tokens of a prompt, at most `most`, that need not be computed because records hold them.
@@ -72,8 +88,9 @@ class PageStore {
               std::vector<KvPage>& pages);
   /// Keeps the records of the first `tokens` tokens, whole chunks or the chain's tail, of a
   /// sequence whose pages are as they are read to compute the next one.
+  /// Nothing is kept when the reserve cannot be made larger by what that will keep it from.
   void Publish(const PrefixChain& chain, int32_t tokens, KvPrecision precision,
-               std::span<const KvPage> pages);
+               std::span<const KvPage> pages, KvDemand& reserve);
   /// To be called once the operations of this plan are all known.
   void EndPlan();
 
@@ -94,8 +111,9 @@ class PageStore {
   int32_t pages_total() const { return pages_total_; }
   int32_t pages_used() const { return pages_used_; }
   const PrefixIndex& prefix_index() const { return index_; }
-  /// Checks what the index of kept records states; for tests. Aborts on a broken one.
-  void CheckKept() const { index_.CheckInvariants(pool_); }
+  const KvDemand& reserved() const { return reserved_; }
+  /// Checks what is stated of kept and reserved records; for tests. Aborts on a broken statement.
+  void CheckKept() const;
 
  private:
   bool refines() const { return arena_.per_slab[static_cast<size_t>(KvRecord::kRefinement)] > 0; }
@@ -107,7 +125,10 @@ class PageStore {
   /// `room` of each kind.
   int64_t SlabsBeyond(const KvDemand& demand, const std::array<int32_t, 3>& room) const;
   bool FitsNow(const KvDemand& demand) const;
-  /// Drops kept records until `demand` fits; none if that would not do.
+  /// Records of a page at `index` that its sequence will give up, by whether others need them.
+  KvDemand PassingOf(const KvPage& page, int32_t index, bool shared) const;
+  KvDemand Passing(std::span<const KvPage> pages, bool shared) const;
+  /// Drops kept records until `demand` fits beside what is reserved; none if that would not do.
   bool MakeRoom(const KvDemand& demand);
   /// Makes the records that the pages are about to give up theirs alone, where only the prefix
   /// cache has a share in them.
@@ -125,6 +146,7 @@ class PageStore {
   // Given up in this plan, pinned until its end: by their only holder, and others' too.
   std::array<std::vector<PageId>, 3> retired_;
   std::array<std::vector<PageId>, 3> retired_shared_;
+  KvDemand reserved_;  // of all sequences
   int32_t pages_total_ = 0;
   int32_t exact_pages_total_ = 0;
   int32_t pages_used_ = 0;

@@ -90,6 +90,7 @@ void Scheduler::Leave(Sequence& sequence) {
     running_.erase(position);
   }
   deadlines_.erase({sequence.expires(), sequence.spec.id});
+  store_.Unreserve(sequence.reserve);
   if (sequence.outstanding()) {
     sequence.state = Sequence::State::kRetired;
     ++retired_;

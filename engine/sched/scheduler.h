@@ -23,7 +23,10 @@
 // for is certain: its pages are held. When pages run out the youngest running sequence is
 // preempted: it gives its pages back and goes to the head of the queue, and later every token is
 // computed again in its first role, prompt tokens as prefill, generated tokens as decode rows, so
-// its text does not change (engine/README.md, invariant 8). Who is admitted next: AdmissionQueue.
+// its text does not change (engine/README.md, invariant 8). One that came back is protected until
+// it has computed a page of new tokens: its records are reserved up to there, and who needs others
+// meanwhile takes those of the youngest that is not protected, or waits. Who is admitted next:
+// AdmissionQueue.
 //
 // Prompts that begin alike share the pages of whole chunks, while they run and afterwards
 // (kv/prefix_index.h): a sequence that is admitted begins after the chunks that are there.
@@ -94,7 +97,7 @@ struct SchedulerStats {
   int32_t slabs_cached = 0;                 // hold nothing but what the prefix cache keeps
   uint64_t preemptions = 0;
   uint64_t recomputed_tokens = 0;  // computed again because of preemption
-  uint64_t cached_tokens = 0;      // not computed, for records held them
+  uint64_t cached_tokens = 0;      // of prompts, never computed, for records held them
   uint64_t cache_evictions = 0;    // groups of records that the prefix cache gave up for room
 };
 
@@ -171,15 +174,19 @@ class Scheduler {
   bool Seals(const Sequence& sequence) const {
     return options_.scheme.seals(sequence.spec.precision);
   }
-  KvDemand Headroom() const;
+  /// Room for every running sequence to grow for `steps` steps, and no less than the watermark.
+  KvDemand Headroom(int32_t steps) const;
+  /// The most steps that a sequence runs before it may be preempted again, if it gets a chunk or a
+  /// page of tokens in each while it catches up.
+  int32_t ProtectedSteps(const Sequence& sequence) const;
   /// Records that admitted sequences are still to take until they have caught up.
   KvDemand Promised() const;
   bool HasRoomFor(const Sequence& sequence, const KvDemand& headroom) const;
   /// Gives a sequence that holds nothing the pages that are cached, or takes those back.
   void TakeCached(Sequence& sequence);
   void GiveBack(Sequence& sequence);
-  void PublishChunks(const Sequence& sequence);
-  void PublishTail(const Sequence& sequence);
+  void PublishChunks(Sequence& sequence);
+  void PublishTail(Sequence& sequence);
 
   void CheckSequence(const Sequence& sequence) const;
   void CheckLists() const;

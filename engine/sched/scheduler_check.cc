@@ -42,8 +42,10 @@ void Scheduler::CheckLists() const {
 void Scheduler::CheckPages() const {
   std::array<std::map<PageId, int32_t>, 3> held;  // by KvRecord: how many sequences hold each
   size_t pages = 0;
+  KvDemand reserved;
   for (const auto& [id, sequence] : sequences_) {
     pages += sequence->pages.size();
+    reserved += sequence->reserve;
     for (const KvPage& page : sequence->pages) {
       const std::array<PageId, 3> records = {page.near, page.base, page.refinement};
       for (size_t k = 0; k < records.size(); ++k) {
@@ -69,6 +71,7 @@ void Scheduler::CheckPages() const {
   }
   ASYMSERVE_CHECK(static_cast<int32_t>(pages) == store_.pages_used());
   ASYMSERVE_CHECK(!sequences_.empty() || store_.empty());
+  ASYMSERVE_CHECK(reserved == store_.reserved());
   store_.CheckKept();
 }
 
@@ -91,6 +94,10 @@ void Scheduler::CheckSequence(const Sequence& sequence) const {
   } else {
     ASYMSERVE_CHECK(!sequence.pages.empty() && !sequence.never_ran());
   }
+  const bool reserves = sequence.reserve != KvDemand{};
+  ASYMSERVE_CHECK(!reserves ||
+                  (sequence.state == Sequence::State::kRunning && sequence.is_protected()));
+  ASYMSERVE_CHECK(sequence.protected_until == 0 || !sequence.never_ran());
   ASYMSERVE_CHECK(sequence.overtaken <= options_.bypass_sequences);
   ASYMSERVE_CHECK(sequence.overtaken_tokens <= options_.bypass_tokens);
   ASYMSERVE_CHECK(!retired || sequence.outstanding());

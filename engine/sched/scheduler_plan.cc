@@ -103,8 +103,8 @@ bool Scheduler::Prepare(Sequence& sequence, int32_t count, Draft& draft) {
   const auto held = static_cast<int64_t>(sequence.pages.size()) * scheme.page_tokens;
   PublishTail(sequence);
   if (tokens > held || (Seals(sequence) && complete != sequence.complete)) {
-    if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals,
-                        sequence.spec.precision)) {
+    if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals, sequence.spec.precision,
+                        &sequence.reserve)) {
       return false;
     }
     sequence.complete = complete;
@@ -114,17 +114,17 @@ bool Scheduler::Prepare(Sequence& sequence, int32_t count, Draft& draft) {
 }
 
 /// When whole chunks of the prompt lie behind a sequence that was just prepared to go on.
-void Scheduler::PublishChunks(const Sequence& sequence) {
+void Scheduler::PublishChunks(Sequence& sequence) {
   const int32_t tokens = sequence.computed;
   const int32_t chunk = options_.scheme.chunk_tokens;
   const PrefixChain* chain = sequence.spec.prefix.get();
   if (!sequence.shares || chain == nullptr || tokens == 0 || tokens % chunk != 0) return;
   if (static_cast<size_t>(tokens / chunk) > chain->chunks.size()) return;
-  store_.Publish(*chain, tokens, sequence.spec.precision, sequence.pages);
+  store_.Publish(*chain, tokens, sequence.spec.precision, sequence.pages, sequence.reserve);
 }
 
 /// When the prompt lies behind a sequence, whose pages are still those of its last chunk.
-void Scheduler::PublishTail(const Sequence& sequence) {
+void Scheduler::PublishTail(Sequence& sequence) {
   const PrefixChain* chain = sequence.spec.prefix.get();
   if (!sequence.shares || chain == nullptr || chain->tail_tokens == 0) return;
   const KvScheme& scheme = options_.scheme;
@@ -132,7 +132,8 @@ void Scheduler::PublishTail(const Sequence& sequence) {
       chain->tail_tokens / scheme.chunk_tokens * scheme.chunk_tokens / scheme.page_tokens;
   if (sequence.computed != sequence.spec.prompt_tokens) return;
   if (Seals(sequence) && sequence.complete != complete) return;
-  store_.Publish(*chain, chain->tail_tokens, sequence.spec.precision, sequence.pages);
+  store_.Publish(*chain, chain->tail_tokens, sequence.spec.precision, sequence.pages,
+                 sequence.reserve);
 }
 
 void Scheduler::TakeCached(Sequence& sequence) {
@@ -147,6 +148,7 @@ void Scheduler::TakeCached(Sequence& sequence) {
 }
 
 void Scheduler::GiveBack(Sequence& sequence) {
+  store_.Unreserve(sequence.reserve);
   store_.Release(sequence.pages);
   sequence.computed = 0;
   sequence.complete = 0;
@@ -186,20 +188,24 @@ void Scheduler::EmitCatchUp(Sequence& sequence, int32_t count, Draft& draft) {
        draft);
 }
 
-/// Frees pages for the running sequence at `index` by preempting the youngest that no outstanding
-/// plan holds. False: it must wait, or was itself the youngest and is preempted.
+/// Frees pages for the running sequence at `index` by preempting the youngest that is not protected
+/// and that no outstanding plan holds. False: it must wait, or was itself the youngest and is
+/// preempted.
 bool Scheduler::MakeRoom(size_t index, Draft& draft) {
   draft.out_of_pages = true;
   while (draft.victims_end > index + 1) {
     const size_t victim = --draft.victims_end;
-    if (running_[victim]->outstanding()) continue;
+    if (running_[victim]->outstanding() || running_[victim]->is_protected()) continue;
     Preempt(victim, draft);
     return true;
   }
-  const bool youngest = index + 1 == running_.size();
-  if (!youngest) {
-    if (draft.held_back == nullptr) draft.held_back = running_.back();
-  } else if (index == 0 && retired_ > 0) {
+  for (size_t younger = running_.size(); younger-- > index + 1;) {
+    if (running_[younger]->is_protected()) continue;
+    if (draft.held_back == nullptr) draft.held_back = running_[younger];
+    return false;
+  }
+  if (index + 1 < running_.size()) return false;  // until those have progressed
+  if (index == 0 && retired_ > 0) {
     // Alone it fits, once those that have left give their pages back.
   } else if (!running_[index]->outstanding()) {
     // Alone it may still lie scattered over more slabs than it needs: it starts again in order.
@@ -217,6 +223,7 @@ bool Scheduler::MakeRoom(size_t index, Draft& draft) {
 void Scheduler::Preempt(size_t index, Draft& draft) {
   Sequence& sequence = *running_[index];
   sequence.computed_before = std::max(sequence.computed_before, sequence.computed);
+  sequence.ProtectNextLife(options_.scheme.page_tokens);
   GiveBack(sequence);
   sequence.state = Sequence::State::kWaiting;
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
@@ -228,7 +235,8 @@ void Scheduler::Preempt(size_t index, Draft& draft) {
 KvDemand Scheduler::Promised() const {
   KvDemand promised;
   for (const Sequence* sequence : running_) {
-    if (!Seals(*sequence)) continue;  // it took everything when it was admitted
+    if (!Seals(*sequence)) continue;         // it took everything when it was admitted
+    if (sequence->is_protected()) continue;  // it has a reserve
     if (sequence->decode_ready() || sequence->fully_planned()) continue;  // it has caught up
     promised += Beyond(store_.PeakDemand(sequence->tokens_at_admission()), sequence->pages);
   }
@@ -236,15 +244,25 @@ KvDemand Scheduler::Promised() const {
 }
 
 bool Scheduler::HasRoomFor(const Sequence& sequence, const KvDemand& headroom) const {
-  KvDemand demand = Beyond(
-      store_.PeakDemand(sequence.tokens_at_admission(), sequence.spec.precision), sequence.pages);
+  const KvDemand peak = store_.PeakDemand(sequence.tokens_at_admission(), sequence.spec.precision);
+  KvDemand demand =
+      sequence.never_ran() ? Beyond(peak, sequence.pages) : store_.StillTakes(peak, sequence.pages);
   demand += Promised();
-  if (!running_.empty()) demand += headroom;
+  if (!running_.empty()) {
+    demand += sequence.never_ran() ? headroom : Headroom(ProtectedSteps(sequence));
+  }
   return store_.Fits(demand);
 }
 
+int32_t Scheduler::ProtectedSteps(const Sequence& sequence) const {
+  const KvScheme& scheme = options_.scheme;
+  const int32_t prompt = sequence.spec.prompt_tokens;
+  return PagesFor(prompt - std::min(sequence.computed, prompt), scheme.chunk_tokens) +
+         PagesFor(sequence.known() - prompt, scheme.page_tokens) + scheme.page_tokens;
+}
+
 void Scheduler::Admit(Draft& draft) {
-  const KvDemand headroom = Headroom();  // who is admitted below has a page to spare
+  const KvDemand headroom = Headroom(1);  // who is admitted below has a page to spare
   while (!waiting_.empty() && draft.CatchUpBudget(options_.step_tokens) > 0) {
     if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;
     if (!TryAdmit(waiting_.head(), headroom, draft) && !AdmitBehindHead(headroom, draft)) return;
@@ -276,12 +294,18 @@ bool Scheduler::TryAdmit(Sequence& sequence, const KvDemand& headroom, Draft& dr
   const int32_t count = CatchUpCount(sequence, draft);
   const int32_t taken =
       Seals(sequence) ? count : sequence.tokens_at_admission() - sequence.computed;
-  if (!Prepare(sequence, taken, draft)) {
+  const bool reserved =
+      sequence.never_ran() ||
+      store_.Reserve(store_.StillTakes(
+                         store_.PeakDemand(sequence.tokens_at_admission(), sequence.spec.precision),
+                         sequence.pages),
+                     sequence.reserve);
+  if (!reserved || !Prepare(sequence, taken, draft)) {
     GiveBack(sequence);
     return false;
   }
   sequence.hit_waited = 0;
-  cached_tokens_ += static_cast<uint64_t>(sequence.computed);
+  if (sequence.never_ran()) cached_tokens_ += static_cast<uint64_t>(sequence.computed);
 
   waiting_.Admit(sequence);
   if (sequence.never_ran()) {
@@ -318,21 +342,21 @@ bool Scheduler::AdmitBehindHead(const KvDemand& headroom, Draft& draft) {
   return false;
 }
 
-/// Room for every running sequence's next token, or one of them would preempt who is admitted right
-/// away: a page for each that will ask for one in the next plan, and no fewer than the watermark.
-/// The new page of a sequence that seals takes the near record of the one that is sealed for it.
-KvDemand Scheduler::Headroom() const {
+/// Or one of them would preempt who is admitted right away. The new page of a sequence that seals
+/// takes the near record of the one that is sealed for it.
+KvDemand Scheduler::Headroom(int32_t steps) const {
   const auto growth = [this](KvPrecision precision) {
     return options_.scheme.seals(precision) ? KvRecord::kBase : KvRecord::kNear;
   };
   KvDemand headroom;
   int32_t pages = 0;
   for (const Sequence* sequence : running_) {
-    if (!sequence->needs_page(options_.scheme.page_tokens)) continue;
+    const int32_t more = sequence->pages_within(steps, options_.scheme.page_tokens);
+    if (more == 0) continue;
     const KvPrecision precision = sequence->spec.precision;
     headroom.records[static_cast<size_t>(growth(precision))] +=
-        options_.scheme.near_records(precision);
-    ++pages;
+        more * options_.scheme.near_records(precision);
+    pages += more;
   }
   headroom.records[static_cast<size_t>(growth(KvPrecision::kScheme))] +=
       std::max(0, options_.watermark_pages - pages);
@@ -357,6 +381,7 @@ void Scheduler::Emit(Sequence& sequence, int32_t count, StepItem::Role role, boo
   recomputed_tokens_ +=
       static_cast<uint64_t>(std::max(0, std::min(end, sequence.computed_before) - begin));
   sequence.computed = end;
+  if (!sequence.is_protected()) store_.Unreserve(sequence.reserve);
   sequence.sampled += sample ? 1 : 0;
   ++sequence.outstanding_plans;
 }

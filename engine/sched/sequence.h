@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/kv/page_tier.h"
+#include "engine/kv/page_store.h"
 #include "engine/kv/prefix_index.h"
 
 // The scheduler's record of one sequence, and the token arithmetic that needs nothing else.
@@ -39,6 +39,11 @@ struct SequenceSpec {
   std::shared_ptr<const PrefixChain> prefix;  // of the prompt; null: nothing is shared
 };
 
+/// Pages that hold `tokens` tokens.
+constexpr int32_t PagesFor(int64_t tokens, int32_t page_tokens) {
+  return static_cast<int32_t>((tokens + page_tokens - 1) / page_tokens);
+}
+
 struct Sequence {
   enum class State : uint8_t {
     kWaiting,  // in the queue, holds no pages
@@ -61,6 +66,8 @@ struct Sequence {
   int64_t overtaken_tokens = 0;   // cost of those
   int64_t hit_waited = 0;         // tokens of others since it has room only without what is cached
   uint64_t tried_in = 0;          // the plan that last counted those
+  int32_t protected_until = 0;    // tokens it computes before it may be preempted (again)
+  KvDemand reserve;               // records for that which it does not hold yet
   std::vector<KvPage> pages;
   bool shares = true;    // false: the room is so tight that its pages must lie in order
   int32_t complete = 0;  // pages that count as complete in the newest plan (PageStore::Prepare)
@@ -80,20 +87,29 @@ struct Sequence {
   bool fully_planned() const { return sampled == spec.max_new_tokens; }
   /// The next step computes its newest token and samples another.
   bool decode_ready() const { return sampled > 0 && computed == known() - 1 && !fully_planned(); }
+  /// Running, it may not be preempted.
+  bool is_protected() const { return computed < protected_until; }
+  /// A sequence is preempted now: before it may be again it is to compute a page of tokens that no
+  /// life of it did before, or all that it may.
+  void ProtectNextLife(int32_t page_tokens) {
+    protected_until =
+        static_cast<int32_t>(std::min<int64_t>(int64_t{known()} + page_tokens, max_stored()));
+  }
   /// Tokens whose pages an admission takes: all that exist and one more, so that it is not the
-  /// first decode step that finds no page.
-  int32_t tokens_at_admission() const { return std::min(known() + 1, max_stored()); }
+  /// first decode step that finds no page, and as far as it is protected.
+  int32_t tokens_at_admission() const {
+    return std::max(std::min(known() + 1, max_stored()), protected_until);
+  }
   /// Tokens of the prompt that may be taken from the cache: some token is left to compute.
   int32_t resumable_tokens() const { return spec.prompt_tokens - (sampled > 1 ? 0 : 1); }
-  /// Whether its next token lies outside its pages.
-  bool needs_page(int32_t page_tokens) const {
-    return !fully_planned() && computed >= static_cast<int64_t>(pages.size()) * page_tokens;
+  /// Pages that it asks for within `steps` steps beyond those that it holds or was admitted for.
+  int32_t pages_within(int32_t steps, int32_t page_tokens) const {
+    const bool catches_up = !decode_ready() && !fully_planned();
+    const int32_t admitted = catches_up ? PagesFor(tokens_at_admission(), page_tokens) : 0;
+    const int64_t tokens = int64_t{catches_up ? tokens_at_admission() - 1 : computed} + steps;
+    const int32_t pages_then = PagesFor(std::min<int64_t>(tokens, max_stored()), page_tokens);
+    return std::max(0, pages_then - std::max(admitted, static_cast<int32_t>(pages.size())));
   }
 };
-
-/// Pages that hold `tokens` tokens.
-constexpr int32_t PagesFor(int64_t tokens, int32_t page_tokens) {
-  return static_cast<int32_t>((tokens + page_tokens - 1) / page_tokens);
-}
 
 }  // namespace asymserve

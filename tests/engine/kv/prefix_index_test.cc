@@ -40,7 +40,8 @@ class PrefixIndexTest : public ::testing::Test {
     const auto end = static_cast<int32_t>(chain.chunks.size()) * kChunk;
     for (int32_t token = begin; token <= end; token += kChunk) {
       ASSERT_TRUE(store.Prepare(pages, token + 1, token / kP, seals));
-      if (token > 0) store.Publish(chain, token, KvPrecision::kScheme, pages);
+      KvDemand none;
+      if (token > 0) store.Publish(chain, token, KvPrecision::kScheme, pages, none);
       if (token < end) {
         ASSERT_TRUE(store.Prepare(pages, token + kChunk, token / kP, seals));
       }

@@ -128,6 +128,48 @@ TEST_F(PreemptionTest, ASequenceThatCameBackKeepsItsAge) {
   EXPECT_EQ(Ids(plan.preempted), IdList{3});
 }
 
+TEST_F(PreemptionTest, WhoNeedsAPageWaitsForOneThatCameBackAndHasNotComputedAPageOfNewTokens) {
+  options_.arena = ArenaCut::Pages(11);
+  options_.step_tokens = 3;
+  options_.max_running = 3;
+  Add(1, 2, 40);
+  Add(2, 1, 39);
+  Add(3, 3, 20);
+  int32_t computed = 0;  // of 3
+  int32_t waits = 0;     // steps in which 3 runs and 2 does not
+  const auto step_until_preemption = [&] {
+    for (int i = 0; i < 100; ++i) {
+      const StepPlan plan = Step();
+      if (!plan.preempted.empty()) return Ids(plan.preempted);
+      waits += plan.items.size() == 1 && plan.items[0].sequence == SequenceId{3} ? 1 : 0;
+      for (const StepItem& item : plan.items) {
+        if (item.sequence == SequenceId{3}) computed = item.begin + item.count;
+      }
+    }
+    return IdList{};
+  };
+  ASSERT_EQ(step_until_preemption(), IdList{3});
+  EXPECT_EQ(waits, 0);
+  const int32_t known = computed + 1;
+  Cancel(1);
+  EXPECT_EQ(step_until_preemption(), IdList{3});
+  EXPECT_GT(waits, 0);
+  EXPECT_GE(computed, known + options_.scheme.page_tokens);
+}
+
+TEST_F(PreemptionTest, AVictimComesBackOnlyIfThereIsRoomForAPageOfNewTokens) {
+  options_.arena = ArenaCut::Pages(9);
+  Add(1, 3, 29);
+  Add(2, 2, 20);
+  ASSERT_EQ(Ids(StepUntilPreemption().preempted), IdList{2});
+  Add(3, 20, 1);
+  // 2 has 17 tokens: with a page of new ones it takes 6 pages of 9.
+  for (StepPlan plan = Step(); Ids({plan.items.back().sequence}) != IdList{2}; plan = Step()) {
+    ASSERT_EQ(plan.items.size(), 1u) << "somebody else went before it";
+  }
+  EXPECT_GE(pages_used(), 6);
+}
+
 class RunAheadTest : public PreemptionTest {};
 
 TEST_F(RunAheadTest, PlansTheNextTokenBeforeTheFirstIsCommitted) {

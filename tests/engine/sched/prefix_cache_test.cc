@@ -106,7 +106,7 @@ TEST(PrefixCacheTest, AStepThatPlansManyCachedSequencesLeavesTheAccountsInOrder)
   ASSERT_TRUE(scheduler.idle());
   EXPECT_EQ(scheduler.stats().slabs_used, 0);
   EXPECT_EQ(scheduler.stats().pages_used, 0);
-  EXPECT_GT(scheduler.stats().cached_tokens, 20u * kChunks * kChunk);
+  EXPECT_GT(scheduler.stats().cached_tokens, 2u * kChunks * kChunk);
 }
 
 /// Eight prompts of eight pages are cached, the sealed pages of each in eight slabs, and sixteen

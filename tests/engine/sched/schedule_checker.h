@@ -164,12 +164,16 @@ class ScheduleChecker {
     int64_t overtaken_tokens = 0;
     int32_t next = 0;      // token that this life must compute next
     int32_t farthest = 0;  // tokens that some life computed
+    int32_t protected_until = 0;
+    int32_t preemptions = 0, recomputed = 0;
     int32_t sampled = 0, committed = 0;
     int32_t outstanding = 0;
     uint64_t last_plan = 0;
     std::vector<KvPage> pages;  // as last seen in an item
 
     int32_t known() const { return spec.prompt_tokens + sampled; }
+    int32_t max_stored() const { return spec.prompt_tokens + spec.max_new_tokens - 1; }
+    bool is_protected() const { return next < protected_until; }
     int64_t cost() const { return int64_t{spec.prompt_tokens} + spec.max_new_tokens; }
   };
 
@@ -204,15 +208,20 @@ class ScheduleChecker {
       Record& victim = live_.at(id);
       ASSERT_TRUE(victim.running);
       ASSERT_EQ(victim.outstanding, 0) << "preempted under an outstanding plan";
+      ASSERT_FALSE(victim.is_protected()) << "preempted again before it progressed by a page";
       uint64_t oldest = victim.age;
       for (const auto& [other_id, other] : live_) {
         if (!other.running) continue;
         oldest = std::min(oldest, other.age);
-        const bool younger_goes_on = other.age > victim.age && other.outstanding == 0;
+        const bool younger_goes_on =
+            other.age > victim.age && other.outstanding == 0 && !other.is_protected();
         ASSERT_FALSE(younger_goes_on) << "a younger one kept its pages";
       }
       ASSERT_LT(oldest, victim.age) << "the oldest was preempted";
       victim.running = false;
+      victim.protected_until =
+          std::min(victim.known() + options_.scheme.page_tokens, victim.max_stored());
+      ++victim.preemptions;
       victim.next = 0;
       victim.pages.clear();
       ++preemptions_;
@@ -258,11 +267,22 @@ class ScheduleChecker {
       CheckDecode(item, record);
     }
     OnPageTable(item, record);
-    recomputed_ += static_cast<uint64_t>(std::max(0, std::min(end, record.farthest) - item.begin));
+    const int32_t again = std::max(0, std::min(end, record.farthest) - item.begin);
+    record.recomputed += again;
+    recomputed_ += static_cast<uint64_t>(again);
+    ASSERT_LE(record.recomputed, MostRecomputed(record)) << "more waste than is promised";
     record.next = end;
     record.farthest = std::max(record.farthest, end);
     record.sampled += item.sample ? 1 : 0;
     ++record.outstanding;
+  }
+
+  /// Between two preemptions a sequence computes a page of new tokens, and each costs no more than
+  /// it has computed by then.
+  int32_t MostRecomputed(const Record& record) const {
+    const int32_t preemptions = 1 + record.sampled / options_.scheme.page_tokens;
+    EXPECT_LE(record.preemptions, preemptions) << "preempted too often";
+    return preemptions * record.known();
   }
 
   void CheckPrefill(const StepItem& item, const Record& record) const {

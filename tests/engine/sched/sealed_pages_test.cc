@@ -100,6 +100,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     added_ = 0;
     lives_.clear();
     began_.clear();
+    progress_.clear();
     chains_.clear();
     tails_.clear();
     branches_.clear();
@@ -165,6 +166,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       AddPrefix(spec);
     }
     last_ = spec;
+    progress_[spec.id].spec = spec;
     const int64_t stored = spec.prompt_tokens + spec.max_new_tokens - 1;
     const absl::Status status = scheduler_->Add(spec);
     if (stored > fits) {
@@ -233,6 +235,13 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     for (const SequenceId id : plan.preempted) {
       ++lives_[id];
       began_.erase(id);
+      Progress& progress = progress_[id];
+      ASSERT_GE(progress.computed, progress.protected_until)
+          << "preempted again before it progressed by a page";
+      progress.protected_until =
+          std::min(progress.spec.prompt_tokens + progress.sampled + kP,
+                   progress.spec.prompt_tokens + progress.spec.max_new_tokens - 1);
+      progress.computed = 0;
       exact_preemptions_ += exact_.count(id);
     }
     if (plan.empty()) {
@@ -244,7 +253,11 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       return;
     }
     RunSeals(plan);
-    for (const StepItem& item : plan.items) RunItem(item);
+    for (const StepItem& item : plan.items) {
+      RunItem(item);
+      progress_[item.sequence].computed = item.begin + item.count;
+      progress_[item.sequence].sampled += item.sample ? 1 : 0;
+    }
     const auto exact = std::count_if(plan.items.begin(), plan.items.end(), [&](const auto& item) {
       return exact_.contains(item.sequence);
     });
@@ -365,6 +378,12 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   bool shares_ = true;
   std::map<SequenceId, uint64_t> lives_;
   std::set<SequenceId> began_;  // in their present lives
+  struct Progress {
+    SequenceSpec spec;
+    int32_t computed = 0, sampled = 0;
+    int32_t protected_until = 0;  // of the present life
+  };
+  std::map<SequenceId, Progress> progress_;
   std::map<SequenceId, std::vector<uint64_t>> chains_;
   std::map<SequenceId, std::pair<int32_t, uint64_t>> tails_;  // where they end, in pages; text
   std::map<std::pair<uint64_t, uint64_t>, uint64_t> branches_;
