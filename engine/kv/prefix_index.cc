@@ -244,6 +244,23 @@ void PrefixIndex::RemoveUseless(Node* node, RecordPool& pool) {
   }
 }
 
+std::vector<PrefixIndex::Kept> PrefixIndex::ListKept() const {
+  std::map<uint64_t, Kept> by_stamp;
+  for (const auto& [hash, node] : nodes_) {
+    for (const Part* part : {&node->lasting, &node->resuming}) {
+      if (part->stamp == 0) continue;
+      Kept& kept = by_stamp[part->stamp];
+      kept.hash = hash;
+      kept.resuming = part == &node->resuming;
+      for (const Held& held : part->records) kept.records.emplace_back(held.kind, held.id);
+    }
+  }
+  std::vector<Kept> all;
+  all.reserve(by_stamp.size());
+  for (auto& [stamp, kept] : by_stamp) all.push_back(std::move(kept));
+  return all;
+}
+
 void PrefixIndex::CheckInvariants(const RecordPool& pool) const {
   size_t listed = 0, resuming = 0, parked = 0;
   for (const auto& [hash, node] : nodes_) {

@@ -7,6 +7,7 @@
 #include <set>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/base/sha256.h"
@@ -73,6 +74,15 @@ class PrefixIndex {
   bool EvictOldest(RecordPool& pool);
   /// To be called when RecordPool::Release says so.
   void OnUnpinned(KvRecord kind, PageId id);
+
+  /// The records of one part.
+  struct Kept {
+    PrefixHash hash = {};
+    bool resuming = false;
+    std::vector<std::pair<KvRecord, PageId>> records;
+  };
+  /// All that is kept, least recently used first; for tests.
+  std::vector<Kept> ListKept() const;
 
   size_t nodes() const { return nodes_.size(); }
   /// Parts that EvictOldest may have to look at.

@@ -49,9 +49,12 @@ StepPlan Scheduler::Plan(TimeUs now) {
 
 void Scheduler::RecordItems(Draft& draft) {
   if (draft.decode.empty() && draft.prefill.empty()) return;
-  // A sequence that came back may be older than ones that were running.
-  std::sort(draft.prefill.begin(), draft.prefill.end(),
-            [](const auto& a, const auto& b) { return a.sequence->age < b.sequence->age; });
+  // A sequence that came back may be older than ones that were running, and begin with a replay.
+  const auto older = [](const auto& a, const auto& b) { return a.sequence->age < b.sequence->age; };
+  for (auto* entries : {&draft.decode, &draft.prefill}) {
+    if (std::is_sorted(entries->begin(), entries->end(), older)) continue;
+    std::sort(entries->begin(), entries->end(), older);
+  }
   OutstandingPlan outstanding{.number = draft.plan.number, .items = {}};
   const size_t count = draft.decode.size() + draft.prefill.size();
   outstanding.items.reserve(count);
@@ -381,7 +384,9 @@ void Scheduler::Emit(Sequence& sequence, int32_t count, StepItem::Role role, boo
   recomputed_tokens_ +=
       static_cast<uint64_t>(std::max(0, std::min(end, sequence.computed_before) - begin));
   sequence.computed = end;
-  if (!sequence.is_protected()) store_.Unreserve(sequence.reserve);
+  if (begin < sequence.protected_until && !sequence.is_protected()) {
+    store_.Unreserve(sequence.reserve);
+  }
   sequence.sampled += sample ? 1 : 0;
   ++sequence.outstanding_plans;
 }

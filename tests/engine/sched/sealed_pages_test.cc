@@ -101,6 +101,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     lives_.clear();
     began_.clear();
     progress_.clear();
+    admitted_ = 0;
     chains_.clear();
     tails_.clear();
     branches_.clear();
@@ -253,6 +254,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       return;
     }
     RunSeals(plan);
+    CheckOrder(plan);
     for (const StepItem& item : plan.items) {
       RunItem(item);
       progress_[item.sequence].computed = item.begin + item.count;
@@ -263,6 +265,23 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     });
     steps_of_both_ += exact > 0 && exact < std::ssize(plan.items) ? 1 : 0;
     outstanding_.push_back(std::move(plan));
+  }
+
+  /// Decode items first, each role oldest first; whoever is new is the youngest.
+  void CheckOrder(const StepPlan& plan) {
+    uint64_t last = 0;
+    bool prefill = false;
+    for (const StepItem& item : plan.items) {
+      if (item.role == StepItem::Role::kPrefill && !prefill) {
+        prefill = true;
+        last = 0;
+      }
+      ASSERT_EQ(item.role == StepItem::Role::kPrefill, prefill) << "decode items come first";
+      uint64_t& age = progress_[item.sequence].age;
+      if (age == 0) age = ++admitted_;
+      ASSERT_GT(age, last) << "not oldest first";
+      last = age;
+    }
   }
 
   void CommitOldest() {
@@ -380,6 +399,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   std::set<SequenceId> began_;  // in their present lives
   struct Progress {
     SequenceSpec spec;
+    uint64_t age = 0;
     int32_t computed = 0, sampled = 0;
     int32_t protected_until = 0;  // of the present life
   };
@@ -389,7 +409,8 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   std::map<std::pair<uint64_t, uint64_t>, uint64_t> branches_;
   std::set<SequenceId> exact_;
   SequenceSpec last_;
-  uint64_t added_ = 0, preemptions_ = 0, exact_preemptions_ = 0, seals_ = 0, steps_of_both_ = 0;
+  uint64_t added_ = 0, admitted_ = 0, preemptions_ = 0, exact_preemptions_ = 0, seals_ = 0,
+           steps_of_both_ = 0;
   uint64_t cached_tokens_ = 0, resumed_with_cache_ = 0, evictions_ = 0, tail_hits_ = 0;
 };
 
