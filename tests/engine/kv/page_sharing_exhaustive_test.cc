@@ -174,12 +174,21 @@ struct Search {
   size_t states = 0, steps = 0, refusals = 0, resumed = 0, tails = 0, shared = 0, evictions = 0;
 };
 
+/// What others read is never written.
+void ExpectOwn(const State& state, const Record& record) {
+  EXPECT_EQ(state.store.holders(record.first, record.second), 1);
+  for (const PrefixIndex::Kept& kept : state.store.prefix_index().ListKept()) {
+    EXPECT_EQ(std::count(kept.records.begin(), kept.records.end(), record), 0);
+  }
+}
+
 void RunSeals(const Model& model, State& state, const std::vector<KvSealOp>& seals) {
   for (const KvSealOp& op : seals) {
     const State::Slab& slab = state.arena[SlabOf(model, {KvRecord::kNear, op.near})];
     ASSERT_TRUE(slab.kind == KvRecord::kNear && slab.records.contains(Index(op.near)));
     const Content content = slab.records.at(Index(op.near));
     EXPECT_EQ(content.page, op.page);
+    ExpectOwn(state, {KvRecord::kBase, op.base});
     Write(model, state, {KvRecord::kBase, op.base}, content);
     if (op.refinement != kNoPage) {
       Write(model, state, {KvRecord::kRefinement, op.refinement}, content);
