@@ -107,7 +107,7 @@ bool Scheduler::Prepare(Sequence& sequence, int32_t count, Draft& draft) {
   PublishTail(sequence);
   if (tokens > held || (Seals(sequence) && complete != sequence.complete)) {
     if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals, sequence.spec.precision,
-                        &sequence.reserve)) {
+                        sequence.is_protected() ? &sequence.reserve : nullptr)) {
       return false;
     }
     sequence.complete = complete;
