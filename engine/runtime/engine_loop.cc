@@ -49,6 +49,7 @@ void EngineLoop::Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs
   const bool one_first = shares && request->request.n > 1;
   sequences_.at(MakeSequenceId(request->id, 0))->others_wait = one_first;
   const int32_t first = one_first ? 1 : request->request.n;
+  others_waiting_ += request->request.n - first;
   for (int32_t i = 0; i < first; ++i) Schedule(*request, i, request->submitted, now);
   delivery_.Push(outgoing_);
   PublishGauges();
@@ -77,7 +78,9 @@ void EngineLoop::Schedule(const ActiveRequest& request, int32_t index, TimeUs qu
 void EngineLoop::ScheduleOthers(Generation& first, TimeUs now) {
   first.others_wait = false;
   const std::shared_ptr<const ActiveRequest> request = first.request;
-  for (int32_t i = 1; i < request->request.n; ++i) Schedule(*request, i, now, now);
+  others_waiting_ -= request->request.n - 1;
+  const TimeUs queued_at = now - (first.first_step - request->submitted);
+  for (int32_t i = 1; i < request->request.n; ++i) Schedule(*request, i, queued_at, now);
 }
 
 void EngineLoop::Cancel(RequestId id, TimeUs called_at, TimeUs now) {
@@ -291,6 +294,7 @@ void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& err
   Generation& generation = *found->second;
   const std::shared_ptr<const ActiveRequest> request = generation.request;
   const int32_t others = generation.others_wait ? request->request.n : 0;
+  others_waiting_ -= std::max(others - 1, 0);
   if (generation.first_step == 0) LeaveBacklog(generation);
   generation.finish = reason;
   generation.error = error;
@@ -349,7 +353,7 @@ void EngineLoop::CountFinish(const Generation& generation, TimeUs now) {
 
 void EngineLoop::PublishGauges() {
   const SchedulerStats stats = scheduler_.stats();
-  metrics_.waiting.Set(stats.waiting);
+  metrics_.waiting.Set(stats.waiting + others_waiting_);
   metrics_.running.Set(stats.running);
   metrics_.pages_total.Set(stats.pages_total);
   metrics_.pages_used.Set(stats.pages_used);

@@ -37,7 +37,8 @@ class EngineLoop {
  private:
   /// Gives a sequence to the scheduler.
   void Schedule(const ActiveRequest& request, int32_t index, TimeUs queued_at, TimeUs now);
-  /// And those of a request that wait for the first one's first token.
+  /// And those of a request that wait for the first one's first token. That time is not the
+  /// queue's.
   void ScheduleOthers(Generation& first, TimeUs now);
   void BuildBatch(const StepPlan& plan, TimeUs now);
   /// Takes the next token of a sequence; queues its delta.
@@ -63,6 +64,7 @@ class EngineLoop {
   EngineMetrics& metrics_;
   Backlog& backlog_;
   std::unordered_map<SequenceId, std::unique_ptr<Generation>> sequences_;
+  int32_t others_waiting_ = 0;  // sequences whose request's first computes their prompt
   std::vector<Outgoing> outgoing_;
   std::vector<int32_t> end_tokens_;
 

@@ -35,7 +35,9 @@ struct GenerateRequest {
   std::string tenant;    // empty: the default one
   KvPrecision kv_precision = KvPrecision::kScheme;
   std::optional<std::chrono::steady_clock::time_point> deadline;
-  std::optional<int32_t> max_queue_ms;  // 1 .. kMaxQueueMs from Submit to the first step
+  /// 1 .. kMaxQueueMs from Submit to the first step, without the time in which another sequence of
+  /// the request computes the prompt.
+  std::optional<int32_t> max_queue_ms;
 };
 
 inline constexpr int32_t kMaxQueueMs = 86'400'000;  // a day

@@ -1,145 +1,18 @@
-#include "engine/runtime/engine.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <random>
 #include <thread>
 
-#include "tests/engine/runtime/scripted_model.h"
+#include "tests/engine/runtime/engine_fixture.h"
 
 namespace asymserve::testing {
 namespace {
 
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
-
-class RecordingSink final : public OutputSink {
- public:
-  explicit RecordingSink(int sequences = 1) : sequences_(static_cast<size_t>(sequences)) {}
-
-  bool Deliver(Delta delta) override {
-    std::lock_guard lock(mutex_);
-    One& one = sequences_[static_cast<size_t>(delta.index)];
-    EXPECT_EQ(one.finals, 0) << "a delta behind the final one";
-    one.text += delta.text;
-    for (const TokenInfo& token : delta.tokens) one.tokens.push_back(token.id);
-    if (delta.finish != FinishReason::kNone) {
-      ++one.finals;
-      one.last = std::move(delta);
-    }
-    changed_.notify_all();
-    return !refuse_;
-  }
-
-  void WaitForTokens(size_t count) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock,
-                  [&] { return sequences_[0].tokens.size() >= count || sequences_[0].finals; });
-  }
-  Delta WaitForFinal(int index = 0) {
-    std::unique_lock lock(mutex_);
-    One& one = sequences_[static_cast<size_t>(index)];
-    changed_.wait(lock, [&] { return one.finals > 0; });
-    return one.last;
-  }
-  std::vector<int32_t> tokens(int index = 0) {
-    std::lock_guard lock(mutex_);
-    return sequences_[static_cast<size_t>(index)].tokens;
-  }
-  std::string text(int index = 0) {
-    std::lock_guard lock(mutex_);
-    return sequences_[static_cast<size_t>(index)].text;
-  }
-  void Refuse() {
-    std::lock_guard lock(mutex_);
-    refuse_ = true;
-  }
-
- private:
-  struct One {
-    std::string text;
-    std::vector<int32_t> tokens;
-    int finals = 0;
-    Delta last;
-  };
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<One> sequences_;
-  bool refuse_ = false;
-};
-
-/// Holds the engine thread before each step until the test lets it go.
-class Gate {
- public:
-  void Pass() {
-    std::unique_lock lock(mutex_);
-    ++waiting_;
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return open_ || permits_ > 0; });
-    --waiting_;
-    if (!open_) --permits_;
-  }
-  void WaitUntilHeld() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return waiting_ > 0; });
-  }
-  void Open() {
-    std::lock_guard lock(mutex_);
-    open_ = true;
-    changed_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  int waiting_ = 0, permits_ = 0;
-  bool open_ = false;
-};
-
-class EngineTest : public ::testing::Test {
- protected:
-  static EngineOptions SmallOptions() {
-    EngineOptions options;
-    options.arena = ArenaCut::Pages(256);
-    options.scheme.page_tokens = kPageTokens;
-    options.scheme.chunk_tokens = 8;
-    options.max_running = 16;
-    options.max_waiting = 64;
-    options.step_tokens = 24;
-    return options;
-  }
-  void Start(const EngineOptions& options = SmallOptions()) {
-    engine_ = std::make_unique<Engine>(model_, tokenizer_, options);
-  }
-  static GenerateRequest Greedy(std::vector<int32_t> prompt, int32_t max_tokens) {
-    GenerateRequest request;
-    request.prompt = std::move(prompt);
-    request.sampling.temperature = 0;
-    request.stop.max_tokens = max_tokens;
-    return request;
-  }
-  std::shared_ptr<RecordingSink> Submit(GenerateRequest request) {
-    auto sink = std::make_shared<RecordingSink>(request.n);
-    const auto id = engine_->Submit(std::move(request), sink);
-    EXPECT_TRUE(id.ok()) << id.status();
-    return sink;
-  }
-  void ExpectNoPagesUsed() {
-    EXPECT_TRUE(engine_->WaitIdle(std::chrono::seconds(20)));
-    EXPECT_EQ(engine_->metrics().pages_used.value(), 0);
-    EXPECT_EQ(engine_->metrics().running.value(), 0);
-    EXPECT_EQ(engine_->metrics().waiting.value(), 0);
-    EXPECT_TRUE(engine_->HasRoom(SmallOptions().max_waiting)) << "waiting room leaked";
-  }
-
-  ScriptedModel model_;
-  LetterTokenizer tokenizer_;
-  std::unique_ptr<Engine> engine_;
-};
 
 TEST_F(EngineTest, StreamsTheModelsTokensInOrderAndFinishesByLength) {
   Start();
@@ -328,25 +201,6 @@ TEST_F(EngineTest, AnUnfinishedCharacterIsReplacedAtTheEnd) {
   EXPECT_EQ(sink->text(), "aa\xEF\xBF\xBD");
 }
 
-TEST_F(EngineTest, SeveralSequencesOfOneRequestDifferBySeedAndRepeatWithIt) {
-  Start();
-  GenerateRequest request = Greedy({5}, 25);
-  request.sampling.temperature = 5;
-  request.n = 3;
-  request.has_seed = true;
-  request.sampling.seed = 42;
-  const auto first = Submit(request);
-  const auto second = Submit(request);
-  for (int i = 0; i < 3; ++i) {
-    first->WaitForFinal(i);
-    second->WaitForFinal(i);
-    EXPECT_EQ(first->tokens(i), second->tokens(i));
-  }
-  EXPECT_NE(first->tokens(0), first->tokens(1));
-  EXPECT_NE(first->tokens(1), first->tokens(2));
-  ExpectNoPagesUsed();
-}
-
 TEST_F(EngineTest, RefusesWhenTheQueueIsFullAndTouchesNothing) {
   EngineOptions options = SmallOptions();
   options.max_running = 1;
@@ -454,16 +308,6 @@ TEST_F(EngineTest, TenantsShareByWeightAndAreCountedByName) {
   EXPECT_EQ(engine_->metrics().tenants[1].prompt_tokens.value(), 24u);
   EXPECT_EQ(engine_->metrics().tenants[2].generated_tokens.value(), 8u);
   EXPECT_EQ(engine_->metrics().tenants[2].waiting.value(), 0);
-}
-
-TEST_F(EngineTest, ATenantDoesNotFindWhatAnothersPromptLeftInTheCache) {
-  Start();
-  GenerateRequest request = Greedy(std::vector<int32_t>(30, 7), 1);
-  EXPECT_EQ(Submit(request)->WaitForFinal().cached_tokens, 0);
-  request.tenant = "other";
-  EXPECT_EQ(Submit(request)->WaitForFinal().cached_tokens, 0);
-  request.tenant = "default";
-  EXPECT_GT(Submit(request)->WaitForFinal().cached_tokens, 0);
 }
 
 TEST_F(EngineTest, RefusesARequestThatCouldNeverHoldItsPages) {
@@ -593,66 +437,6 @@ TEST_F(EngineTest, RandomCancelsFromManyThreadsLoseNothing) {
   EXPECT_EQ(engine_->metrics().pages_used.value(), 0);
   const EngineMetrics& metrics = engine_->metrics();
   EXPECT_EQ(metrics.finished_length.value() + metrics.finished_cancelled.value(), 200u);
-}
-
-TEST_F(EngineTest, SequencesOfOneRequestShareThePagesOfItsPrompt) {
-  std::vector<int32_t> prompt(30);  // three chunks of 8, a page of 4, and two tokens
-  for (int32_t i = 0; i < 30; ++i) prompt[static_cast<size_t>(i)] = i * 7 % 62;
-  GenerateRequest request = Greedy(prompt, 20);
-  request.sampling.temperature = 1;
-  request.has_seed = true;
-  request.sampling.seed = 5;
-  std::vector<std::vector<int32_t>> alone;
-  for (int i = 0; i < 4; ++i) {
-    EngineOptions options = SmallOptions();
-    options.prefix_cache = false;
-    Start(options);
-    GenerateRequest single = request;
-    single.sampling.seed += static_cast<uint64_t>(i);
-    const auto sink = Submit(single);
-    sink->WaitForFinal();
-    alone.push_back(sink->tokens());
-  }
-  Start();
-  request.n = 4;
-  const auto sink = Submit(request);
-  for (int i = 0; i < 4; ++i) {
-    const Delta last = sink->WaitForFinal(i);
-    EXPECT_EQ(last.finish, FinishReason::kLength);
-    EXPECT_EQ(last.cached_tokens, i == 0 ? 0 : 28);
-    EXPECT_EQ(sink->tokens(i), alone[static_cast<size_t>(i)]) << i;
-  }
-  ExpectNoPagesUsed();
-}
-
-TEST_F(EngineTest, SequencesThatWaitForTheirFirstOneEndWithIt) {
-  Gate gate;
-  model_.before_step = [&] { gate.Pass(); };
-  Start();
-  const auto running = Submit(Greedy({1, 2}, 3));
-  gate.WaitUntilHeld();
-  GenerateRequest request = Greedy({3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, 3);
-  request.n = 3;
-  const auto cancelled = std::make_shared<RecordingSink>(3);
-  const auto id = engine_->Submit(request, cancelled);
-  ASSERT_TRUE(id.ok());
-  engine_->Cancel(*id);
-  gate.Open();
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(cancelled->WaitForFinal(i).finish, FinishReason::kCancelled);
-  }
-  running->WaitForFinal();
-  model_.before_step = nullptr;
-  ExpectNoPagesUsed();
-}
-
-TEST_F(EngineTest, AModelErrorEndsSequencesThatWaitForTheirFirstOneOnce) {
-  model_.fail = true;
-  Start();
-  GenerateRequest request = Greedy({1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, 5);
-  request.n = 8;
-  const auto sink = Submit(request);
-  for (int i = 0; i < 8; ++i) EXPECT_EQ(sink->WaitForFinal(i).finish, FinishReason::kError);
 }
 
 }  // namespace
