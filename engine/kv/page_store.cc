@@ -122,9 +122,10 @@ bool PageStore::Fits(const KvDemand& wanted) const {
 }
 
 bool PageStore::MakeRoom(const KvDemand& wanted) {
-  if (!Fits(wanted)) return false;
   KvDemand demand = wanted;
   demand += reserved_;
+  if (FitsNow(demand)) return true;
+  if (!Fits(wanted)) return false;
   while (!FitsNow(demand)) {
     if (!index_.EvictOldest(pool_)) return false;
   }

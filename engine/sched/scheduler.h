@@ -189,6 +189,7 @@ class Scheduler {
   void PublishTail(Sequence& sequence);
 
   void CheckSequence(const Sequence& sequence) const;
+  static void CheckProtection(const Sequence& sequence);
   void CheckLists() const;
   void CheckPages() const;
 

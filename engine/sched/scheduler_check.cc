@@ -75,6 +75,13 @@ void Scheduler::CheckPages() const {
   store_.CheckKept();
 }
 
+void Scheduler::CheckProtection(const Sequence& sequence) {
+  const bool reserves = sequence.reserve != KvDemand{};
+  ASYMSERVE_CHECK(!reserves ||
+                  (sequence.state == Sequence::State::kRunning && sequence.is_protected()));
+  ASYMSERVE_CHECK(sequence.protected_until == 0 || !sequence.never_ran());
+}
+
 void Scheduler::CheckSequence(const Sequence& sequence) const {
   const SequenceSpec& spec = sequence.spec;
   const bool waits = sequence.state == Sequence::State::kWaiting;
@@ -94,10 +101,7 @@ void Scheduler::CheckSequence(const Sequence& sequence) const {
   } else {
     ASYMSERVE_CHECK(!sequence.pages.empty() && !sequence.never_ran());
   }
-  const bool reserves = sequence.reserve != KvDemand{};
-  ASYMSERVE_CHECK(!reserves ||
-                  (sequence.state == Sequence::State::kRunning && sequence.is_protected()));
-  ASYMSERVE_CHECK(sequence.protected_until == 0 || !sequence.never_ran());
+  CheckProtection(sequence);
   ASYMSERVE_CHECK(sequence.overtaken <= options_.bypass_sequences);
   ASYMSERVE_CHECK(sequence.overtaken_tokens <= options_.bypass_tokens);
   ASYMSERVE_CHECK(!retired || sequence.outstanding());

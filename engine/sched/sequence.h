@@ -64,13 +64,13 @@ struct Sequence {
   int32_t outstanding_plans = 0;  // that hold an item of this sequence
   int32_t overtaken = 0;          // times that another was admitted past it as head of the queue
   int64_t overtaken_tokens = 0;   // cost of those
-  int64_t hit_waited = 0;         // tokens of others since it has room only without what is cached
-  uint64_t tried_in = 0;          // the plan that last counted those
   int32_t protected_until = 0;    // tokens it computes before it may be preempted (again)
-  KvDemand reserve;               // records for that which it does not hold yet
   std::vector<KvPage> pages;
-  bool shares = true;    // false: the room is so tight that its pages must lie in order
-  int32_t complete = 0;  // pages that count as complete in the newest plan (PageStore::Prepare)
+  bool shares = true;      // false: the room is so tight that its pages must lie in order
+  int32_t complete = 0;    // pages that count as complete in the newest plan (PageStore::Prepare)
+  KvDemand reserve;        // records that it takes while it is protected
+  int64_t hit_waited = 0;  // tokens of others since it has room only without what is cached
+  uint64_t tried_in = 0;   // the plan that last counted those
 
   bool never_ran() const { return age == 0; }
   /// When it leaves by itself.

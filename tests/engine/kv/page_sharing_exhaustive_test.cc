@@ -47,7 +47,6 @@ struct Model {
 struct Content {
   int32_t text = 0;
   int32_t page = -1;
-  friend bool operator==(const Content&, const Content&) = default;
 };
 
 struct Sequence {
