@@ -72,6 +72,17 @@ KvRecords KvDemandModel::Together(int64_t sequences) const {
   return records;
 }
 
+int64_t KvDemandModel::SlabsTogether(const ArenaCut& cut, int64_t sequences) const {
+  constexpr int64_t kWholeSlabs = 128;
+  const KvRecords records = Together(sequences);
+  int64_t slabs = SlabsFor(cut, records);
+  for (size_t k = 0; sequences > 1 && k < records.count.size(); ++k) {
+    if (cut.per_slab[k] < 2) continue;
+    slabs += CeilDivide(records.count[k], kWholeSlabs * cut.per_slab[k]);
+  }
+  return slabs;
+}
+
 int64_t SlabsFor(const ArenaCut& cut, const KvRecords& records) {
   int64_t slabs = 0;
   for (size_t k = 0; k < records.count.size(); ++k) {
@@ -94,8 +105,8 @@ KvCapacity CapacityOf(const KvShape& shape, const KvScheme& scheme, int64_t aren
   const KvLayout layout(shape, scheme);
   const ArenaCut cut(layout, arena_bytes);
   const KvDemandModel demand(layout, scheme, load);
-  const int64_t sequences = LargestThatFits(
-      [&](int64_t count) { return SlabsFor(cut, demand.Together(count)) <= cut.slabs; });
+  const int64_t sequences =
+      LargestThatFits([&](int64_t count) { return demand.SlabsTogether(cut, count) <= cut.slabs; });
   return {.tokens = TokensAlone(layout, scheme, cut), .sequences = sequences};
 }
 

@@ -76,7 +76,7 @@ class Planner {
   absl::StatusOr<MemoryPlan> Plan() const;
   /// kMostBytes + 1 when it is more.
   int64_t MemoryFor(int64_t sequences) const {
-    const int64_t slabs = std::max(one_slabs_, SlabsFor(unit_, demand_.Together(sequences)));
+    const int64_t slabs = std::max(one_slabs_, demand_.SlabsTogether(unit_, sequences));
     if (slabs > kMostBytes / unit_.slab_bytes) return kMostBytes + 1;
     return FixedBytes(sequences) + slabs * unit_.slab_bytes;
   }
@@ -103,7 +103,7 @@ class Planner {
     return SlabsOf(request_.kv_bytes > 0 ? std::min(left, request_.kv_bytes) : left);
   }
   bool Fit(int64_t sequences, int64_t slabs) const {
-    return SlabsFor(unit_, demand_.Together(sequences)) <= slabs;
+    return demand_.SlabsTogether(unit_, sequences) <= slabs;
   }
   /// More slabs than these are of no use to max_running sequences in the scheme's precision, or to
   /// one that is exact.

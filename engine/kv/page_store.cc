@@ -299,7 +299,8 @@ void PageStore::Advance(KvPage& page, int32_t index, int32_t complete,
 
 PageId PageStore::Take(KvRecord kind) {
   std::vector<PageId>& retired = retired_[static_cast<size_t>(kind)];
-  if (!retired.empty()) {
+  // Slabs that are in use are filled first, so that those of retired records may run empty.
+  if (!retired.empty() && pool_.partial_room(kind) == 0) {
     const PageId id = retired.back();
     retired.pop_back();
     return id;

@@ -7,17 +7,21 @@
 namespace asymserve {
 namespace {
 
-constexpr int64_t kRecordsPerSlab = 4;  // of the largest kind: at most a few percent lost to others
+constexpr KvRecord kKinds[] = {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement};
 
 }  // namespace
 
 ArenaCut::ArenaCut(const KvLayout& layout, int64_t arena_bytes) {
-  constexpr KvRecord kKinds[] = {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement};
-  int64_t largest = 0;
-  for (const KvRecord kind : kKinds) largest = std::max(largest, layout.record_bytes(kind));
-  slab_bytes = largest * kRecordsPerSlab;
-  slabs = static_cast<int32_t>(
-      std::min<int64_t>(arena_bytes / slab_bytes, INT32_MAX / kRecordsPerSlab));
+  for (const KvRecord kind : kKinds) {
+    slab_bytes = std::max(slab_bytes, layout.record_bytes(kind));
+  }
+  int64_t smallest = slab_bytes;
+  for (const KvRecord kind : kKinds) {
+    const int64_t bytes = layout.record_bytes(kind);
+    if (bytes > 0) smallest = std::min(smallest, bytes);
+  }
+  slabs =
+      static_cast<int32_t>(std::min(arena_bytes / slab_bytes, INT32_MAX / (slab_bytes / smallest)));
   for (const KvRecord kind : kKinds) {
     const int64_t bytes = layout.record_bytes(kind);
     if (bytes > 0) per_slab[static_cast<size_t>(kind)] = static_cast<int32_t>(slab_bytes / bytes);
@@ -42,26 +46,57 @@ int64_t ArenaBytesFor(const KvLayout& layout, KvRecord kind, int32_t records) {
 RecordPool::RecordPool(const ArenaCut& cut)
     : cut_(cut), slabs_(static_cast<size_t>(cut.slabs)), empty_(static_cast<size_t>(cut.slabs)) {
   for (int32_t i = 0; i < cut.slabs; ++i) empty_[static_cast<size_t>(i)] = cut.slabs - 1 - i;
+  for (const KvRecord kind : kKinds) {
+    const auto k = static_cast<size_t>(kind);
+    by_used_[k].resize(static_cast<size_t>(std::max(1, cut.per_slab[k])));
+  }
+}
+
+void RecordPool::List(KvRecord kind, int32_t index) {
+  Slab& slab = slabs_[static_cast<size_t>(index)];
+  if (slab.used == cut_.per_slab[static_cast<size_t>(kind)]) return;
+  auto& list = by_used_[static_cast<size_t>(kind)][static_cast<size_t>(slab.used)];
+  slab.place = list.size();
+  list.push_back(index);
+}
+
+void RecordPool::Unlist(KvRecord kind, int32_t index) {
+  const Slab& slab = slabs_[static_cast<size_t>(index)];
+  if (slab.used == cut_.per_slab[static_cast<size_t>(kind)]) return;
+  auto& list = by_used_[static_cast<size_t>(kind)][static_cast<size_t>(slab.used)];
+  slabs_[static_cast<size_t>(list.back())].place = slab.place;
+  list[slab.place] = list.back();
+  list.pop_back();
+}
+
+int32_t RecordPool::FullestWithRoom(KvRecord kind) const {
+  const auto& lists = by_used_[static_cast<size_t>(kind)];
+  for (auto list = lists.rbegin(); list != lists.rend(); ++list) {
+    if (!list->empty()) return list->back();
+  }
+  return -1;
 }
 
 PageId RecordPool::Allocate(KvRecord kind) {
   const auto k = static_cast<size_t>(kind);
   const int32_t per_slab = cut_.per_slab[k];
   ASYMSERVE_CHECK(per_slab > 0);
-  if (partial_[k].empty()) {
+  int32_t index = FullestWithRoom(kind);
+  if (index < 0) {
     if (empty_.empty()) return kNoPage;
-    partial_[k].push_back(empty_.back());
+    index = empty_.back();
     empty_.pop_back();
     ++slabs_of_[k];
-    slabs_[static_cast<size_t>(partial_[k].back())].records.assign(static_cast<size_t>(per_slab),
-                                                                   Use{});
+    slabs_[static_cast<size_t>(index)].records.assign(static_cast<size_t>(per_slab), Use{});
+  } else {
+    Unlist(kind, index);
   }
-  const int32_t index = partial_[k].back();
   Slab& slab = slabs_[static_cast<size_t>(index)];
   const auto free = std::find_if(slab.records.begin(), slab.records.end(),
                                  [](const Use& use) { return use.pins + use.keeps == 0; });
   ++used_[k];
-  if (++slab.used == per_slab) partial_[k].pop_back();
+  ++slab.used;
+  List(kind, index);
   free->pins = 1;
   const PageId id{index * per_slab + static_cast<int32_t>(free - slab.records.begin())};
   CountPinned(kind, id, 1);
@@ -116,9 +151,8 @@ void RecordPool::Free(KvRecord kind, PageId id) {
   const int32_t index = Index(id) / cut_.per_slab[k];
   Slab& slab = slabs_[static_cast<size_t>(index)];
   --used_[k];
-  if (slab.used-- == cut_.per_slab[k]) partial_[k].push_back(index);
-  if (slab.used > 0) return;
-  partial_[k].erase(std::find(partial_[k].begin(), partial_[k].end(), index));
+  Unlist(kind, index);
+  if (--slab.used > 0) return List(kind, index);
   empty_.push_back(index);
   --slabs_of_[k];
   slab.records.clear();

@@ -10,8 +10,9 @@
 
 namespace asymserve {
 
-/// How an arena is cut: into slabs of one size, each used for records of one kind at a time. Page
-/// id i of a kind is record i % per_slab of slab i / per_slab.
+/// How an arena is cut: into slabs of the size of the largest record, each used for records of one
+/// kind at a time. Page id i of a kind is record i % per_slab of slab i / per_slab. Larger slabs
+/// would lose less to rounding, but more to slabs in which one record of many is still needed.
 struct ArenaCut {
   int64_t slab_bytes = 0;
   int32_t slabs = 0;
@@ -80,6 +81,7 @@ class RecordPool {
     std::vector<Use> records;  // empty: the slab is
     int32_t used = 0;
     int32_t pinned = 0;
+    size_t place = 0;  // in its list of by_used_
   };
 
   const Use& UseOf(KvRecord kind, PageId id) const;
@@ -91,11 +93,17 @@ class RecordPool {
   }
   void CountPinned(KvRecord kind, PageId id, int32_t change);
   void Free(KvRecord kind, PageId id);
+  /// Enters a slab in by_used_, if it has room, and takes it out before its `used` changes.
+  void List(KvRecord kind, int32_t index);
+  void Unlist(KvRecord kind, int32_t index);
+  /// So that the emptiest slabs run empty; -1: none has room.
+  int32_t FullestWithRoom(KvRecord kind) const;
 
   ArenaCut cut_;
   std::vector<Slab> slabs_;
-  std::vector<int32_t> empty_;                   // no records; last in, first out
-  std::array<std::vector<int32_t>, 3> partial_;  // by kind: slabs with room
+  std::vector<int32_t> empty_;  // no records; last in, first out
+  /// By kind and records in use: slabs with room that are not empty.
+  std::array<std::vector<std::vector<int32_t>>, 3> by_used_;
   std::array<int32_t, 3> used_ = {};
   std::array<int32_t, 3> pinned_ = {};
   std::array<int32_t, 3> slabs_of_ = {};      // bound to each kind
