@@ -36,10 +36,10 @@ bool Hold(const KvScheme& scheme, int64_t sequences, int32_t tokens) {
 
 TEST(KvCapacityTest, OfAnExactCacheIsItsBytesOverThoseOfAToken) {
   const int64_t page_bytes = KvLayout(kShape, KvScheme()).record_bytes(KvRecord::kNear);
-  const int64_t pages = kArena / page_bytes / 4 * 4;  // a slab has four
+  const int64_t pages = kArena / page_bytes;
   EXPECT_EQ(CapacityOf(kShape, KvScheme(), kArena, Of(640)), (KvCapacity{pages * 64, pages / 10}));
   EXPECT_EQ(CapacityOf(kShape, KvScheme(), kArena, Of(641)), (KvCapacity{pages * 64, pages / 11}));
-  EXPECT_EQ(CapacityOf(kShape, KvScheme(), 4 * page_bytes - 1, Of(1)), KvCapacity());
+  EXPECT_EQ(CapacityOf(kShape, KvScheme(), page_bytes - 1, Of(1)), KvCapacity());
 }
 
 TEST(KvCapacityTest, AllTheSequencesHaveRoomAtOnce) {

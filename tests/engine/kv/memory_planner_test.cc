@@ -113,12 +113,12 @@ TEST(MemoryPlannerTest, AnExactPlanIsItsBytesOverThoseOfASequence) {
   MemoryRequest request = Request(KvScheme());
   const int64_t page = KvLayout(kShape, KvScheme()).record_bytes(KvRecord::kNear);
   const MemoryPlan plan = Plan(request);
-  EXPECT_EQ(plan.running, plan.arena.slabs * 4 / 55);
+  EXPECT_EQ(plan.running, plan.arena.slabs / 55);
   EXPECT_EQ(plan.effective_bits, 16 * 55 * 64 / 3500.0);
   EXPECT_EQ(plan.ledger[LedgerRow::kOpenPages], plan.running * page);
   EXPECT_EQ(plan.ledger[LedgerRow::kSealedPages], plan.running * 54 * page);
   EXPECT_EQ(plan.ledger[LedgerRow::kSinkPages], 0);
-  EXPECT_EQ(plan.capacity.tokens, int64_t{plan.arena.slabs} * 4 * 64);
+  EXPECT_EQ(plan.capacity.tokens, int64_t{plan.arena.slabs} * 64);
 }
 
 // Pages are taken as a scheduler takes them: prompts chunk by chunk, then token by token, all

@@ -29,7 +29,7 @@ TEST(PageStoreTest, AnExactPageTakesTwoInt8RecordsOrOneHalfRecord) {
     for (const KvCodec near : {KvCodec::kInt8, KvCodec::kHalf}) {
       const KvScheme scheme = Named(name, near);
       const int32_t per_page = near == KvCodec::kInt8 ? 2 : 1;
-      PageStore store(scheme, Cut(scheme, 10));
+      PageStore store(scheme, Cut(scheme, 40));
       std::vector<KvPage> pages;
       std::vector<KvSealOp> seals;
       ASSERT_TRUE(store.Prepare(pages, 5 * kP - 3, 0, seals, KvPrecision::kExact));
@@ -54,7 +54,7 @@ TEST(PageStoreTest, AnExactPageTakesTwoInt8RecordsOrOneHalfRecord) {
 
 TEST(PageStoreTest, ExactPagesAreNeverSealedHoweverLongTheSequence) {
   const KvScheme scheme = Named("fit-2/1", KvCodec::kInt8);
-  PageStore store(scheme, Cut(scheme, 40));
+  PageStore store(scheme, Cut(scheme, 160));
   std::vector<KvPage> exact;
   std::vector<KvPage> quantized;
   std::vector<KvSealOp> seals;
@@ -79,7 +79,7 @@ TEST(PageStoreTest, ExactPagesAreNeverSealedHoweverLongTheSequence) {
 
 TEST(PageStoreTest, AnExactSequenceMayBeAsLongAsItsRecordsFitTheArena) {
   const KvScheme scheme = Named("int8", KvCodec::kInt8);
-  PageStore store(scheme, Cut(scheme, 5));  // 20 near records
+  PageStore store(scheme, Cut(scheme, 20));  // of a near record each
   EXPECT_EQ(store.MaxTokens(), 20 * kP);
   EXPECT_EQ(store.MaxTokens(KvPrecision::kExact), 10 * kP);
   std::vector<KvPage> pages;
@@ -90,14 +90,14 @@ TEST(PageStoreTest, AnExactSequenceMayBeAsLongAsItsRecordsFitTheArena) {
   EXPECT_TRUE(store.Prepare(pages, 10 * kP, 0, seals, KvPrecision::kExact));
   EXPECT_EQ(store.empty_slabs(), 0);
   const KvScheme sealing = Named("fit-2/1", KvCodec::kInt8);
-  const PageStore other(sealing, Cut(sealing, 5));
+  const PageStore other(sealing, Cut(sealing, 20));
   EXPECT_EQ(other.MaxTokens(KvPrecision::kExact), 10 * kP);
   EXPECT_GT(other.MaxTokens(), 30 * kP);
 }
 
 TEST(PageStoreTest, AnExactPageMayTakeTheNearRecordThatASealOfThisPlanReads) {
   const KvScheme scheme = Named("fit-2/1", KvCodec::kInt8);
-  const ArenaCut cut = Cut(scheme, 3);
+  const ArenaCut cut = Cut(scheme, 8);  // six near records, and two slabs of sealed ones
   PageStore store(scheme, cut);
   std::vector<KvPage> quantized;
   std::vector<KvPage> exact;
@@ -105,7 +105,7 @@ TEST(PageStoreTest, AnExactPageMayTakeTheNearRecordThatASealOfThisPlanReads) {
   ASSERT_TRUE(store.Prepare(quantized, 4 * kP, 0, seals));
   ASSERT_TRUE(store.Prepare(exact, kP, 0, seals, KvPrecision::kExact));
   store.EndPlan();
-  ASSERT_EQ(store.used(KvRecord::kNear), 6);  // two slabs of four
+  ASSERT_EQ(store.used(KvRecord::kNear), 6);
   ASSERT_TRUE(store.Prepare(quantized, 4 * kP, 4, seals));
   ASSERT_EQ(seals.size(), 2u);
   ASSERT_EQ(store.empty_slabs(), 0);

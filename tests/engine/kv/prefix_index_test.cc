@@ -51,7 +51,7 @@ class PrefixIndexTest : public ::testing::Test {
 };
 
 TEST_F(PrefixIndexTest, ASequenceThatBeginsAfterAPrefixReadsThePagesOfItsPosition) {
-  PageStore store = MakeStore(40);
+  PageStore store = MakeStore(160);
   const PrefixChain chain = Chain(3);
   std::vector<KvPage> owner;
   Compute(store, chain, owner);
@@ -73,7 +73,7 @@ TEST_F(PrefixIndexTest, ASequenceThatBeginsAfterAPrefixReadsThePagesOfItsPositio
 }
 
 TEST_F(PrefixIndexTest, AnotherPromptFindsOnlyWhatItHasInCommon) {
-  PageStore store = MakeStore(40);
+  PageStore store = MakeStore(160);
   PrefixChain chain = Chain(3);
   std::vector<KvPage> owner;
   Compute(store, chain, owner);
@@ -84,7 +84,7 @@ TEST_F(PrefixIndexTest, AnotherPromptFindsOnlyWhatItHasInCommon) {
 }
 
 TEST_F(PrefixIndexTest, WhatLongerPrefixesReadOutlivesWhatOnlyABeginningNeeds) {
-  PageStore store = MakeStore(12);
+  PageStore store = MakeStore(48);
   const PrefixChain chain = Chain(3);
   std::vector<KvPage> owner;
   Compute(store, chain, owner);
@@ -104,7 +104,7 @@ TEST_F(PrefixIndexTest, WhatLongerPrefixesReadOutlivesWhatOnlyABeginningNeeds) {
 }
 
 TEST_F(PrefixIndexTest, WhatASequenceHoldsIsNotEvicted) {
-  PageStore store = MakeStore(6);
+  PageStore store = MakeStore(24);
   const PrefixChain chain = Chain(2);
   std::vector<KvPage> owner;
   Compute(store, chain, owner);
@@ -126,7 +126,7 @@ TEST_F(PrefixIndexTest, WhatASequenceHoldsIsNotEvicted) {
 }
 
 TEST_F(PrefixIndexTest, DroppingWhatIsKeptLeavesNothingBehind) {
-  PageStore store = MakeStore(40);
+  PageStore store = MakeStore(160);
   for (uint8_t prompt = 0; prompt < 5; ++prompt) {
     std::vector<KvPage> pages;
     Compute(store, Chain(3, prompt), pages);
