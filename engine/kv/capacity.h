@@ -46,7 +46,7 @@ class KvDemandModel {
   /// `sequences` at once: all as if decoding, and up to prefilling() of them at their peak.
   KvRecords Together(int64_t sequences) const;
   /// Slabs that so many sequences bind. Several leave slabs of small records partly used, for the
-  /// prefix cache keeps some of a slab's records longer than others: one slab in 64 of such kinds
+  /// prefix cache keeps some of a slab's records longer than others: one slab in 128 of such kinds
   /// is counted on top (tests/engine/sched/planned_capacity_test.cc runs what is planned).
   int64_t SlabsTogether(const ArenaCut& cut, int64_t sequences) const;
 

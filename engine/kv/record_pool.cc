@@ -9,19 +9,43 @@ namespace {
 
 constexpr KvRecord kKinds[] = {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement};
 
+/// Records of each kind that the layout has.
+std::vector<int64_t> RecordSizes(const KvLayout& layout) {
+  std::vector<int64_t> sizes;
+  for (const KvRecord kind : kKinds) {
+    if (layout.record_bytes(kind) > 0) sizes.push_back(layout.record_bytes(kind));
+  }
+  return sizes;
+}
+
+/// Parts of a slab that hold no record, summed over the kinds.
+double Lost(int64_t slab_bytes, const std::vector<int64_t>& sizes) {
+  double lost = 0;
+  for (const int64_t bytes : sizes) {
+    lost += static_cast<double>(slab_bytes % bytes) / static_cast<double>(slab_bytes);
+  }
+  return lost;
+}
+
+/// As small as the largest record allows, but for rounding up to whole records of the kind by which
+/// least is lost.
+int64_t SlabBytes(const std::vector<int64_t>& sizes) {
+  const int64_t largest = *std::max_element(sizes.begin(), sizes.end());
+  int64_t best = largest;
+  for (const int64_t bytes : sizes) {
+    const int64_t rounded = (largest + bytes - 1) / bytes * bytes;
+    if (Lost(rounded, sizes) < Lost(best, sizes)) best = rounded;
+  }
+  return best;
+}
+
 }  // namespace
 
 ArenaCut::ArenaCut(const KvLayout& layout, int64_t arena_bytes) {
-  for (const KvRecord kind : kKinds) {
-    slab_bytes = std::max(slab_bytes, layout.record_bytes(kind));
-  }
-  int64_t smallest = slab_bytes;
-  for (const KvRecord kind : kKinds) {
-    const int64_t bytes = layout.record_bytes(kind);
-    if (bytes > 0) smallest = std::min(smallest, bytes);
-  }
-  slabs =
-      static_cast<int32_t>(std::min(arena_bytes / slab_bytes, INT32_MAX / (slab_bytes / smallest)));
+  const std::vector<int64_t> sizes = RecordSizes(layout);
+  slab_bytes = SlabBytes(sizes);
+  const int64_t most_per_slab = slab_bytes / *std::min_element(sizes.begin(), sizes.end());
+  slabs = static_cast<int32_t>(std::min(arena_bytes / slab_bytes, INT32_MAX / most_per_slab));
   for (const KvRecord kind : kKinds) {
     const int64_t bytes = layout.record_bytes(kind);
     if (bytes > 0) per_slab[static_cast<size_t>(kind)] = static_cast<int32_t>(slab_bytes / bytes);

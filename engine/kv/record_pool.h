@@ -10,9 +10,10 @@
 
 namespace asymserve {
 
-/// How an arena is cut: into slabs of the size of the largest record, each used for records of one
-/// kind at a time. Page id i of a kind is record i % per_slab of slab i / per_slab. Larger slabs
-/// would lose less to rounding, but more to slabs in which one record of many is still needed.
+/// How an arena is cut: into slabs of about the size of the largest record, each used for records
+/// of one kind at a time. Page id i of a kind is record i % per_slab of slab i / per_slab. Larger
+/// slabs would lose less to rounding, but more to slabs in which one record of many is still
+/// needed.
 struct ArenaCut {
   int64_t slab_bytes = 0;
   int32_t slabs = 0;

@@ -97,7 +97,7 @@ TEST(PageStoreTest, AnExactSequenceMayBeAsLongAsItsRecordsFitTheArena) {
 
 TEST(PageStoreTest, AnExactPageMayTakeTheNearRecordThatASealOfThisPlanReads) {
   const KvScheme scheme = Named("fit-2/1", KvCodec::kInt8);
-  const ArenaCut cut = Cut(scheme, 8);  // six near records, and two slabs of sealed ones
+  const ArenaCut cut = Cut(scheme, 7);  // six near records, and a slab of sealed ones
   PageStore store(scheme, cut);
   std::vector<KvPage> quantized;
   std::vector<KvPage> exact;
@@ -109,7 +109,7 @@ TEST(PageStoreTest, AnExactPageMayTakeTheNearRecordThatASealOfThisPlanReads) {
   ASSERT_TRUE(store.Prepare(quantized, 4 * kP, 4, seals));
   ASSERT_EQ(seals.size(), 2u);
   ASSERT_EQ(store.empty_slabs(), 0);
-  ASSERT_TRUE(store.Prepare(exact, 3 * kP, 0, seals, KvPrecision::kExact));
+  ASSERT_TRUE(store.Prepare(exact, 2 * kP, 0, seals, KvPrecision::kExact));
   std::set<PageId> near;
   for (const std::vector<KvPage>* pages : {&quantized, &exact}) {
     for (const KvPage& page : *pages) {
@@ -120,9 +120,9 @@ TEST(PageStoreTest, AnExactPageMayTakeTheNearRecordThatASealOfThisPlanReads) {
       }
     }
   }
-  EXPECT_EQ(near.size(), 8u);
+  EXPECT_EQ(near.size(), 6u);
   store.EndPlan();
-  EXPECT_EQ(store.used(KvRecord::kNear), 8);
+  EXPECT_EQ(store.used(KvRecord::kNear), 6);
 }
 
 }  // namespace

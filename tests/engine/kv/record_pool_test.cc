@@ -15,11 +15,11 @@ KvLayout FitLayout() {
   return {kShape, *NamedKvScheme("fit-2/1", kShape)};
 }
 
-TEST(ArenaCutTest, CutsSlabsThatHoldFourOfTheLargestRecords) {
+TEST(ArenaCutTest, CutsSlabsThatHoldOneOfTheLargestRecords) {
   const KvLayout layout = FitLayout();
-  const ArenaCut cut(layout, 10 * 4 * layout.record_bytes(KvRecord::kNear) + 5);
+  const ArenaCut cut(layout, 10 * layout.record_bytes(KvRecord::kNear) + 5);
   EXPECT_EQ(cut.slabs, 10);
-  EXPECT_EQ(cut.per_slab[0], 4);
+  EXPECT_EQ(cut.per_slab[0], 1);
   EXPECT_EQ(cut.per_slab[1], cut.slab_bytes / layout.record_bytes(KvRecord::kBase));
   EXPECT_EQ(cut.per_slab[2], 0);
   EXPECT_GE(ArenaCut(layout, ArenaBytesFor(layout, KvRecord::kNear, 5)).records(KvRecord::kNear),
@@ -28,7 +28,7 @@ TEST(ArenaCutTest, CutsSlabsThatHoldFourOfTheLargestRecords) {
 
 TEST(RecordPoolTest, RandomUseNeverOverlapsAndEverySlabComesBack) {
   const KvLayout layout = FitLayout();
-  const ArenaCut cut(layout, 7 * 4 * layout.record_bytes(KvRecord::kNear));
+  const ArenaCut cut(layout, 28 * layout.record_bytes(KvRecord::kNear));
   RecordPool pool(cut);
   std::mt19937 random(1);
   std::vector<std::pair<KvRecord, PageId>> held;
@@ -69,7 +69,7 @@ TEST(RecordPoolTest, RandomUseNeverOverlapsAndEverySlabComesBack) {
 
 TEST(RecordPoolDeathTest, ARecordIsNotFreedTwice) {
   const KvLayout layout = FitLayout();
-  RecordPool pool(ArenaCut(layout, 4 * layout.record_bytes(KvRecord::kNear)));
+  RecordPool pool(ArenaCut(layout, layout.record_bytes(KvRecord::kNear)));
   const PageId id = pool.Allocate(KvRecord::kBase);
   pool.Allocate(KvRecord::kBase);
   pool.Release(KvRecord::kBase, id);

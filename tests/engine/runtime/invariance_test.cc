@@ -71,7 +71,7 @@ struct EngineSetup {
   Isa isa = Isa::kAuto;
   int32_t max_running = 16;
   int32_t step_tokens = 512;
-  int32_t slabs = 0;  // of four near pages; 0: as many as the memory holds
+  int32_t slabs = 0;  // of one near page; 0: as many as the memory holds
   std::string kv_scheme = "exact";
   std::string kv_profile = {};
   bool prefix_cache = true;
@@ -204,9 +204,9 @@ TEST_F(InvarianceTest, TokensAndLogProbsDoNotDependOnPreemption) {
   const auto alone = Alone(kStories, requests, 512);
   EngineSetup setup;
   setup.threads = 2;
-  setup.slabs = 3;  // of the about 70 that they fill together
+  setup.slabs = 12;  // of the about 280 that they fill together
   Server server(kStories, setup, 512);
-  ExpectSame(server.Run(requests), alone, "10 pages");
+  ExpectSame(server.Run(requests), alone, "12 pages");
   EXPECT_GT(server.metrics().preemptions.value(), 0u);
   EXPECT_GT(server.metrics().recomputed_tokens.value(), 0u);
 }
@@ -319,9 +319,9 @@ TEST_P(ExactSequenceTest, IsThatOfAnExactServerAndChangesNoNeighbour) {
 }
 
 INSTANTIATE_TEST_SUITE_P(InEveryScheme, ExactSequenceTest,
-                         ::testing::Values(SmallArena{"exact", 3}, SmallArena{"int8", 5},
-                                           SmallArena{"kivi-2", 3}, SmallArena{"fit-2/1", 3},
-                                           SmallArena{"toy", 5}),
+                         ::testing::Values(SmallArena{"exact", 12}, SmallArena{"int8", 20},
+                                           SmallArena{"kivi-2", 12}, SmallArena{"fit-2/1", 12},
+                                           SmallArena{"toy", 20}),
                          [](const auto& test) { return Letters(test.param.scheme); });
 
 /// Two families of prompts that begin alike for about `common` tokens, some of them exact.
@@ -367,9 +367,9 @@ TEST_P(PrefixCacheTest, AHitGivesTheTextOfAMiss) {
 }
 
 INSTANTIATE_TEST_SUITE_P(InEveryScheme, PrefixCacheTest,
-                         ::testing::Values(SmallArena{"exact", 3}, SmallArena{"int8", 5},
-                                           SmallArena{"kivi-2", 3}, SmallArena{"fit-2/1", 3},
-                                           SmallArena{"toy", 5}),
+                         ::testing::Values(SmallArena{"exact", 12}, SmallArena{"int8", 20},
+                                           SmallArena{"kivi-2", 12}, SmallArena{"fit-2/1", 12},
+                                           SmallArena{"toy", 20}),
                          [](const auto& test) { return Letters(test.param.scheme); });
 
 TEST_P(PrefixCacheTest, SequencesOfOneRequestWriteWhatTheyWouldAlone) {
@@ -418,7 +418,7 @@ TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameAloneAndInABatchOfSixteenW
   EngineSetup setup;
   setup.threads = 2;
   setup.step_tokens = 150;
-  setup.slabs = 3;
+  setup.slabs = 12;
   Server server(ASYMSERVE_MODEL_FILE, setup, 512);
   ExpectSame(server.Run(requests), alone, "batch of sixteen");
 }

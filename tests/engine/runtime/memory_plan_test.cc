@@ -199,13 +199,13 @@ TEST(MemoryPlanTest, TheArenaIsWhatTheBudgetLeavesButNoMoreThanSequencesCanUse) 
   const MemoryPlan rich = plan();
   EXPECT_EQ(rich.running, 3);
   EXPECT_GT(rich.ledger[LedgerRow::kUnused], int64_t{7} << 30);
-  // 3 sequences of 8 pages, four to a slab.
-  EXPECT_EQ(rich.arena.slabs, 6);
+  // 3 sequences of 8 pages.
+  EXPECT_EQ(rich.arena.slabs, 24);
 
   // One byte less than what it used.
   options.memory_bytes = rich.ledger.total() - rich.ledger[LedgerRow::kUnused] - 1;
   const MemoryPlan poor = plan();
-  EXPECT_EQ(poor.arena.slabs, 5);
+  EXPECT_EQ(poor.arena.slabs, 23);
   EXPECT_EQ(poor.running, 2);
   EXPECT_LT(poor.ledger[LedgerRow::kUnused], rich.arena.slab_bytes);
   EXPECT_EQ(poor.ledger.total(), options.memory_bytes);

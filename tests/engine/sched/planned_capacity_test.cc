@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,11 @@ struct Case {
   KvLoad load;
   int64_t arena_bytes;
 };
+
+void PrintTo(const Case& a, std::ostream* out) {
+  *out << a.scheme << ", " << a.load.prompt_tokens << " + " << a.load.output_tokens << " tokens in "
+       << (a.arena_bytes >> 20) << " MiB";
+}
 
 class PlannedCapacityTest : public testing::TestWithParam<Case> {};
 
