@@ -25,6 +25,11 @@ std::string Grouped(int64_t value) {
   return text;
 }
 
+/// Rounded up, in the words of engine.memory_bytes: with so many, what was asked for fits.
+std::string WholeMebibytes(int64_t bytes) {
+  return absl::StrCat((bytes + (1 << 20) - 1) >> 20, "MiB");
+}
+
 std::string Name(const CapacityRow& row) {
   return absl::StrCat(row.scheme, row.assumed ? "*" : "");
 }
@@ -99,7 +104,7 @@ Table CapacityTable(const PlanHead& head, std::span<const CapacityRow> rows) {
     }
     if (wanted) {
       cells.push_back(
-          row.memory_for_sequences.has_value() ? ReadableBytes(*row.memory_for_sequences) : "-");
+          row.memory_for_sequences.has_value() ? WholeMebibytes(*row.memory_for_sequences) : "-");
     }
     table.Add(std::move(cells));
   }

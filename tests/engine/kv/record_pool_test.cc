@@ -15,20 +15,30 @@ KvLayout FitLayout() {
   return {kShape, *NamedKvScheme("fit-2/1", kShape)};
 }
 
-TEST(ArenaCutTest, CutsSlabsThatHoldOneOfTheLargestRecords) {
+TEST(ArenaCutTest, CutsSlabsOfOneLargestRecordRoundedWhereThatLosesLeast) {
   const KvLayout layout = FitLayout();
-  const ArenaCut cut(layout, 10 * layout.record_bytes(KvRecord::kNear) + 5);
-  EXPECT_EQ(cut.slabs, 10);
+  const int64_t near = layout.record_bytes(KvRecord::kNear);
+  const int64_t base = layout.record_bytes(KvRecord::kBase);
+  ArenaCut cut(layout, 0);
   EXPECT_EQ(cut.per_slab[0], 1);
-  EXPECT_EQ(cut.per_slab[1], cut.slab_bytes / layout.record_bytes(KvRecord::kBase));
+  EXPECT_EQ(cut.per_slab[1], cut.slab_bytes / base);
   EXPECT_EQ(cut.per_slab[2], 0);
+  EXPECT_EQ(cut.slab_bytes, (near + base - 1) / base * base);  // no base record is cut off
+  EXPECT_LT(cut.slab_bytes, near + base);
+  EXPECT_EQ(ArenaCut(layout, 10 * cut.slab_bytes + 5).slabs, 10);
   EXPECT_GE(ArenaCut(layout, ArenaBytesFor(layout, KvRecord::kNear, 5)).records(KvRecord::kNear),
             5);
+
+  constexpr KvShape kShape = {.layers = 2, .kv_heads = 3, .head_size = 64};
+  const KvLayout halves(kShape, *NamedKvScheme("kivi-2", kShape));
+  cut = ArenaCut(halves, 0);
+  EXPECT_EQ(cut.slab_bytes, halves.record_bytes(KvRecord::kNear));  // rounding would lose more
+  EXPECT_EQ(cut.per_slab[1], cut.slab_bytes / halves.record_bytes(KvRecord::kBase));
 }
 
 TEST(RecordPoolTest, RandomUseNeverOverlapsAndEverySlabComesBack) {
   const KvLayout layout = FitLayout();
-  const ArenaCut cut(layout, 28 * layout.record_bytes(KvRecord::kNear));
+  const ArenaCut cut(layout, ArenaBytesFor(layout, KvRecord::kNear, 28));
   RecordPool pool(cut);
   std::mt19937 random(1);
   std::vector<std::pair<KvRecord, PageId>> held;
@@ -69,7 +79,7 @@ TEST(RecordPoolTest, RandomUseNeverOverlapsAndEverySlabComesBack) {
 
 TEST(RecordPoolDeathTest, ARecordIsNotFreedTwice) {
   const KvLayout layout = FitLayout();
-  RecordPool pool(ArenaCut(layout, layout.record_bytes(KvRecord::kNear)));
+  RecordPool pool(ArenaCut(layout, ArenaBytesFor(layout, KvRecord::kNear, 1)));
   const PageId id = pool.Allocate(KvRecord::kBase);
   pool.Allocate(KvRecord::kBase);
   pool.Release(KvRecord::kBase, id);
