@@ -2,21 +2,18 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+
+#include "engine/base/status.h"
 
 namespace asymserve {
 namespace {
 
 constexpr char kServiceName[] = "asymserve.v1.Inference";
-
-/// "host:0" with the port that was bound; other addresses unchanged.
-std::string BoundAddress(const std::string& address, int port) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos || address.substr(colon) != ":0") return address;
-  return absl::StrCat(address.substr(0, colon + 1), port);
-}
+constexpr size_t kConnectionBytes = size_t{64} << 20;  // of all connections, and
+constexpr int kLargeMessages = 16;                     // so many of max_message_bytes
+constexpr int kStreamsPerConnection = 1024;            // more wait in the client
 
 void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(
@@ -24,8 +21,16 @@ void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
   // A client may ping as often as it likes, idle too, without losing its connection.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
-  // Two servers on one port would share its connections and hide a mistake.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // A peer that is gone without a word is noticed, and one that never says anything is not kept.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsPerConnection);
+  // Beyond it gRPC ends streams. It counts headers that never end in part only.
+  builder.SetResourceQuota(
+      grpc::ResourceQuota("connections")
+          .Resize(kConnectionBytes + static_cast<size_t>(kLargeMessages) *
+                                         static_cast<size_t>(options.max_message_bytes)));
   // Only reflection is a synchronous service.
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
@@ -35,23 +40,32 @@ void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerSection& options,
-                                                              InferenceService& service) {
+                                                              InferenceService& service,
+                                                              ServerMetrics& metrics) {
+  absl::StatusOr<ListenSocket> socket = ListenSocket::Bind(options.address);
+  if (!socket.ok()) return Annotate(socket.status(), "server.address");
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   Configure(options, builder);
-  int port = 0;
-  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &port);
+  using FromFd = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+  std::unique_ptr<Connections> connections = builder.experimental().AddExternalConnectionAcceptor(
+      FromFd::FROM_FD, grpc::InsecureServerCredentials());
   builder.RegisterService(&service);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr || port == 0) {
-    return absl::UnavailableError(absl::StrCat(
-        "server.address: cannot listen on ", options.address,
-        ": the port is taken, or the address is not one of this machine or not host:port"));
-  }
+  if (server == nullptr) return absl::UnavailableError("server: gRPC does not start");
   std::unique_ptr<GrpcServer> started(
-      new GrpcServer(std::move(server), BoundAddress(options.address, port)));
+      new GrpcServer(std::move(server), std::move(connections), socket->address()));
   started->SetReady(false);
+  const auto hand_over = [connections = started->connections_.get()](int listener, int connection) {
+    Connections::NewConnectionParameters parameters;
+    parameters.listener_fd = listener;
+    parameters.fd = connection;
+    connections->HandleNewConnection(&parameters);
+  };
+  ASYMSERVE_ASSIGN_OR_RETURN(
+      started->acceptor_,
+      ConnectionAcceptor::Start(*std::move(socket), hand_over, metrics.refused_connections));
   return started;
 }
 
@@ -60,6 +74,7 @@ void GrpcServer::SetReady(bool ready) {
 }
 
 void GrpcServer::Stop(std::chrono::milliseconds timeout) {
+  acceptor_ = nullptr;
   server_->Shutdown(std::chrono::system_clock::now() + timeout);
   server_->Wait();
 }

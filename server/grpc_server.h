@@ -8,7 +8,9 @@
 #include "grpcpp/grpcpp.h"
 
 #include "config/config.h"
+#include "server/connection_acceptor.h"
 #include "server/inference_service.h"
+#include "server/server_metrics.h"
 
 namespace asymserve {
 
@@ -18,21 +20,32 @@ namespace asymserve {
 class GrpcServer {
  public:
   /// Binds and starts to answer. Unavailable names the address that could not be bound. `service`
-  /// outlives the server.
+  /// and `metrics` outlive the server.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const ServerSection& options,
-                                                           InferenceService& service);
+                                                           InferenceService& service,
+                                                           ServerMetrics& metrics);
+  GrpcServer(const GrpcServer&) = delete;
+  GrpcServer& operator=(const GrpcServer&) = delete;
+  ~GrpcServer() { acceptor_ = nullptr; }
 
   /// Where it listens: the configured address with the port the system gave for port 0.
   const std::string& address() const { return address_; }
   void SetReady(bool ready);
-  /// Accepts no more calls, waits for the open ones, and cancels those left after `timeout`.
+  /// Accepts no more connections and calls, waits for the open ones, and cancels those left after
+  /// `timeout`.
   void Stop(std::chrono::milliseconds timeout);
 
  private:
-  GrpcServer(std::unique_ptr<grpc::Server> server, std::string address)
-      : server_(std::move(server)), address_(std::move(address)) {}
-  std::unique_ptr<grpc::Server> server_;
+  using Connections = grpc::experimental::ExternalConnectionAcceptor;
+  GrpcServer(std::unique_ptr<grpc::Server> server, std::unique_ptr<Connections> connections,
+             std::string address)
+      : connections_(std::move(connections)),
+        server_(std::move(server)),
+        address_(std::move(address)) {}
+  const std::unique_ptr<Connections> connections_;
+  const std::unique_ptr<grpc::Server> server_;
   const std::string address_;
+  std::unique_ptr<ConnectionAcceptor> acceptor_;  // null once stopped
 };
 
 }  // namespace asymserve

@@ -60,6 +60,9 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
   families.Counter("asymserve_slow_readers_total",
                    "Streams ended because the client did not keep up.",
                    Value(metrics.slow_readers));
+  families.Counter("asymserve_refused_connections_total",
+                   "Connections closed at once, because too few descriptors were left.",
+                   Value(metrics.refused_connections));
   families.Gauge("asymserve_open_calls", "Calls that have not ended.", Value(metrics.open_calls));
   families.Gauge("asymserve_drain_budget_seconds", "What a drain may take (server.drain_seconds).",
                  Value(metrics.drain_budget_ms) * 1e-3);

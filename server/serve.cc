@@ -40,7 +40,8 @@ struct FrontEnd {
 };
 
 absl::Status Start(const Config& config, FrontEnd& front) {
-  ASYMSERVE_ASSIGN_OR_RETURN(front.server, GrpcServer::Start(config.server, front.service));
+  ASYMSERVE_ASSIGN_OR_RETURN(front.server,
+                             GrpcServer::Start(config.server, front.service, front.metrics));
   Log(LogLevel::kInfo, "listening", {{"address", front.server->address()}});
   if (config.metrics.address.empty()) return absl::OkStatus();
   ASYMSERVE_ASSIGN_OR_RETURN(front.endpoint,
@@ -122,7 +123,10 @@ absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEn
        {"kv_cache_tokens", served.kv.capacity.tokens}});
   while (!signals.WaitFor(kHealthPoll)) {
     absl::Status health = served.engine->health();
-    if (health.ok()) continue;
+    if (health.ok()) {
+      served.memory->Trim();
+      continue;
+    }
     front.server->SetReady(false);
     front.server->Stop(std::chrono::seconds(1));
     return health;
@@ -164,6 +168,7 @@ absl::Status Run(const Config& config, const BackendFactory& make_backend) {
   const Clock::time_point start = Clock::now();
   // libprotobuf would write about every malformed request; the client is told instead.
   google::protobuf::SetLogHandler(nullptr);
+  RaiseDescriptorLimit();
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<SignalWatcher> signals, SignalWatcher::Create());
   FrontEnd front(config);
   front.metrics.drain_budget_ms.Set(static_cast<int64_t>(config.server.drain_seconds * 1e3));

@@ -1,5 +1,6 @@
 #include "engine/base/kernel_memory.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -74,6 +75,19 @@ int64_t ProcessResidentBytes() {
   int64_t size = 0;
   int64_t resident = 0;
   return statm >> size >> resident ? resident * sysconf(_SC_PAGESIZE) : 0;
+}
+
+int64_t ProcessAnonymousBytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t size = 0;
+  int64_t resident = 0;
+  int64_t of_files = 0;
+  if (!(statm >> size >> resident >> of_files)) return 0;
+  return (resident - of_files) * sysconf(_SC_PAGESIZE);
+}
+
+void TrimHeap() {
+  malloc_trim(0);
 }
 
 }  // namespace asymserve

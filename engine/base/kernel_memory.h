@@ -35,5 +35,10 @@ std::vector<KernelMemory> ParseKernelMemory(const std::string& smaps,
 
 /// Bytes of this process that are in memory, of files too; 0 if that cannot be read.
 int64_t ProcessResidentBytes();
+/// Those of them that are not pages of files, which the system can take back; 0 likewise.
+int64_t ProcessAnonymousBytes();
+
+/// Gives back to the system what the heap holds and does not use. Takes milliseconds.
+void TrimHeap();
 
 }  // namespace asymserve

@@ -4,6 +4,11 @@
 #include "engine/base/status.h"
 
 namespace asymserve {
+namespace {
+
+constexpr std::chrono::seconds kInterval(5);
+
+}  // namespace
 
 MemoryWatch::MemoryWatch(const Backend& backend, const MemoryPlan& plan)
     : backend_(backend), ledger_(plan.ledger) {
@@ -15,7 +20,6 @@ MemoryWatch::MemoryWatch(const Backend& backend, const MemoryPlan& plan)
 }
 
 absl::StatusOr<MemoryReport> MemoryWatch::Report() {
-  constexpr std::chrono::seconds kInterval(5);
   std::lock_guard lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
   if (now < next_) return report_;
@@ -23,6 +27,20 @@ absl::StatusOr<MemoryReport> MemoryWatch::Report() {
   report_.process_resident = ProcessResidentBytes();
   next_ = now + kInterval;
   return report_;
+}
+
+void MemoryWatch::Trim() {
+  {
+    std::lock_guard lock(mutex_);
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_trim_) return;
+    next_trim_ = now + kInterval;
+  }
+  const absl::StatusOr<MemoryReport> report = Report();
+  if (!report.ok() || report->runtime_resident() <= report->runtime_bound) return;
+  TrimHeap();
+  std::lock_guard lock(mutex_);
+  next_ = {};
 }
 
 }  // namespace asymserve

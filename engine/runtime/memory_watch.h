@@ -30,12 +30,17 @@ class MemoryWatch {
   absl::StatusOr<MemoryReport> Report();
   const MemoryLedger& ledger() const { return ledger_; }
 
+  /// Gives back what a burst left in the heap when the rest of the process takes more than planned.
+  /// Does nothing within five seconds of the last time.
+  void Trim();
+
  private:
   const Backend& backend_;
   const MemoryLedger ledger_;
   std::mutex mutex_;
-  MemoryReport report_;                              // guarded by mutex_
-  std::chrono::steady_clock::time_point next_ = {};  // guarded by mutex_
+  MemoryReport report_;  // guarded by mutex_
+  // Guarded by mutex_: when to read again, and when to look for heap to trim.
+  std::chrono::steady_clock::time_point next_ = {}, next_trim_ = {};
 };
 
 }  // namespace asymserve

@@ -276,7 +276,7 @@ TEST_F(InferenceServiceTest, ADeviceErrorEndsTheCallWithInternalAndLaterOnesWith
 TEST_F(InferenceServiceTest, IsUnavailableUntilAModelIsServed) {
   ServerMetrics metrics;
   InferenceService service(metrics, {});
-  auto server = GrpcServer::Start({.address = "127.0.0.1:0"}, service);
+  auto server = GrpcServer::Start({.address = "127.0.0.1:0"}, service, metrics);
   ASSERT_TRUE(server.ok()) << server.status();
   const auto stub = v1::Inference::NewStub(
       grpc::CreateChannel((*server)->address(), grpc::InsecureChannelCredentials()));

@@ -56,7 +56,7 @@ class ServiceFixture : public ::testing::Test {
     served_.page_tokens = engine_options_.scheme.page_tokens;
     service_ = std::make_unique<InferenceService>(metrics_, stream_options_);
     section_.address = "127.0.0.1:0";
-    auto server = GrpcServer::Start(section_, *service_);
+    auto server = GrpcServer::Start(section_, *service_, metrics_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     service_->StartServing(served_);

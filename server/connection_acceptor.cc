@@ -1,0 +1,89 @@
+#include "server/connection_acceptor.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "engine/base/log.h"
+
+namespace asymserve {
+namespace {
+
+constexpr std::chrono::milliseconds kPause(50);  // without descriptors
+constexpr std::chrono::seconds kLogInterval(10);
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ConnectionAcceptor>> ConnectionAcceptor::Start(ListenSocket socket,
+                                                                              Handler handler,
+                                                                              Counter& refused) {
+  Descriptor wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake.valid()) return absl::ErrnoToStatus(errno, "eventfd");
+  return std::unique_ptr<ConnectionAcceptor>(
+      new ConnectionAcceptor(std::move(socket), std::move(handler), refused, std::move(wake)));
+}
+
+ConnectionAcceptor::ConnectionAcceptor(ListenSocket socket, Handler handler, Counter& refused,
+                                       Descriptor wake)
+    : socket_(std::move(socket)),
+      handler_(std::move(handler)),
+      refused_(refused),
+      wake_(std::move(wake)),
+      thread_([this] { Run(); }) {}
+
+ConnectionAcceptor::~ConnectionAcceptor() {
+  eventfd_write(wake_.get(), 1);
+  thread_.join();
+}
+
+void ConnectionAcceptor::Run() {
+  std::vector<pollfd> polled = {{wake_.get(), POLLIN, 0}};
+  for (const Descriptor& listener : socket_.sockets())
+    polled.push_back({listener.get(), POLLIN, 0});
+  bool exhausted = false;
+  while (true) {
+    // While there is no room only the wish to stop is awaited.
+    const nfds_t count = exhausted ? 1 : polled.size();
+    const int ready = poll(polled.data(), count, exhausted ? static_cast<int>(kPause.count()) : -1);
+    if (ready < 0 && errno != EINTR) return;
+    if (ready > 0 && polled[0].revents != 0) return;
+    exhausted = false;
+    for (const Descriptor& listener : socket_.sockets()) {
+      exhausted = !AcceptAll(listener) || exhausted;
+    }
+  }
+}
+
+bool ConnectionAcceptor::AcceptAll(const Descriptor& listener) {
+  while (true) {
+    Accepted accepted = Accept(listener, kReserve);
+    switch (accepted.outcome) {
+      case Accepted::Outcome::kConnection:
+        handler_(listener.get(), accepted.connection.Release());
+        break;
+      case Accepted::Outcome::kNone:
+        return true;
+      case Accepted::Outcome::kRefused:
+        refused_.Add();
+        LogShortage();
+        break;
+      case Accepted::Outcome::kExhausted:
+        LogShortage();
+        return false;
+    }
+  }
+}
+
+void ConnectionAcceptor::LogShortage() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_log_) return;
+  next_log_ = now + kLogInterval;
+  Log(LogLevel::kWarn, "connections_refused",
+      {{"total", refused_.value()}, {"hint", "too few file descriptors are left: ulimit -n"}});
+}
+
+}  // namespace asymserve

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+
+#include "engine/base/metrics.h"
+#include "server/listen_socket.h"
+
+namespace asymserve {
+
+/// Accepts the connections of a listening socket on a thread of its own. gRPC 1.51 stops listening
+/// for ever when the process is out of descriptors (CVE-2023-4785); this closes what would leave
+/// fewer than kReserve, and goes on.
+class ConnectionAcceptor {
+ public:
+  static constexpr int kReserve = 64;  // metrics, logs, /proc, gRPC's own
+
+  /// Takes over a connected, non-blocking socket; `listener` is the one it came from. Must not
+  /// block.
+  using Handler = std::function<void(int listener, int connection)>;
+
+  /// `refused` counts connections that were closed at once; it outlives the acceptor.
+  static absl::StatusOr<std::unique_ptr<ConnectionAcceptor>> Start(ListenSocket socket,
+                                                                   Handler handler,
+                                                                   Counter& refused);
+  ConnectionAcceptor(const ConnectionAcceptor&) = delete;
+  ConnectionAcceptor& operator=(const ConnectionAcceptor&) = delete;
+  /// Stops listening; who waits to be accepted is reset.
+  ~ConnectionAcceptor();
+
+  const std::string& address() const { return socket_.address(); }
+
+ private:
+  ConnectionAcceptor(ListenSocket socket, Handler handler, Counter& refused, Descriptor wake);
+  void Run();
+  /// Everybody who waits at a listener; false when the system has no room for them now.
+  bool AcceptAll(const Descriptor& listener);
+  void LogShortage();
+
+  const ListenSocket socket_;
+  const Handler handler_;
+  Counter& refused_;
+  const Descriptor wake_;  // an eventfd that ends the thread
+  std::chrono::steady_clock::time_point next_log_ = {};
+  std::thread thread_;
+};
+
+}  // namespace asymserve
