@@ -13,6 +13,7 @@
 #include "engine/base/log.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
+#include "server/bus_error.h"
 #include "server/calibrate_command.h"
 #include "server/plan_command.h"
 #include "server/quality_command.h"
@@ -211,6 +212,7 @@ int Main(int argc, char** argv) {
 }  // namespace asymserve
 
 int main(int argc, char** argv) {
+  asymserve::ExplainBusErrors(asymserve::kExitFailure);
   try {
     return asymserve::Main(argc, argv);
   } catch (const std::exception& error) {  // CLI11 and the standard streams throw

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 
 #include "engine/base/log.h"
 
@@ -21,6 +22,8 @@ absl::StatusOr<std::unique_ptr<SignalWatcher>> SignalWatcher::Create() {
   if (const int error = pthread_sigmask(SIG_BLOCK, &signals, nullptr); error != 0) {
     return absl::ErrnoToStatus(error, "cannot block SIGTERM and SIGINT");
   }
+  // Who reads the log or the other end of a socket may go away: writing fails, and that is all.
+  if (std::signal(SIGPIPE, SIG_IGN) == SIG_ERR) return absl::ErrnoToStatus(errno, "SIGPIPE");
   const int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signal_fd < 0) return absl::ErrnoToStatus(errno, "signalfd");
   const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -16,7 +16,8 @@ namespace asymserve {
 /// read from a descriptor by a thread of this object.
 class SignalWatcher {
  public:
-  /// Blocks both signals in the calling thread, and in those it starts later: call it first.
+  /// Blocks both signals in the calling thread, and in those it starts later: call it first. Also
+  /// ignores SIGPIPE.
   static absl::StatusOr<std::unique_ptr<SignalWatcher>> Create();
   SignalWatcher(const SignalWatcher&) = delete;
   SignalWatcher& operator=(const SignalWatcher&) = delete;

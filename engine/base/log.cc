@@ -1,10 +1,17 @@
 #include "engine/base/log.h"
 
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <climits>
 #include <cmath>
 #include <cstdio>
+#include <mutex>
 
-#include "spdlog/sinks/stdout_sinks.h"
+#include "spdlog/sinks/base_sink.h"
 #include "spdlog/spdlog.h"
 #include "utf8proc.h"
 
@@ -78,10 +85,51 @@ bool NeedsQuotes(std::string_view text) {
   return false;
 }
 
+/// Writes to a descriptor and never waits for its reader: a pipe with less room than PIPE_BUF is
+/// not writable, and a line of no more than that goes in whole. What cannot be written is counted,
+/// and the count is written before the next line that can.
+class DescriptorSink final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  explicit DescriptorSink(int descriptor) : descriptor_(descriptor) {}
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    if (dropped_ > 0 && Write(Format(DroppedLine(message)))) dropped_ = 0;
+    if (!Write(Format(message))) ++dropped_;
+  }
+  void flush_() override {}
+
+ private:
+  std::string Format(const spdlog::details::log_msg& message) {
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    // A reader of lines still sees where a cut one ends.
+    if (line.size() > PIPE_BUF) {
+      line.resize(PIPE_BUF);
+      line[PIPE_BUF - 1] = '\n';
+    }
+    return {line.data(), line.size()};
+  }
+  spdlog::details::log_msg DroppedLine(const spdlog::details::log_msg& like) {
+    dropped_line_ = FormatLogLine(LogLevel::kWarn, g_format.load(std::memory_order_relaxed),
+                                  "log_lines_lost", {{"count", dropped_}});
+    return {like.time, like.source, like.logger_name, spdlog::level::warn, dropped_line_};
+  }
+  bool Write(const std::string& line) const {
+    pollfd writable = {descriptor_, POLLOUT, 0};
+    if (poll(&writable, 1, 0) != 1 || (writable.revents & POLLOUT) == 0) return false;
+    return write(descriptor_, line.data(), line.size()) == static_cast<ssize_t>(line.size());
+  }
+
+  const int descriptor_;
+  uint64_t dropped_ = 0;
+  std::string dropped_line_;
+};
+
 spdlog::logger& Logger() {
   static const std::shared_ptr<spdlog::logger> logger = [] {
-    auto made = spdlog::stderr_logger_mt("asymserve");
-    made->flush_on(spdlog::level::info);
+    auto made = std::make_shared<spdlog::logger>("asymserve",
+                                                 std::make_shared<DescriptorSink>(STDERR_FILENO));
     made->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %v", spdlog::pattern_time_type::utc);
     return made;
   }();

@@ -1,5 +1,9 @@
 #include "engine/base/log.h"
 
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -86,6 +90,52 @@ TEST(LogTest, WritesEveryLevelAtOrAboveTheOneThatIsSetAsOneJsonLineEach) {
   EXPECT_EQ(second["level"], "error");
   EXPECT_THAT(first["time"].get<std::string>(),
               testing::MatchesRegex("[0-9]+-[0-9]+-[0-9]+T[0-9]+:[0-9]+:[0-9]+\\.[0-9]+Z"));
+}
+
+/// Puts a pipe in the place of stderr.
+class StderrPipe {
+ public:
+  StderrPipe() : saved_(dup(STDERR_FILENO)) {
+    EXPECT_EQ(pipe(ends_), 0);
+    dup2(ends_[1], STDERR_FILENO);
+    close(ends_[1]);
+  }
+  ~StderrPipe() {
+    dup2(saved_, STDERR_FILENO);
+    close(saved_);
+    close(ends_[0]);
+  }
+  /// What is in the pipe.
+  std::string Read() const {
+    std::string text;
+    char buffer[4096];
+    pollfd readable = {ends_[0], POLLIN, 0};
+    while (poll(&readable, 1, 0) == 1) {
+      text.append(buffer, static_cast<size_t>(read(ends_[0], buffer, sizeof(buffer))));
+    }
+    return text;
+  }
+
+ private:
+  const int saved_;
+  int ends_[2] = {-1, -1};
+};
+
+TEST(LogTest, APipeThatNobodyReadsCostsLinesAndNoTime) {
+  InitLog(LogLevel::kInfo, LogFormat::kText);
+  constexpr int kLines = 5000;
+  const StderrPipe pipe;
+  for (int i = 0; i < kLines; ++i) Log(LogLevel::kInfo, "line", {{"number", i}});
+  const std::string kept = pipe.Read();
+  const auto lines = std::count(kept.begin(), kept.end(), '\n');
+  EXPECT_GT(lines, 100);
+  EXPECT_LT(lines, kLines);
+  EXPECT_EQ(kept.back(), '\n');
+  Log(LogLevel::kInfo, "after", {});
+  const std::string after = pipe.Read();
+  EXPECT_THAT(after, testing::HasSubstr(
+                         "warn log_lines_lost count=" + std::to_string(kLines - lines) + "\n"));
+  EXPECT_THAT(after, testing::HasSubstr("info after\n"));
 }
 
 }  // namespace
