@@ -63,7 +63,7 @@ absl::StatusOr<int64_t> ReadMemory(const PlanArguments& arguments, const Config&
   if (!arguments.shapes_path.empty()) {
     return absl::InvalidArgumentError("memory: is required with --shapes");
   }
-  return AvailableHostMemoryBytes() + ProcessResidentBytes();
+  return AvailableHostMemoryBytes() + ProcessAnonymousBytes();
 }
 
 /// What is planned for.

@@ -8,12 +8,13 @@
 #include <fstream>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace asymserve {
 namespace {
 
 // The first number in a file; nothing for "max", an absent or an unreadable file.
-std::optional<int64_t> ReadNumber(const char* path) {
+std::optional<int64_t> ReadNumber(const std::string& path) {
   std::ifstream file(path);
   int64_t value = 0;
   if (file >> value) return value;
@@ -36,30 +37,60 @@ std::optional<int64_t> MemAvailable() {
   return std::nullopt;
 }
 
-// Of the used bytes, those of files that the kernel gives up when there is need.
-int64_t CgroupFileCache() {
+// Of the used bytes of a group, those of files that the kernel gives up when there is need.
+int64_t FileCache(const std::string& folder) {
+  std::ifstream file(folder + "/memory.stat");
   int64_t cache = 0;
-  for (const char* path : {"/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat"}) {
-    std::ifstream file(path);
-    std::string key;
-    int64_t bytes = 0;
-    while (file >> key >> bytes) {
-      if (key == "inactive_file" || key == "active_file") cache += bytes;
-    }
-    if (cache > 0) break;
+  std::string key;
+  int64_t bytes = 0;
+  while (file >> key >> bytes) {
+    if (key == "inactive_file" || key == "active_file") cache += bytes;
   }
   return cache;
 }
 
-std::optional<int64_t> CgroupRoom() {
-  std::optional<int64_t> limit = ReadNumber("/sys/fs/cgroup/memory.max");
-  std::optional<int64_t> used = ReadNumber("/sys/fs/cgroup/memory.current");
+// What the limit of one group leaves; nothing where there is none.
+std::optional<int64_t> RoomOf(const std::string& folder) {
+  std::optional<int64_t> limit = ReadNumber(folder + "/memory.max");
+  std::optional<int64_t> used = ReadNumber(folder + "/memory.current");
   if (!limit) {
-    limit = ReadNumber("/sys/fs/cgroup/memory/memory.limit_in_bytes");
-    used = ReadNumber("/sys/fs/cgroup/memory/memory.usage_in_bytes");
+    limit = ReadNumber(folder + "/memory.limit_in_bytes");
+    used = ReadNumber(folder + "/memory.usage_in_bytes");
   }
   if (!limit || !used) return std::nullopt;
-  return std::clamp<int64_t>(*limit - *used + CgroupFileCache(), 0, *limit);
+  return std::clamp<int64_t>(*limit - *used + FileCache(folder), 0, *limit);
+}
+
+// The groups of this process, by /proc/self/cgroup (ID:CONTROLLERS:PATH, no controllers in version
+// 2). A path that is not there is that of the host, seen from within a container: the root is ours.
+std::vector<std::string> CgroupFolders() {
+  std::vector<std::string> folders = {"/sys/fs/cgroup", "/sys/fs/cgroup/memory"};
+  std::ifstream file("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(file, line)) {
+    const size_t first = line.find(':');
+    const size_t second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const bool v2 = controllers == ",,";
+    if (!v2 && controllers.find(",memory,") == std::string::npos) continue;
+    const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
+    std::string path = line.substr(second + 1);
+    while (path.size() > 1) {  // it and all that contain it
+      folders.push_back(root + path);
+      path.erase(path.rfind('/'));
+    }
+  }
+  return folders;
+}
+
+std::optional<int64_t> CgroupRoom() {
+  std::optional<int64_t> least;
+  for (const std::string& folder : CgroupFolders()) {
+    const std::optional<int64_t> room = RoomOf(folder);
+    if (room) least = std::min(*room, least.value_or(*room));
+  }
+  return least;
 }
 
 }  // namespace

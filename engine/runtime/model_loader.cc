@@ -58,7 +58,7 @@ absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFil
   request.memory_bytes = options.memory_bytes;
   if (request.memory_bytes == 0) {
     // What is resident already is part of the process, too.
-    request.memory_bytes = AvailableHostMemoryBytes() + ProcessResidentBytes();
+    request.memory_bytes = AvailableHostMemoryBytes() + ProcessAnonymousBytes();
     request.memory_option = "engine.memory_bytes = 0 (what is available)";
   }
   request.kv_option = "engine.kv_memory_bytes";
