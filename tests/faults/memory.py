@@ -1,0 +1,188 @@
+"""Too little memory: of the budget, of the address space, of the cgroup."""
+
+import os
+import resource
+import threading
+
+import grpc
+
+from harness import FaultTest, Setup, eventually, generate_request
+
+MIB = 1 << 20
+CGROUPS = "/sys/fs/cgroup"
+
+
+def long_prompt(i):
+    return f"prompt {i}: " + "once upon a time " * 40  # 2 chunks and more
+
+
+class MemoryTest(FaultTest):
+    TOKENS = 120
+
+    def overload(self, server, count, distinct, extra=()):
+        """Calls of `distinct` kinds, all at once; how many were refused, and what the others said.
+
+        `extra` are fields of every second kind.
+        """
+        texts, refused, failed = [[] for _ in range(distinct)], [0], []
+        lock = threading.Lock()
+
+        def call(i):
+            kind = i % distinct
+            fields = dict(extra) if kind % 2 else {}
+            request = generate_request(long_prompt(kind), self.TOKENS, seed=kind, **fields)
+            try:
+                text = server.stub.GenerateUnary(request, timeout=200).sequences[0].text
+                with lock:
+                    texts[kind].append(text)
+            except grpc.RpcError as error:
+                with lock:
+                    if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        refused[0] += 1
+                    else:
+                        failed.append(error)
+
+        threads = [threading.Thread(target=call, args=(i,)) for i in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failed, [])
+        return refused[0], texts
+
+    def expect_every_way_out(self, scheme, kv_bytes):
+        server, books = self.start(
+            f"kv.scheme={scheme}",
+            f"engine.kv_memory_bytes={kv_bytes}",
+            "engine.max_waiting=40",
+            "engine.max_running=32",
+        )
+        exact = {"kv_precision": Setup.pb.KV_PRECISION_EXACT}
+        alone = [
+            server.unary(long_prompt(kind), self.TOKENS, seed=kind, **(exact if kind % 2 else {}))
+            for kind in range(8)
+        ]
+        for i in range(8, 24):  # others, so that finished prompts have to give way
+            server.unary(long_prompt(i), 2)
+        refused, texts = self.overload(server, 96, 8, exact)
+        for kind, answers in enumerate(texts):
+            self.assertEqual(set(answers) - {alone[kind]}, set(), f"kind {kind}")
+        metrics = server.metrics()
+        evicted = metrics["asymserve_prefix_cache_evictions_total"]
+        preempted = metrics["asymserve_preemptions_total"]
+        recomputed = metrics["asymserve_recomputed_tokens_total"]
+        self.record(
+            f"{scheme}, {kv_bytes / MIB:.0f} MiB, 96 calls of 0.9k tokens",
+            f"{evicted:.0f} cached groups, {refused} calls refused, "
+            f"{preempted:.0f} preempted ({recomputed:.0f} tokens again)",
+        )
+        for count in (evicted, preempted, recomputed, refused):
+            self.assertGreater(count, 0)
+        self.expect_unharmed(server, books)
+
+    def test_a_budget_that_is_too_small(self):
+        """KV budget too small: evict, refuse, preempt and recompute."""
+        self.expect_every_way_out("fit-2/2", 5 * MIB)
+
+    def test_a_budget_that_is_too_small_for_exact(self):
+        """The same with an exact cache."""
+        self.needs_long()
+        self.expect_every_way_out("exact", 6 * MIB)
+
+    def test_no_address_space_at_the_start(self):
+        """ENOMEM at the start: ulimit -v."""
+        limit = 1024 * MIB
+        server = self.launch(
+            "engine.kv_memory_bytes=2GiB",
+            "engine.max_running=512",
+            "kv.scheme=exact",
+            limits=[(resource.RLIMIT_AS, limit)],
+        )
+        status = server.wait()
+        self.record(f"ulimit -v of {limit // MIB} MiB, KV cache of 2 GiB", "the start: exit 1")
+        self.assertEqual(status, 1, server.log())
+        self.assertIn("ulimit -v", server.log())
+
+    def test_no_address_space_while_serving(self):
+        """ENOMEM while serving: prlimit --as to what is in use."""
+        server, books = self.start("engine.max_waiting=40")
+        size = server.status_bytes("VmSize")
+        hard = resource.prlimit(server.process.pid, resource.RLIMIT_AS)[1]
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (size, hard))
+        died = None
+        try:
+            self.overload(server, 64, 8)
+            resource.prlimit(server.process.pid, resource.RLIMIT_AS, (hard, hard))
+        except (AssertionError, ProcessLookupError):
+            died = server.wait()
+        if died is None:
+            self.record("64 calls without a byte to map", "nothing")
+            self.expect_unharmed(server, books)
+            return
+        # gRPC aborts where it gets no memory. Then the process is gone, and a new one is right.
+        self.assertNotEqual(died, 0)
+        lost = f"the process, status {died}; a new one serves"
+        self.record("64 calls without a byte to map", lost)
+        again, new_books = self.start()
+        self.assertEqual(new_books.text, books.text)
+
+    def memory_group(self):
+        """A new memory cgroup, as (folder, name of the limit, name of the peak)."""
+        for root, limit, peak in (
+            (f"{CGROUPS}/memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
+            (CGROUPS, "memory.max", "memory.peak"),
+        ):
+            folder = f"{root}/asymserve-faults-{os.getpid()}"
+            try:
+                os.mkdir(folder)
+            except OSError:
+                continue
+            if os.path.exists(f"{folder}/{limit}"):
+                return folder, limit, peak
+            os.rmdir(folder)
+        self.skipTest("no memory cgroup can be made here: needs root and a writable hierarchy")
+
+    def test_a_cgroup_near_the_plan(self):
+        """A cgroup memory limit near the plan."""
+        self.needs_long()
+        folder, limit_file, peak_file = self.memory_group()
+        self.addCleanup(lambda: eventually(lambda: self.remove(folder)))
+        limit = 144 * MIB
+        with open(f"{folder}/{limit_file}", "w") as file:
+            file.write(str(limit))
+        join = ("sh", "-c", f'echo $$ >{folder}/cgroup.procs; exec "$@"', "sh")
+        # The plan takes all that the group has but the margin, and the cache is written full.
+        server, books = self.start(
+            "engine.kv_memory_bytes=0",
+            "engine.memory_margin_bytes=4MiB",
+            "engine.max_running=64",
+            "engine.max_waiting=256",
+            "kv.scheme=exact",
+            wrapper=join,
+        )
+        budget = sum(books.ledger.values())
+        self.assertLessEqual(budget, limit)
+        self.assertGreater(budget, 0.9 * limit)
+        for _ in range(4):
+            _, texts = self.overload(server, 200, 50)
+            self.assertTrue(all(len(set(answers)) == 1 for answers in texts))
+        with open(f"{folder}/{peak_file}") as file:
+            peak = int(file.read())
+        self.record(
+            f"limit {limit // MIB} MiB, budget {budget / MIB:.0f}, 800 calls",
+            f"nothing; peak {peak / MIB:.0f} MiB",
+        )
+        self.assertLess(peak, limit)
+        self.expect_unharmed(server, books)
+        metrics = server.metrics()
+        full = 'asymserve_memory_{}_bytes{{class="kv"}}'
+        self.assertGreater(metrics[full.format("resident")], 0.8 * metrics[full.format("planned")])
+        server.stop()
+
+    @staticmethod
+    def remove(folder):
+        try:
+            os.rmdir(folder)
+            return True
+        except OSError:
+            return False
