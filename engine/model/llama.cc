@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<LlamaModel>> LlamaModel::Load(const WeightFile& f
   model->max_positions_ = options.max_positions > 0
                               ? std::min(options.max_positions, file.config().context_length)
                               : file.config().context_length;
-  ASYMSERVE_RETURN_IF_ERROR(model->LoadWeights(file));
+  ASYMSERVE_RETURN_IF_ERROR(model->LoadWeights(file, options));
   ASYMSERVE_RETURN_IF_ERROR(model->AllocateActivations(options));
   return model;
 }
@@ -67,7 +67,7 @@ absl::StatusOr<TensorView> LlamaModel::UploadVector(const WeightFile& file, std:
   return backend_.Upload(values);
 }
 
-absl::Status LlamaModel::LoadWeights(const WeightFile& file) {
+absl::Status LlamaModel::LoadWeights(const WeightFile& file, const LlamaOptions& options) {
   const std::string embedding[] = {"token_embd.weight"};
   ASYMSERVE_ASSIGN_OR_RETURN(embedding_, Pack(file, embedding));
   if (!config_.tied_output) {
@@ -75,8 +75,11 @@ absl::Status LlamaModel::LoadWeights(const WeightFile& file) {
     ASYMSERVE_ASSIGN_OR_RETURN(output_, Pack(file, output));
   }
   ASYMSERVE_ASSIGN_OR_RETURN(output_norm_, UploadVector(file, "output_norm.weight"));
-  ASYMSERVE_ASSIGN_OR_RETURN(rope_,
-                             backend_.Upload(RopeTable(config_, max_positions_), max_positions_));
+  const std::vector<float> rope =
+      options.counts_only ? std::vector<float>(static_cast<size_t>(max_positions_) *
+                                               static_cast<size_t>(config_.attention.head_size))
+                          : RopeTable(config_, max_positions_);
+  ASYMSERVE_ASSIGN_OR_RETURN(rope_, backend_.Upload(rope, max_positions_));
   for (int32_t i = 0; i < config_.layers; ++i) {
     ASYMSERVE_ASSIGN_OR_RETURN(Layer layer, LoadLayer(file, i));
     layers_.push_back(std::move(layer));

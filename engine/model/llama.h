@@ -17,6 +17,7 @@ struct LlamaOptions {
   int32_t max_step_tokens = 512;  // T
   int32_t max_logit_rows = 64;    // R
   int32_t max_positions = 0;      // rotary table; 0: the model's context
+  bool counts_only = false;       // the backend is a counter: tables need no values
 };
 
 /// The Llama family (model_config.h says what varies) as a list of backend operations. Weights are
@@ -46,7 +47,7 @@ class LlamaModel final : public Model {
   };
 
   LlamaModel(const ModelConfig& config, Backend& backend) : config_(config), backend_(backend) {}
-  absl::Status LoadWeights(const WeightFile& file);
+  absl::Status LoadWeights(const WeightFile& file, const LlamaOptions& options);
   absl::StatusOr<Layer> LoadLayer(const WeightFile& file, int32_t index);
   absl::StatusOr<std::unique_ptr<Weight>> Pack(const WeightFile& file,
                                                std::span<const std::string> names);

@@ -11,7 +11,7 @@ absl::StatusOr<int64_t> WorkspaceBytes(const WeightFile& file, const Backend& ba
                                        int32_t tokens, int32_t rows) {
   // The tables do not matter here: the shortest rotary table is made fastest.
   const LlamaOptions options = {
-      .max_step_tokens = tokens, .max_logit_rows = rows, .max_positions = 1};
+      .max_step_tokens = tokens, .max_logit_rows = rows, .max_positions = 1, .counts_only = true};
   const std::unique_ptr<Backend> counter = backend.MakeCounter();
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<LlamaModel> model,
                              LlamaModel::Load(file, *counter, options));
@@ -41,8 +41,10 @@ int64_t RuntimeBound(int32_t vocabulary, int64_t waiting, int32_t threads) {
 absl::StatusOr<MemoryBytes> CountModelMemory(const WeightFile& file, const Backend& backend,
                                              const LlamaOptions& options, const KvScheme& scheme) {
   const std::unique_ptr<Backend> counter = backend.MakeCounter();
+  LlamaOptions counted = options;
+  counted.counts_only = true;
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<LlamaModel> model,
-                             LlamaModel::Load(file, *counter, options));
+                             LlamaModel::Load(file, *counter, counted));
   KvSetup setup;
   setup.shape = KvShapeOf(file.config());
   setup.scheme = scheme;
