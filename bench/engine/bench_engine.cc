@@ -9,7 +9,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <mutex>
@@ -20,6 +19,7 @@
 #include "nlohmann/json.hpp"
 
 #include "engine/backend/cpu/cpu_backend.h"
+#include "engine/base/kernel_memory.h"
 #include "engine/runtime/engine.h"
 #include "engine/runtime/model_loader.h"
 
@@ -75,15 +75,6 @@ GenerateRequest MakeRequest(int prompt_tokens, int new_tokens, int seed, int voc
   request.stop.max_tokens = new_tokens;
   request.stop.ignore_eos = true;
   return request;
-}
-
-int64_t ResidentBytes() {
-  std::ifstream file("/proc/self/status");
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.starts_with("VmRSS:")) return std::stoll(line.substr(6)) * 1024;
-  }
-  return 0;
 }
 
 struct Options {
@@ -143,7 +134,7 @@ int Run(const Options& options) {
     }
     result["decode_tokens_per_second"][std::to_string(streams)] = best;
   }
-  result["resident_bytes"] = ResidentBytes();
+  result["resident_bytes"] = ProcessResidentBytes();
   if (options.json) {
     std::cout << result.dump() << '\n';
     return 0;
