@@ -51,6 +51,19 @@ absl::Status CheckNumbers(const PlanArguments& arguments) {
   return absl::OkStatus();
 }
 
+/// Of a model of which only the shapes are known nothing else can be read.
+absl::Status CheckShapesAlone(const PlanArguments& arguments, const Config& config) {
+  if (arguments.shapes_path.empty()) return absl::OkStatus();
+  for (const auto& [option, value] :
+       {std::pair<const char*, const std::string&>("model.path", config.model.path),
+        {"kv.profile", config.kv.profile}}) {
+    if (value.empty()) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        option, ": ", Quoted(value), " is not read with --shapes; drop one of the two"));
+  }
+  return absl::OkStatus();
+}
+
 /// --memory, else the configuration's, else what this machine has available.
 absl::StatusOr<int64_t> ReadMemory(const PlanArguments& arguments, const Config& config) {
   if (!arguments.memory.empty()) {
@@ -132,6 +145,7 @@ void AddPlanOptions(CLI::App& command, PlanArguments& arguments) {
 absl::StatusOr<PlanCommandOptions> ReadPlanOptions(const PlanArguments& arguments,
                                                    const Config& config) {
   ASYMSERVE_RETURN_IF_ERROR(CheckNumbers(arguments));
+  ASYMSERVE_RETURN_IF_ERROR(CheckShapesAlone(arguments, config));
   if (arguments.json_path != "-") {
     ASYMSERVE_RETURN_IF_ERROR(CheckOutputPath("json", arguments.json_path));
   }
@@ -145,6 +159,14 @@ absl::StatusOr<PlanCommandOptions> ReadPlanOptions(const PlanArguments& argument
   CapacityOptions& capacity = options.head.options;
   capacity.schemes = arguments.schemes;
   ASYMSERVE_ASSIGN_OR_RETURN(capacity.memory_bytes, ReadMemory(arguments, config));
+  if (arguments.memory.empty()) {
+    capacity.memory_option = config.engine.memory_bytes > 0
+                                 ? "engine.memory_bytes"
+                                 : "engine.memory_bytes = 0 (what is available)";
+  }
+  if (!arguments.context.has_value() && config.engine.context_tokens > 0) {
+    capacity.context_option = "engine.context_tokens";
+  }
   capacity.margin_bytes = config.engine.memory_margin_bytes;
   if (arguments.memory.empty()) capacity.kv_bytes = config.engine.kv_memory_bytes;
   capacity.context_tokens = arguments.context.value_or(config.engine.context_tokens);

@@ -257,8 +257,11 @@ std::string PlanText(const PlanHead& head, std::span<const CapacityRow> rows) {
                     " requests of a trace; p99 ", Grouped(head.trace->p99_prompt), " and ",
                     Grouped(head.trace->p99_output), "\n");
   }
-  return absl::StrCat(text, "\n", CapacityTable(head, rows).Text(), "\n", LedgerTable(rows).Text(),
-                      "\n", Notes(head, rows));
+  absl::StrAppend(&text, "\n", CapacityTable(head, rows).Text(), "\n");
+  const bool any_fits =
+      std::any_of(rows.begin(), rows.end(), [](const CapacityRow& row) { return row.status.ok(); });
+  if (any_fits) absl::StrAppend(&text, LedgerTable(rows).Text(), "\n");
+  return text + Notes(head, rows);
 }
 
 std::string PlanJson(const PlanHead& head, std::span<const CapacityRow> rows) {

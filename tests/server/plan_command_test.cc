@@ -225,6 +225,23 @@ TEST_F(PlanCommandTest, ImpossibleInputIsRefusedByOption) {
        {"--memory", "16GiB", "--schemes", "exact"},
        kFailure,
        "one sequence of context = 8192 in the KV scheme 'exact' needs"},
+      {kShapes,
+       {"--set", "engine.memory_bytes=1GiB"},
+       kFailure,
+       "asymserve: engine.memory_bytes: 1073741824 bytes (1.00 GiB) are less than"},
+      {kSized,
+       {"--set", "engine.context_tokens=9000"},
+       kFailure,
+       "engine.context_tokens: 9000 tokens; the model was trained for"},
+      {{"--model", kToy},
+       {"--set", "engine.memory_margin_bytes=64TiB"},
+       kFailure,
+       "engine.memory_bytes = 0 (what is available): "},
+      {kSized, {"--model", kToy}, kUsage, "model.path: "},
+      {kSized,
+       {"--set", "kv.profile=x.asymkv"},
+       kUsage,
+       "kv.profile: \"x.asymkv\" is not read with"},
       {{"--shapes", "none.yaml", "--memory", "1GiB"}, {}, kFailure, "none.yaml"},
       {{"--model", "none.gguf"}, {"--memory", "1GiB"}, kFailure, "none.gguf"},
   };
@@ -237,6 +254,15 @@ TEST_F(PlanCommandTest, ImpossibleInputIsRefusedByOption) {
     EXPECT_THAT(run.err, HasSubstr(one.message));
     EXPECT_EQ(run.out, "");
   }
+}
+
+TEST_F(PlanCommandTest, WithoutASchemeThatFitsThereIsNoLedger) {
+  const Finished run = Run({"--shapes", kLlama, "--memory", "1GiB", "--sequences", "10"});
+  ASSERT_EQ(run.status, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("for 10"));
+  EXPECT_THAT(run.out, HasSubstr("exact does not fit: "));
+  EXPECT_THAT(run.out, ::testing::Not(HasSubstr("MiB\nweights")));
+  EXPECT_THAT(run.out, ::testing::Not(HasSubstr("\nsink pages")));
 }
 
 TEST_F(PlanCommandTest, TheQualityBudgetDecidesWhichTiersAreAllowed) {
