@@ -9,6 +9,7 @@
 
 #include "engine/base/kernel_memory.h"
 #include "engine/base/status.h"
+#include "engine/kv/layout.h"
 #include "engine/quality/model_profile.h"
 #include "engine/quality/self_check.h"
 #include "engine/runtime/host_memory.h"
@@ -34,6 +35,14 @@ class PhaseTimer {
 /// What sequences are expected to look like where nobody said.
 constexpr int32_t kExpectedTokens = 4096;
 
+/// As much again as max_running sequences of the whole context store, for finished prompts.
+int64_t CachedBytes(const KvShape& shape, const EngineOptions& engine) {
+  const int64_t page_tokens = engine.scheme.page_tokens;
+  const int64_t pages = (engine.max_context_tokens + page_tokens - 1) / page_tokens;
+  const KvRecord record = engine.scheme.seals() ? KvRecord::kBase : KvRecord::kNear;
+  return KvLayout(shape, engine.scheme).record_bytes(record) * pages * engine.max_running;
+}
+
 /// The arena that the budget allows, with everything else in the ledger.
 absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFile& file,
                                      const Backend& backend, const EngineOptions& engine,
@@ -55,6 +64,7 @@ absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFil
                   .step_tokens = engine.step_tokens};
   request.max_running = engine.max_running;
   request.kv_bytes = options.kv_memory_bytes;
+  if (engine.prefix_cache) request.cached_bytes = CachedBytes(request.shape, engine);
   request.memory_bytes = options.memory_bytes;
   if (request.memory_bytes == 0) {
     // What is resident already is part of the process, too.

@@ -85,6 +85,14 @@ void ExpectAsPlanned(const LoadOptions& options, int threads) {
   EXPECT_EQ(report->planned, backend->CountedMemory());
 }
 
+/// Of a toy model whose file is written to the directory.
+LoadOptions ToyOptions(const ToyModel& model, const TempDir& directory) {
+  LoadOptions options;
+  options.path = directory.Path(model.architecture + ".gguf");
+  WriteToyGguf(model, options.path);
+  return options;
+}
+
 TEST(MemoryPlanTest, HoldsForTheDefaultModelInEveryKindOfScheme) {
   LoadOptions options;
   options.path = ASYMSERVE_MODEL_FILE;
@@ -135,9 +143,7 @@ TEST(MemoryPlanTest, HoldsForToyModelsOfAwkwardShapes) {
   };
   const TempDir directory;
   for (const ToyModel& model : kModels) {
-    LoadOptions options;
-    options.path = directory.Path(model.architecture + ".gguf");
-    WriteToyGguf(model, options.path);
+    LoadOptions options = ToyOptions(model, directory);
     options.kv_memory_bytes = int64_t{7} << 20;
     options.max_running = 5;
     options.step_tokens = 77;
@@ -151,9 +157,7 @@ TEST(MemoryPlanTest, HoldsForToyModelsOfAwkwardShapes) {
 
 TEST(MemoryPlanTest, ABudgetThatCannotHoldOneSequenceRefusesToLoadAndSaysWhatToChange) {
   const TempDir directory;
-  LoadOptions options;
-  options.path = directory.Path("toy.gguf");
-  WriteToyGguf({.context_length = 4096}, options.path);
+  LoadOptions options = ToyOptions({.context_length = 4096}, directory);
   options.max_context_tokens = 4096;
   const auto message = [&] {
     const std::unique_ptr<Backend> backend = MakeBackend(1);
@@ -184,9 +188,7 @@ TEST(MemoryPlanTest, ABudgetThatCannotHoldOneSequenceRefusesToLoadAndSaysWhatToC
 
 TEST(MemoryPlanTest, TheArenaIsWhatTheBudgetLeavesButNoMoreThanSequencesCanUse) {
   const TempDir directory;
-  LoadOptions options;
-  options.path = directory.Path("toy.gguf");
-  WriteToyGguf({.context_length = 512}, options.path);
+  LoadOptions options = ToyOptions({.context_length = 512}, directory);
   options.kv_scheme = "int8";
   options.max_running = 3;
   const auto plan = [&] {
@@ -196,6 +198,9 @@ TEST(MemoryPlanTest, TheArenaIsWhatTheBudgetLeavesButNoMoreThanSequencesCanUse) 
     return loaded->memory_plan;
   };
   options.memory_bytes = int64_t{8} << 30;
+  // With a prefix cache twice as much is of use.
+  EXPECT_EQ(plan().arena.slabs, 12);
+  options.kv_prefix_cache = false;
   const MemoryPlan rich = plan();
   EXPECT_EQ(rich.running, 3);
   EXPECT_GT(rich.ledger[LedgerRow::kUnused], int64_t{7} << 30);
