@@ -140,16 +140,16 @@ void AddLatencies(const EngineMetrics& metrics, MetricFamilies& families) {
 }
 
 void AddState(const EngineMetrics& metrics, MetricFamilies& families) {
-  const double total = Value(metrics.pages_total);
   const double used = Value(metrics.pages_used);
   families.Gauge("asymserve_sequences_waiting", "Sequences in the queue.", Value(metrics.waiting));
   families.Gauge("asymserve_sequences_running", "Sequences in the batch.", Value(metrics.running));
   families.Open(
       "asymserve_kv_pages",
-      "KV pages by state; used: in page tables, those that sequences share once for each.",
+      "Pages of 64 tokens in the page tables of sequences, those that sequences share once "
+      "for each. What they take of the arena depends on their records: "
+      "asymserve_kv_slabs.",
       MetricType::Gauge);
   families.Sample({{"state", "used"}}, used);
-  families.Sample({{"state", "free"}}, std::max(0.0, total - used));
   const double slabs = Value(metrics.slabs_used);
   families.Open(
       "asymserve_kv_slabs",
