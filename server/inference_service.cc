@@ -89,11 +89,15 @@ absl::StatusOr<const ServedModel*> InferenceService::Served() const {
   return model;
 }
 
-grpc::Status InferenceService::Admit(const ServedModel*& model) {
+grpc::Status InferenceService::Admit(const Context& context, const ServedModel*& model) {
   const absl::StatusOr<const ServedModel*> served = Served();
   if (!served.ok()) return Refused(served.status());
   model = *served;
   if (model->engine->HasRoom(1)) return grpc::Status::OK;
+  if (const absl::StatusOr<std::string> tenant = TenantIdOf(context.client_metadata());
+      tenant.ok()) {
+    model->engine->NoteRefused(*tenant);
+  }
   metrics_.rejections[static_cast<size_t>(Rejection::kQueueFull)].Add();
   return OverloadStatus("the queue is full", model->engine->RetryAfter());
 }
@@ -116,7 +120,7 @@ InferenceService::Stream* InferenceService::StartStream(Method method, Context& 
     return new RefusedStream(status);
   };
   const ServedModel* model = nullptr;
-  const grpc::Status admitted = Admit(model);
+  const grpc::Status admitted = Admit(context, model);
   if (!admitted.ok()) return refuse(admitted);
   absl::StatusOr<DecodedRequest> decoded = Decode<Proto>(context, request, *model);
   if (!decoded.ok()) return refuse(Refused(decoded.status()));
@@ -142,7 +146,7 @@ grpc::ServerUnaryReactor* InferenceService::GenerateUnary(Context* context,
                                                           grpc::ByteBuffer* response) {
   auto record = std::make_unique<CallRecord>(Method::kGenerateUnary, *context, metrics_);
   const ServedModel* model = nullptr;
-  const grpc::Status admitted = Admit(model);
+  const grpc::Status admitted = Admit(*context, model);
   if (!admitted.ok()) return FinishUnary(*record, *context, admitted);
   absl::StatusOr<DecodedRequest> decoded = Decode<v1::GenerateRequest>(*context, *request, *model);
   if (!decoded.ok()) return FinishUnary(*record, *context, Refused(decoded.status()));

@@ -51,7 +51,7 @@ class InferenceService final : public RawInferenceService {
   /// The model, or why nothing is served now.
   absl::StatusOr<const ServedModel*> Served() const;
   /// As Served, and OverloadStatus when not one more sequence has room. Counts rejections.
-  grpc::Status Admit(const ServedModel*& model);
+  grpc::Status Admit(const Context& context, const ServedModel*& model);
   template <typename Proto>
   Stream* StartStream(Method method, Context& context, const grpc::ByteBuffer& request);
   /// Runs `handler(model, request, response)` now; for methods without generation.

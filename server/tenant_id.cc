@@ -27,10 +27,14 @@ absl::StatusOr<std::string> TenantIdOf(
   if (value.size() > kMaxBytes) {
     return Invalid(absl::StrCat(value.size(), " bytes, at most ", kMaxBytes));
   }
-  const auto* const bad =
-      std::find_if(value.begin(), value.end(), [](char c) { return c < 0x20 || c > 0x7E; });
+  // As in scheduling.tenants, where a comma and = have a meaning.
+  const auto* const bad = std::find_if(value.begin(), value.end(), [](char c) {
+    return c <= 0x20 || c > 0x7E || c == ',' || c == '=';
+  });
   if (bad != value.end()) {
-    return Invalid(absl::StrCat("byte ", bad - value.begin(), " is not printable ASCII"));
+    return Invalid(absl::StrCat("byte ", bad - value.begin(), " is 0x",
+                                absl::Hex(static_cast<unsigned char>(*bad), absl::kZeroPad2),
+                                "; allowed is printable ASCII without space, comma and ="));
   }
   return std::string(value.data(), value.size());
 }

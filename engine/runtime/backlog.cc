@@ -18,17 +18,19 @@ int64_t Milliseconds(TimeUs us) {
 
 absl::Status Backlog::Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits) {
   const int32_t waiting = waiting_.fetch_add(sequences) + sequences;
-  if (waiting > options_.max_waiting) {
-    waiting_.fetch_sub(sequences);
-    return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting - sequences,
-                                                     " sequences wait, ", options_.max_waiting,
-                                                     " may"));
-  }
   std::lock_guard lock(mutex_);
-  absl::Status in_time = CheckTime(share, limits);
-  if (!in_time.ok()) {
+  absl::Status welcome;
+  if (waiting > options_.max_waiting) {
+    welcome = absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting - sequences,
+                                                        " sequences wait, ", options_.max_waiting,
+                                                        " may"));
+    RememberLocked(share);
+  }
+  if (welcome.ok()) welcome = CheckShare(share, sequences);
+  if (welcome.ok()) welcome = CheckTime(share, limits);
+  if (!welcome.ok()) {
     waiting_.fetch_sub(sequences);
-    return in_time;
+    return welcome;
   }
   Waiting& tenant = tenants_[share.tenant];
   tenant.weight = share.weight;
@@ -38,6 +40,44 @@ absl::Status Backlog::Join(const QueueShare& share, int32_t sequences, const Tim
   tenant.prefill_tokens += share.prefill_tokens;
   tenant.cost += share.cost * sequences;
   return absl::OkStatus();
+}
+
+void Backlog::OnRefused(const QueueShare& share) {
+  std::lock_guard lock(mutex_);
+  RememberLocked(share);
+}
+
+int64_t Backlog::WaitingOf(int32_t tenant) const {
+  const auto found = tenants_.find(tenant);
+  return found == tenants_.end() ? 0 : found->second.members;
+}
+
+int64_t Backlog::PlacesOf(const QueueShare& share) const {
+  int64_t weights = share.weight;
+  for (const auto& [id, tenant] : tenants_) {
+    if (id != share.tenant) weights += tenant.weight;
+  }
+  for (const auto& [id, tenant] : wanting_) {
+    if (id != share.tenant && !tenants_.contains(id)) weights += tenant.weight;
+  }
+  return std::max<int64_t>(1, int64_t{options_.max_waiting} * share.weight / weights);
+}
+
+void Backlog::RememberLocked(const QueueShare& share) {
+  if (WaitingOf(share.tenant) >= PlacesOf(share)) return;
+  wanting_[share.tenant] = {.weight = share.weight, .since = last_step_};
+}
+
+absl::Status Backlog::CheckShare(const QueueShare& share, int32_t sequences) {
+  std::erase_if(wanting_,
+                [this](const auto& one) { return last_step_ - one.second.since > kShareTime; });
+  const bool others_want = wanting_.size() > wanting_.count(share.tenant);
+  if (!others_want) return absl::OkStatus();
+  const int64_t own = WaitingOf(share.tenant), places = PlacesOf(share);
+  if (own + sequences <= places) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the tenant's share of the queue is full: ", own, " of its sequences wait, ",
+                   places, " of ", options_.max_waiting, " may while other tenants want theirs"));
 }
 
 void Backlog::Leave(const QueueShare& share, bool first) {

@@ -31,6 +31,11 @@ struct TimeLimits {
 /// The sequences between Submit and their first step: how many may wait, how long a newcomer would,
 /// and when a refused one should come back. Any thread; time is an argument.
 ///
+/// The queue is one for all tenants. But once a tenant with less than its share of the places was
+/// refused because they were taken, nobody may take more than their share for kShareTime:
+/// max_waiting by weight, among the tenants that wait or were so refused. Time goes on with the
+/// steps.
+///
 /// A newcomer's estimate is what must happen before its first token, no more: the prefill of what
 /// fair queuing puts before it, or, while the queue does not empty, as many departures at the rate
 /// measured; then its own prefill, beside the decode rows of those that run. All prefill counts as
@@ -42,6 +47,7 @@ class Backlog {
   static constexpr double kCertainty = 2;
   static constexpr std::chrono::milliseconds kMinRetry{100}, kMaxRetry{30'000},
       kUnknownRetry{1'000};
+  static constexpr TimeUs kShareTime = 30'000'000;
 
   struct Options {
     int32_t max_waiting = 1;
@@ -59,9 +65,12 @@ class Backlog {
   bool HasRoom(int32_t sequences) const {
     return waiting_.load(std::memory_order_relaxed) + sequences <= options_.max_waiting;
   }
+  /// Somebody of that tenant was refused because HasRoom said so, without Join.
+  void OnRefused(const QueueShare& share);
   /// A request's sequences begin to wait; only the first has prefill_tokens, the others continue
-  /// its prompt. Refused, nothing changed: ResourceExhausted when the queue is full,
-  /// DeadlineExceeded when a limit has passed or clearly cannot be kept.
+  /// its prompt. Refused, nothing changed: ResourceExhausted when the queue or the
+  /// tenant's share of it is full, DeadlineExceeded when a limit has passed or clearly cannot be
+  /// kept.
   absl::Status Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits);
   /// One of them, the first or not, waits no longer.
   void Leave(const QueueShare& share, bool first);
@@ -86,7 +95,18 @@ class Backlog {
     // Of those with a priority of 0 or more; a newcomer may overtake the others.
     int64_t sequences = 0, prefill_tokens = 0, cost = 0;
   };
+  /// A tenant that was refused while it had less than its share.
+  struct Wanting {
+    int32_t weight = 1;
+    TimeUs since = 0;
+  };
   std::optional<Estimate> EstimateLocked(const QueueShare& share) const;
+  /// Places of a tenant, at least 1.
+  int64_t PlacesOf(const QueueShare& share) const;
+  int64_t WaitingOf(int32_t tenant) const;
+  void RememberLocked(const QueueShare& share);
+  /// ResourceExhausted when the tenant would take more than its share while others want theirs.
+  absl::Status CheckShare(const QueueShare& share, int32_t sequences);
   absl::Status CheckTime(const QueueShare& share, const TimeLimits& limits) const;
 
   const Options options_;
@@ -94,6 +114,7 @@ class Backlog {
   mutable std::mutex mutex_;
   // Guarded by mutex_.
   std::map<int32_t, Waiting> tenants_;
+  std::map<int32_t, Wanting> wanting_;
   StepCosts costs_;
   DrainRate drain_;
   double best_hit_ = 0;  // share of a prompt, 2 % less with each prompt since

@@ -104,6 +104,10 @@ class Engine::Impl {
   }
 
   bool HasRoom(int32_t sequences) const { return backlog_.HasRoom(sequences); }
+  void NoteRefused(const std::string& name) {
+    const TenantTable::Tenant tenant = ResolveTenant(name);
+    backlog_.OnRefused({.tenant = tenant.id, .weight = tenant.weight});
+  }
   std::chrono::milliseconds RetryAfter() { return backlog_.NextRetry(); }
 
   absl::StatusOr<RequestId> Submit(GenerateRequest request, std::shared_ptr<OutputSink> sink);
@@ -214,6 +218,11 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
                                                std::shared_ptr<OutputSink> sink) {
   ASYMSERVE_RETURN_IF_ERROR(ValidateRequest(request, limits_));
   ASYMSERVE_ASSIGN_OR_RETURN(const int32_t max_new_tokens, ResolveMaxNewTokens(request));
+  if (request.n > options_.max_waiting) {
+    return absl::InvalidArgumentError(absl::StrCat("n: ", request.n,
+                                                   " sequences never fit the queue, which holds ",
+                                                   options_.max_waiting, " (engine.max_waiting)"));
+  }
   if (!request.has_seed) request.sampling.seed = next_seed_.fetch_add(0x9E3779B97F4A7C15u);
   const int32_t sequences = request.n;
   const TimeUs now = Now();
@@ -322,6 +331,9 @@ Engine::~Engine() = default;
 
 bool Engine::HasRoom(int32_t sequences) const {
   return impl_->HasRoom(sequences);
+}
+void Engine::NoteRefused(const std::string& tenant) {
+  impl_->NoteRefused(tenant);
 }
 std::chrono::milliseconds Engine::RetryAfter() {
   return impl_->RetryAfter();

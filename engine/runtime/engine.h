@@ -48,6 +48,9 @@ class Engine {
   /// True while the queue has room for `sequences` more; a server asks before it tokenizes. Any
   /// thread, no lock, never blocks.
   bool HasRoom(int32_t sequences) const;
+  /// Says that a request of `tenant` was refused because HasRoom said so (Backlog::OnRefused). Any
+  /// thread, never blocks.
+  void NoteRefused(const std::string& tenant);
   /// When the client that is refused now should come back (Backlog::NextRetry). Once a refusal.
   std::chrono::milliseconds RetryAfter();
 

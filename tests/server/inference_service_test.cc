@@ -174,7 +174,7 @@ TEST_F(InferenceServiceTest, RefusesWithRetryInfoBeforeParsingWhenTheQueueIsFull
   EXPECT_EQ(second_text, "bcde");
 }
 
-TEST_F(InferenceServiceTest, RefusesATenantIdThatIsNotPrintableAsciiOfUpTo64Bytes) {
+TEST_F(InferenceServiceTest, RefusesATenantIdThatNoConfigurationCouldName) {
   ASSERT_NO_FATAL_FAILURE(Start());
   const auto call = [this](const std::vector<std::string>& tenants) {
     grpc::ClientContext context;
@@ -183,14 +183,18 @@ TEST_F(InferenceServiceTest, RefusesATenantIdThatIsNotPrintableAsciiOfUpTo64Byte
     return stub_->GenerateUnary(&context, Request("a", 1), &response);
   };
   EXPECT_TRUE(call({std::string(64, '~')}).ok());
-  EXPECT_TRUE(call({"a tenant"}).ok());
+  EXPECT_TRUE(call({"Team-7/a.b:c@d"}).ok());
+  EXPECT_EQ(call({"a tenant"}).error_message(),
+            "x-tenant-id: byte 1 is 0x20; allowed is printable ASCII without space, comma and =");
+  EXPECT_THAT(call({"gold=9"}).error_message(), HasSubstr("x-tenant-id: byte 4 is 0x3d; "));
+  EXPECT_THAT(call({"a,b"}).error_message(), HasSubstr("x-tenant-id: byte 1 is 0x2c; "));
   const grpc::Status too_long = call({std::string(65, 'x')});
   EXPECT_EQ(too_long.error_code(), StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(too_long.error_message(), "x-tenant-id: 65 bytes, at most 64");
   EXPECT_EQ(call({"a", "b"}).error_message(), "x-tenant-id: 2 values, at most 1");
   EXPECT_THAT(call({""}).error_message(), HasSubstr("x-tenant-id: is empty"));
   EXPECT_EQ(engine_metrics().tenants.back().sequences.value(), 2u);
-  EXPECT_EQ(Rejected(Rejection::kInvalid), 3u);
+  EXPECT_EQ(Rejected(Rejection::kInvalid), 6u);
 }
 
 TEST_F(InferenceServiceTest, MaxQueueMsEndsAWaitingCallWithDeadlineExceeded) {
@@ -212,15 +216,36 @@ TEST_F(InferenceServiceTest, MaxQueueMsEndsAWaitingCallWithDeadlineExceeded) {
 }
 
 TEST_F(InferenceServiceTest, RefusesAllSequencesOfARequestThatDoNotFitTheQueueTogether) {
+  engine_options_.max_running = 1;
+  engine_options_.max_waiting = 3;
+  ASSERT_NO_FATAL_FAILURE(Start());
+  std::string first_text, second_text, text;
+  std::future<grpc::Status> first, second;
+  const HoldSteps hold(model_);
+  first = std::async([&] { return Generate(Request("a", 4), first_text); });
+  ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
+  v1::GenerateRequest two = Request("a", 4);
+  two.set_n(2);
+  second = std::async([&] { return Generate(two, second_text); });
+  ASSERT_TRUE(Eventually([&] { return !engine_->HasRoom(2); }));
+  const grpc::Status status = Generate(two, text);
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_FALSE(status.error_details().empty());
+  EXPECT_EQ(Rejected(Rejection::kQueueFull), 1u);
+}
+
+TEST_F(InferenceServiceTest, MoreSequencesThanTheQueueEverHoldsAreAnInvalidArgument) {
   engine_options_.max_waiting = 2;
   ASSERT_NO_FATAL_FAILURE(Start());
   v1::GenerateRequest request = Request("a", 4);
   request.set_n(3);
   std::string text;
   const grpc::Status status = Generate(request, text);
-  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_FALSE(status.error_details().empty());
-  EXPECT_EQ(Rejected(Rejection::kQueueFull), 1u);
+  EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(status.error_message(),
+            "n: 3 sequences never fit the queue, which holds 2 (engine.max_waiting)");
+  EXPECT_TRUE(status.error_details().empty());
+  EXPECT_EQ(Rejected(Rejection::kInvalid), 1u);
 }
 
 TEST_F(InferenceServiceTest, ACancelledStreamFreesItsPagesAndIsCountedAsCancelled) {

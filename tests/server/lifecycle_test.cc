@@ -96,10 +96,13 @@ TEST_F(LifecycleTest, ASecondSignalExitsAtOnce) {
 }
 
 TEST_F(LifecycleTest, OverloadIsRefusedWithRetryInfo) {
+  UseSlowModel();
   ASSERT_NO_FATAL_FAILURE(Start({"engine.max_running=1", "engine.max_waiting=1"}));
-  v1::GenerateRequest request = Request("two do not fit a queue of one", 1);
-  request.set_n(2);
-  const grpc::Status status = Unary(request);
+  auto running = StartStream(4000);
+  grpc::ClientContext waiting;
+  const auto reader = stub_->Generate(&waiting, Request("waits", 1));
+  ASSERT_TRUE(Eventually([&] { return server_->Metrics()["asymserve_sequences_waiting"] == 1; }));
+  const grpc::Status status = Unary(Request("a queue of one is full", 1));
   EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
   v1::RpcStatus details;
   ASSERT_TRUE(details.ParseFromString(status.error_details()));
@@ -107,7 +110,11 @@ TEST_F(LifecycleTest, OverloadIsRefusedWithRetryInfo) {
   ASSERT_EQ(details.details_size(), 1);
   ASSERT_TRUE(retry.ParseFromString(details.details(0).value()));
   EXPECT_GT(retry.retry_delay().seconds() + retry.retry_delay().nanos(), 0);
-  EXPECT_TRUE(Unary(Request("one does", 1)).ok());
+  v1::GenerateResponse message;
+  while (reader->Read(&message)) {
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_TRUE(running.get().status.ok());
 }
 
 TEST_F(LifecycleTest, LogsOneLineForEachRequestAndNeverItsText) {
