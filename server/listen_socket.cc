@@ -25,6 +25,7 @@ std::optional<HostPort> Split(const std::string& address) {
   if (colon == std::string::npos || colon == 0 || colon + 1 == address.size()) return std::nullopt;
   HostPort parts = {address.substr(0, colon), address.substr(colon + 1)};
   if (parts.port.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
+  if (parts.port.size() > 5 || std::stoi(parts.port) > 65535) return std::nullopt;
   if (parts.host.front() == '[' && parts.host.back() == ']') {
     parts.host = parts.host.substr(1, parts.host.size() - 2);
   } else if (parts.host.find(':') != std::string::npos) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,7 @@ class ListenSocket {
 };
 
 struct Accepted {
-  enum class Outcome : unsigned char {
+  enum class Outcome : uint8_t {
     kConnection,
     kNone,       // nobody waits any more
     kRefused,    // closed at once: too few descriptors would be left

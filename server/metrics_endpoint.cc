@@ -62,7 +62,7 @@ void MetricsEndpoint::Run() {
   while (true) {
     polled.assign(1, {wake_.get(), POLLIN, 0});
     for (const Client& client : clients_) {
-      const short events = client.answer.empty() ? POLLIN : POLLOUT;
+      const int16_t events = client.answer.empty() ? POLLIN : POLLOUT;
       polled.push_back({client.socket.get(), events, 0});
     }
     if (!exhausted) {

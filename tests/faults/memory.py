@@ -91,6 +91,7 @@ class MemoryTest(FaultTest):
 
     def test_no_address_space_at_the_start(self):
         """ENOMEM at the start: ulimit -v."""
+        self.needs_plain_build()
         limit = 1024 * MIB
         server = self.launch(
             "engine.kv_memory_bytes=2GiB",
@@ -105,6 +106,7 @@ class MemoryTest(FaultTest):
 
     def test_no_address_space_while_serving(self):
         """ENOMEM while serving: prlimit --as to what is in use."""
+        self.needs_plain_build()
         server, books = self.start("engine.max_waiting=40")
         size = server.status_bytes("VmSize")
         hard = resource.prlimit(server.process.pid, resource.RLIMIT_AS)[1]
@@ -145,6 +147,7 @@ class MemoryTest(FaultTest):
     def test_a_cgroup_near_the_plan(self):
         """A cgroup memory limit near the plan."""
         self.needs_long()
+        self.needs_plain_build()
         folder, limit_file, peak_file = self.memory_group()
         self.addCleanup(lambda: eventually(lambda: self.remove(folder)))
         limit = 144 * MIB

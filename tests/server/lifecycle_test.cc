@@ -98,7 +98,7 @@ TEST_F(LifecycleTest, ASecondSignalExitsAtOnce) {
 TEST_F(LifecycleTest, OverloadIsRefusedWithRetryInfo) {
   UseSlowModel();
   ASSERT_NO_FATAL_FAILURE(Start({"engine.max_running=1", "engine.max_waiting=1"}));
-  auto running = StartStream(4000);
+  auto running = StartStream(1500);
   grpc::ClientContext waiting;
   const auto reader = stub_->Generate(&waiting, Request("waits", 1));
   ASSERT_TRUE(Eventually([&] { return server_->Metrics()["asymserve_sequences_waiting"] == 1; }));
