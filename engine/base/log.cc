@@ -20,6 +20,9 @@ namespace {
 
 std::atomic<LogFormat> g_format{LogFormat::kText};
 
+constexpr const char* kTextPattern = "%Y-%m-%dT%H:%M:%S.%eZ %v";
+constexpr const char* kJsonPattern = R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ",%v})";
+
 constexpr std::string_view kNames[] = {"debug", "info", "warn", "error", "off"};
 
 spdlog::level::level_enum ToSpdlog(LogLevel level) {
@@ -130,7 +133,7 @@ spdlog::logger& Logger() {
   static const std::shared_ptr<spdlog::logger> logger = [] {
     auto made = std::make_shared<spdlog::logger>("asymserve",
                                                  std::make_shared<DescriptorSink>(STDERR_FILENO));
-    made->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %v", spdlog::pattern_time_type::utc);
+    made->set_pattern(kTextPattern, spdlog::pattern_time_type::utc);
     return made;
   }();
   return *logger;
@@ -147,9 +150,8 @@ LogField::LogField(std::string_view k, double v) : key(k), is_text(!std::isfinit
 void InitLog(LogLevel level, LogFormat format) {
   g_format.store(format, std::memory_order_relaxed);
   Logger().set_level(ToSpdlog(level));
-  if (format == LogFormat::kJson) {
-    Logger().set_pattern(R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ",%v})", spdlog::pattern_time_type::utc);
-  }
+  Logger().set_pattern(format == LogFormat::kJson ? kJsonPattern : kTextPattern,
+                       spdlog::pattern_time_type::utc);
 }
 
 std::string FormatLogLine(LogLevel level, LogFormat format, std::string_view event,

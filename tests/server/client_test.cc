@@ -60,7 +60,8 @@ TEST_F(ClientTest, TheTenantGoesToTheServerAndWhatGrpcCannotSendIsRefusedHere) {
   const auto complete = [this](const std::string& tenant) {
     return Client({"complete", "hello", "--max-tokens", "1", "--tenant", tenant});
   };
-  EXPECT_EQ(complete("a tenant").status, 0);
+  EXPECT_EQ(complete("a.tenant").status, 0);
+  EXPECT_THAT(complete("a tenant").err, HasSubstr("INVALID_ARGUMENT: x-tenant-id: byte 1 is 0x20"));
   EXPECT_THAT(complete(std::string(65, 'x')).err,
               HasSubstr("INVALID_ARGUMENT: x-tenant-id: 65 bytes, at most 64"));
   EXPECT_THAT(complete("\n").err, HasSubstr("--tenant: not printable ASCII"));
