@@ -40,6 +40,12 @@ CallRecord::~CallRecord() {
   metrics_.open_calls.Add(-1);
 }
 
+void CallRecord::Reject(Rejection reason) {
+  ASYMSERVE_CHECK(!rejected_);
+  rejected_ = true;
+  metrics_.rejections[static_cast<size_t>(reason)].Add();
+}
+
 void CallRecord::AddFinal(const Delta& delta) {
   if (finish_ == FinishReason::kNone) finish_ = delta.finish;
   prompt_tokens_ = delta.prompt_tokens;
@@ -53,7 +59,12 @@ void CallRecord::End(const grpc::Status& status) {
   ended_ = true;
   const auto code = static_cast<size_t>(status.error_code());
   metrics_.requests[static_cast<size_t>(method_)][code < kCodeNames.size() ? code : 2].Add();
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start_;
+  Write(status);
+  if (rejected_) metrics_.refusal_seconds.Observe(elapsed_seconds());
+}
+
+void CallRecord::Write(const grpc::Status& status) const {
+  const auto code = static_cast<size_t>(status.error_code());
   const std::string_view method = kMethodNames[static_cast<size_t>(method_)];
   const std::string_view code_name = kCodeNames[code < kCodeNames.size() ? code : 2];
   if (finish_ == FinishReason::kNone) {
@@ -61,7 +72,7 @@ void CallRecord::End(const grpc::Status& status) {
         {{"method", method},
          {"id", request_},
          {"code", code_name},
-         {"total_s", elapsed.count()},
+         {"total_s", elapsed_seconds()},
          {"peer", peer_}});
     return;
   }
@@ -77,7 +88,7 @@ void CallRecord::End(const grpc::Status& status) {
        {"queue_s", timings_.queue},
        {"prefill_s", timings_.prefill},
        {"first_token_s", timings_.first_token},
-       {"total_s", elapsed.count()},
+       {"total_s", elapsed_seconds()},
        {"peer", peer_}});
 }
 

@@ -26,12 +26,19 @@ class CallRecord {
 
   void SetRequest(RequestId id) { request_ = static_cast<uint64_t>(id); }
   void SetPrecision(KvPrecision precision) { precision_ = precision; }
+  /// The call is refused before the engine takes it: counted now, its time in End.
+  void Reject(Rejection reason);
   /// Adds one sequence's end to what the line will say.
   void AddFinal(const Delta& delta);
   /// Counts and logs. Called once, before the status goes to the client.
   void End(const grpc::Status& status);
 
  private:
+  double elapsed_seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+  void Write(const grpc::Status& status) const;
+
   const Method method_;
   ServerMetrics& metrics_;
   const std::string peer_;
@@ -41,6 +48,7 @@ class CallRecord {
   FinishReason finish_ = FinishReason::kNone;  // of the first sequence that ended
   int32_t prompt_tokens_ = 0, cached_tokens_ = 0, generated_tokens_ = 0;
   Timings timings_;  // of the sequence that ended last
+  bool rejected_ = false;
   bool ended_ = false;
 };
 

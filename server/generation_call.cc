@@ -14,12 +14,8 @@ std::chrono::steady_clock::time_point ToSteady(std::chrono::system_clock::time_p
 }  // namespace
 
 GenerationCall::GenerationCall(std::unique_ptr<CallRecord> record,
-                               const grpc::CallbackServerContext& context, Engine& engine,
-                               ServerMetrics& metrics)
-    : deadline_(context.deadline()),
-      engine_(engine),
-      metrics_(metrics),
-      record_(std::move(record)) {}
+                               const grpc::CallbackServerContext& context, Engine& engine)
+    : deadline_(context.deadline()), engine_(engine), record_(std::move(record)) {}
 
 bool GenerationCall::DeadlinePassed() const {
   if (!has_deadline()) return false;
@@ -86,7 +82,7 @@ void GenerationCall::CountRejection(const absl::Status& status) {
   if (absl::IsUnavailable(status)) {
     reason = engine_.health().ok() ? Rejection::kDraining : Rejection::kFailed;
   }
-  metrics_.rejections[static_cast<size_t>(reason)].Add();
+  record_->Reject(reason);
 }
 
 void GenerationCall::HandleCancel() {

@@ -24,9 +24,9 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
   bool Deliver(Delta delta) final;
 
  protected:
-  /// `engine` and `metrics` outlive the call.
+  /// `engine` outlives the call.
   GenerationCall(std::unique_ptr<CallRecord> record, const grpc::CallbackServerContext& context,
-                 Engine& engine, ServerMetrics& metrics);
+                 Engine& engine);
 
   /// For OnCancel: the client cancelled, went away, or its deadline passed.
   void HandleCancel();
@@ -57,7 +57,6 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
   const std::chrono::system_clock::time_point start_ = std::chrono::system_clock::now();
   const std::chrono::system_clock::time_point deadline_;  // the clock's last value: none
   Engine& engine_;
-  ServerMetrics& metrics_;
   // Guarded by mutex_.
   const std::unique_ptr<CallRecord> record_;
   grpc::Status status_;

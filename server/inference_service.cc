@@ -89,25 +89,26 @@ absl::StatusOr<const ServedModel*> InferenceService::Served() const {
   return model;
 }
 
-grpc::Status InferenceService::Admit(const Context& context, const ServedModel*& model) {
+grpc::Status InferenceService::Admit(const Context& context, CallRecord& record,
+                                     const ServedModel*& model) {
   const absl::StatusOr<const ServedModel*> served = Served();
-  if (!served.ok()) return Refused(served.status());
+  if (!served.ok()) return Refused(record, served.status());
   model = *served;
   if (model->engine->HasRoom(1)) return grpc::Status::OK;
   if (const absl::StatusOr<std::string> tenant = TenantIdOf(context.client_metadata());
       tenant.ok()) {
     model->engine->NoteRefused(*tenant);
   }
-  metrics_.rejections[static_cast<size_t>(Rejection::kQueueFull)].Add();
+  record.Reject(Rejection::kQueueFull);
   return OverloadStatus("the queue is full", model->engine->RetryAfter());
 }
 
-grpc::Status InferenceService::Refused(const absl::Status& status) {
+grpc::Status InferenceService::Refused(CallRecord& record, const absl::Status& status) const {
   Rejection reason = Rejection::kInvalid;
   if (absl::IsUnavailable(status)) {
     reason = draining_.load(std::memory_order_acquire) ? Rejection::kDraining : Rejection::kLoading;
   }
-  metrics_.rejections[static_cast<size_t>(reason)].Add();
+  record.Reject(reason);
   return ToGrpcStatus(status);
 }
 
@@ -120,10 +121,10 @@ InferenceService::Stream* InferenceService::StartStream(Method method, Context& 
     return new RefusedStream(status);
   };
   const ServedModel* model = nullptr;
-  const grpc::Status admitted = Admit(context, model);
+  const grpc::Status admitted = Admit(context, *record, model);
   if (!admitted.ok()) return refuse(admitted);
   absl::StatusOr<DecodedRequest> decoded = Decode<Proto>(context, request, *model);
-  if (!decoded.ok()) return refuse(Refused(decoded.status()));
+  if (!decoded.ok()) return refuse(Refused(*record, decoded.status()));
   const std::shared_ptr<TokenStream> stream =
       TokenStream::Create(std::move(record), context, *model, metrics_, std::move(decoded->format),
                           decoded->request.n, options_);
@@ -146,13 +147,13 @@ grpc::ServerUnaryReactor* InferenceService::GenerateUnary(Context* context,
                                                           grpc::ByteBuffer* response) {
   auto record = std::make_unique<CallRecord>(Method::kGenerateUnary, *context, metrics_);
   const ServedModel* model = nullptr;
-  const grpc::Status admitted = Admit(*context, model);
+  const grpc::Status admitted = Admit(*context, *record, model);
   if (!admitted.ok()) return FinishUnary(*record, *context, admitted);
   absl::StatusOr<DecodedRequest> decoded = Decode<v1::GenerateRequest>(*context, *request, *model);
-  if (!decoded.ok()) return FinishUnary(*record, *context, Refused(decoded.status()));
+  if (!decoded.ok()) return FinishUnary(*record, *context, Refused(*record, decoded.status()));
   const std::shared_ptr<UnaryGeneration> call =
-      UnaryGeneration::Create(std::move(record), *context, *model, metrics_,
-                              std::move(decoded->format), decoded->request.n, *response);
+      UnaryGeneration::Create(std::move(record), *context, *model, std::move(decoded->format),
+                              decoded->request.n, *response);
   call->Start(std::move(decoded->request));
   return call.get();
 }
@@ -172,7 +173,7 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
     EncodeMessage(message, response);
     return absl::OkStatus();
   }();
-  return FinishUnary(record, context, status.ok() ? grpc::Status::OK : Refused(status));
+  return FinishUnary(record, context, status.ok() ? grpc::Status::OK : Refused(record, status));
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(Context* context,

@@ -51,14 +51,14 @@ class InferenceService final : public RawInferenceService {
   /// The model, or why nothing is served now.
   absl::StatusOr<const ServedModel*> Served() const;
   /// As Served, and OverloadStatus when not one more sequence has room. Counts rejections.
-  grpc::Status Admit(const Context& context, const ServedModel*& model);
+  grpc::Status Admit(const Context& context, CallRecord& record, const ServedModel*& model);
   template <typename Proto>
   Stream* StartStream(Method method, Context& context, const grpc::ByteBuffer& request);
   /// Runs `handler(model, request, response)` now; for methods without generation.
   template <typename Request, typename Response, typename Handler>
   grpc::ServerUnaryReactor* Answer(Method method, Context& context, const grpc::ByteBuffer& request,
                                    grpc::ByteBuffer& response, const Handler& handler);
-  grpc::Status Refused(const absl::Status& status);
+  grpc::Status Refused(CallRecord& record, const absl::Status& status) const;
 
   ServerMetrics& metrics_;
   const TokenStreamOptions options_;

@@ -57,6 +57,9 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
     families.Sample({{"reason", std::string(kRejectionNames[reason])}},
                     Value(metrics.rejections[reason]));
   }
+  families.Histogram("asymserve_refusal_seconds",
+                     "Of those calls, from the handler to the status that gRPC gets.",
+                     metrics.refusal_seconds);
   families.Counter("asymserve_slow_readers_total",
                    "Streams ended because the client did not keep up.",
                    Value(metrics.slow_readers));

@@ -51,9 +51,10 @@ struct ServerMetrics {
   // Calls that ended, [method][code]; counted before the client can see the status.
   std::array<std::array<Counter, kCodeNames.size()>, kMethodNames.size()> requests;
   std::array<Counter, kRejectionNames.size()> rejections;
-  Counter slow_readers;         // streams ended because the client did not keep up
-  Counter refused_connections;  // closed at once, for want of descriptors
-  Gauge open_calls;             // accepted by gRPC and not yet gone
+  LatencyHistogram refusal_seconds;  // one observation for each of rejections
+  Counter slow_readers;              // streams ended because the client did not keep up
+  Counter refused_connections;       // closed at once, for want of descriptors
+  Gauge open_calls;                  // accepted by gRPC and not yet gone
   Gauge drain_budget_ms;
   Gauge drain_start_us;  // steady clock; 0: no drain has begun
 };

@@ -24,7 +24,7 @@ std::shared_ptr<TokenStream> TokenStream::Create(std::unique_ptr<CallRecord> rec
 TokenStream::TokenStream(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
                          const ServedModel& model, ServerMetrics& metrics, OutputFormat format,
                          int32_t sequences, const TokenStreamOptions& options)
-    : GenerationCall(std::move(record), context, *model.engine, metrics),
+    : GenerationCall(std::move(record), context, *model.engine),
       format_(std::move(format)),
       options_(options),
       tokenizer_(*model.tokenizer),

@@ -8,20 +8,18 @@ namespace asymserve {
 std::shared_ptr<UnaryGeneration> UnaryGeneration::Create(std::unique_ptr<CallRecord> record,
                                                          grpc::CallbackServerContext& context,
                                                          const ServedModel& model,
-                                                         ServerMetrics& metrics,
                                                          OutputFormat format, int32_t sequences,
                                                          grpc::ByteBuffer& response) {
   std::shared_ptr<UnaryGeneration> call(new UnaryGeneration(
-      std::move(record), context, model, metrics, std::move(format), sequences, response));
+      std::move(record), context, model, std::move(format), sequences, response));
   call->self_ = call;
   return call;
 }
 
 UnaryGeneration::UnaryGeneration(std::unique_ptr<CallRecord> record,
                                  grpc::CallbackServerContext& context, const ServedModel& model,
-                                 ServerMetrics& metrics, OutputFormat format, int32_t sequences,
-                                 grpc::ByteBuffer& response)
-    : GenerationCall(std::move(record), context, *model.engine, metrics),
+                                 OutputFormat format, int32_t sequences, grpc::ByteBuffer& response)
+    : GenerationCall(std::move(record), context, *model.engine),
       format_(std::move(format)),
       tokenizer_(*model.tokenizer),
       response_(response) {

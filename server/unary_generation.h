@@ -11,17 +11,16 @@ class UnaryGeneration final : public grpc::ServerUnaryReactor, public Generation
   /// delta.
   static std::shared_ptr<UnaryGeneration> Create(std::unique_ptr<CallRecord> record,
                                                  grpc::CallbackServerContext& context,
-                                                 const ServedModel& model, ServerMetrics& metrics,
-                                                 OutputFormat format, int32_t sequences,
-                                                 grpc::ByteBuffer& response);
+                                                 const ServedModel& model, OutputFormat format,
+                                                 int32_t sequences, grpc::ByteBuffer& response);
 
   void OnCancel() override;
   void OnDone() override;
 
  private:
   UnaryGeneration(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
-                  const ServedModel& model, ServerMetrics& metrics, OutputFormat format,
-                  int32_t sequences, grpc::ByteBuffer& response);
+                  const ServedModel& model, OutputFormat format, int32_t sequences,
+                  grpc::ByteBuffer& response);
   bool Take(const Delta& delta) override;
   void Pump() override;
 

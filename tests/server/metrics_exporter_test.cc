@@ -59,6 +59,8 @@ TEST_F(MetricsExporterTest, CountsWhatTheClientsSaw) {
            "asymserve_requests_total{method=\"Generate\",code=\"INVALID_ARGUMENT\"} 1\n",
            "asymserve_rejections_total{reason=\"invalid\"} 1\n",
            "asymserve_rejections_total{reason=\"deadline\"} 0\n",
+           "asymserve_refusal_seconds_count 1\n",
+           "asymserve_refusal_seconds_bucket{le=\"+Inf\"} 1\n",
            "asymserve_tenant_sequences_total{tenant=\"default\"} 2\n",
            "asymserve_tenant_generated_tokens_total{tenant=\"default\"} 12\n",
            "asymserve_tenant_sequences_waiting{tenant=\"other\"} 0\n",
@@ -88,7 +90,8 @@ TEST_F(MetricsExporterTest, HistogramBucketsAreCumulative) {
   MetricFamilies families;
   families.Histogram("x", "help", histogram);
   const std::string text = prometheus::TextSerializer().Serialize(families.Take());
-  EXPECT_THAT(text, HasSubstr("x_bucket{le=\"0.00025\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("x_bucket{le=\"5e-05\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("x_bucket{le=\"0.0001\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("x_bucket{le=\"0.004\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("x_bucket{le=\"0.006\"} 3\n"));
   EXPECT_THAT(text, HasSubstr("x_bucket{le=\"120\"} 3\n"));
