@@ -28,6 +28,7 @@ struct EngineSection {
   int32_t max_running = 64;
   int32_t max_waiting = 256;
   int32_t step_tokens = 512;
+  double step_ms = 80;       // in which somebody decodes; 0: no limit
   std::string isa = "auto";  // auto, portable, avx2, avx512: CPU kernels
 
   bool operator==(const EngineSection&) const = default;

@@ -42,6 +42,7 @@ constexpr Option kOptions[] = {
     {"engine.max_waiting", +[](Config& c) -> int32_t& { return c.engine.max_waiting; }, 1,
      1'000'000},
     {"engine.step_tokens", +[](Config& c) -> int32_t& { return c.engine.step_tokens; }, 1, 65'536},
+    {"engine.step_ms", +[](Config& c) -> double& { return c.engine.step_ms; }, 0, 60'000},
     {"engine.isa", +[](Config& c) -> std::string& { return c.engine.isa; }, 0, 0, kIsas},
     {"kv.scheme", +[](Config& c) -> std::string& { return c.kv.scheme; }},
     {"kv.profile", +[](Config& c) -> std::string& { return c.kv.profile; }},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <vector>
 
 #include "absl/strings/str_split.h"
@@ -73,9 +74,10 @@ LoadOptions ToLoadOptions(const Config& config) {
   return options;
 }
 
-void SetScheduling(const SchedulingSection& scheduling, EngineOptions& options) {
-  options.aging_us = static_cast<int64_t>(scheduling.aging_seconds * 1e6);
-  const auto tenants = ParseTenants(scheduling.tenants);
+void SetScheduling(const Config& config, EngineOptions& options) {
+  options.step_us = std::llround(config.engine.step_ms * 1e3);
+  options.aging_us = static_cast<int64_t>(config.scheduling.aging_seconds * 1e6);
+  const auto tenants = ParseTenants(config.scheduling.tenants);
   ASYMSERVE_CHECK(tenants.has_value());  // validated
   for (const auto& [name, weight] : *tenants) {
     options.tenants.push_back({.name = name, .weight = weight});
@@ -147,7 +149,7 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
         {{"file", "none"},
          {"hint", "the KV cache is exact; asymserve calibrate learns a smaller one"}});
   }
-  SetScheduling(config.scheduling, loaded.engine_options);
+  SetScheduling(config, loaded.engine_options);
   Engine engine(*loaded.model, *loaded.tokenizer, loaded.engine_options);
   ServedModel served = Describe(config, loaded, engine);
   MemoryWatch memory(*backend, loaded.memory_plan);

@@ -112,6 +112,22 @@ void Backlog::OnStep(const StepSample& step, int32_t running, int32_t waiting, T
   last_step_ = now;
 }
 
+int32_t Backlog::CatchUpTokens(int32_t decode_rows) const {
+  std::lock_guard lock(mutex_);
+  return CatchUpTokensLocked(decode_rows);
+}
+
+int32_t Backlog::CatchUpTokensLocked(int32_t decode_rows) const {
+  constexpr double kLeastShare = 0.25;  // of a step is theirs, however slow decoding is
+  const std::optional<double> token_us = costs_.PrefillUs(1);
+  if (options_.step_us == 0 || decode_rows == 0 || !token_us) return INT32_MAX;
+  const double decode_us = costs_.DecodeUs(decode_rows);
+  const double left = std::max(static_cast<double>(options_.step_us) - decode_us,
+                               decode_us * kLeastShare / (1 - kLeastShare));
+  const double tokens = left / std::max(*token_us, 1e-3);
+  return static_cast<int32_t>(std::clamp<double>(tokens, 1, INT32_MAX));
+}
+
 std::chrono::milliseconds Backlog::NextRetry() {
   std::lock_guard lock(mutex_);
   ++refused_;
@@ -155,7 +171,8 @@ std::optional<Backlog::Estimate> Backlog::EstimateLocked(const QueueShare& share
   if (left_waiting_ > 0 && rate) queue = std::max(queue, 1e6 * sequences / *rate);
 
   const int32_t per_step =
-      std::min(options_.chunk_tokens, std::max(1, options_.step_tokens - running_));
+      std::min({options_.chunk_tokens, std::max(1, options_.step_tokens - running_),
+                CatchUpTokensLocked(running_)});
   const double steps = std::ceil(own_tokens / per_step);
   const double beside = running_ > 0 ? steps * costs_.DecodeUs(running_) : 0;
   return Estimate{static_cast<TimeUs>(queue), static_cast<TimeUs>(*own + beside)};

@@ -53,6 +53,7 @@ class Backlog {
     int32_t max_waiting = 1;
     int32_t step_tokens = 1;
     int32_t chunk_tokens = 1;
+    TimeUs step_us = 0;  // EngineOptions::step_us
   };
   struct Estimate {
     TimeUs queue = 0, prefill = 0;
@@ -79,6 +80,9 @@ class Backlog {
   /// After each step, or planning without one: what ran (nothing: no tokens), and how many run and
   /// wait now.
   void OnStep(const StepSample& step, int32_t running, int32_t waiting, TimeUs now);
+
+  /// Scheduler::Plan's catch_up_tokens: what the next step has time for beside `decode_rows`.
+  int32_t CatchUpTokens(int32_t decode_rows) const;
 
   /// When the next refused request should come back: as many have left the queue by then as were
   /// refused since there was room, this one counted. kMinRetry to kMaxRetry.
@@ -107,6 +111,7 @@ class Backlog {
   void RememberLocked(const QueueShare& share);
   /// ResourceExhausted when the tenant would take more than its share while others want theirs.
   absl::Status CheckShare(const QueueShare& share, int32_t sequences);
+  int32_t CatchUpTokensLocked(int32_t decode_rows) const;
   absl::Status CheckTime(const QueueShare& share, const TimeLimits& limits) const;
 
   const Options options_;

@@ -22,10 +22,13 @@ namespace asymserve {
 struct EngineOptions {
   KvScheme scheme;  // what the backend was set up with
   ArenaCut arena;
-  int32_t max_context_tokens = 0;    // 0: the model's
-  int32_t max_running = 64;          // sequences in one batch
-  int32_t max_waiting = 256;         // sequences in the queue; more are refused
-  int32_t step_tokens = 512;         // token budget of one step
+  int32_t max_context_tokens = 0;  // 0: the model's
+  int32_t max_running = 64;        // sequences in one batch
+  int32_t max_waiting = 256;       // sequences in the queue; more are refused
+  int32_t step_tokens = 512;       // token budget of one step
+  /// What a step in which somebody decodes should take at most, by measured times: prompts get what
+  /// the decode rows leave of it, but a quarter of the step at least. 0: no limit.
+  int64_t step_us = 0;
   bool prefix_cache = true;          // share the KV pages of prompts that begin alike
   std::string cache_identity;        // model, profile and scheme, for the hashes of prompts
   int32_t watermark_pages = -1;      // -1: one page per running sequence, at most 5 % of the pool

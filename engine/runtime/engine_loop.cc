@@ -99,7 +99,7 @@ void EngineLoop::Cancel(RequestId id, TimeUs called_at, TimeUs now) {
 }
 
 absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
-  const StepPlan plan = scheduler_.Plan(now);
+  const StepPlan plan = scheduler_.Plan(now, backlog_.CatchUpTokens(decoding_));
   for (const SequenceId id : plan.expired) {
     const auto& deadline = sequences_.at(id)->request->request.deadline;
     const bool passed = deadline.has_value() && ToTimeUs(*deadline) <= now;
@@ -129,6 +129,8 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
     outcomes.push_back({item.sequence, generation.finish != FinishReason::kNone});
     if (generation.others_wait) ScheduleOthers(generation, end);
   }
+  decoding_ = static_cast<int32_t>(std::count_if(outcomes.begin(), outcomes.end(),
+                                                 [](const Outcome& o) { return !o.finished; }));
   for (const SequenceId id : scheduler_.Commit(plan, outcomes)) {
     const auto sequence = sequences_.find(id);
     ASYMSERVE_CHECK(sequence != sequences_.end() &&

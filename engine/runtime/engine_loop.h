@@ -67,6 +67,7 @@ class EngineLoop {
   int32_t others_waiting_ = 0;  // sequences whose request's first computes their prompt
   std::vector<Outgoing> outgoing_;
   std::vector<int32_t> end_tokens_;
+  int32_t decoding_ = 0;  // sequences that the newest step left in decode
 
   // The batch's arrays, reused from step to step.
   std::vector<int32_t> tokens_, positions_, token_offset_, page_offset_, logit_rows_;

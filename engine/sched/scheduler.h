@@ -123,8 +123,9 @@ class Scheduler {
   /// Commit. With none outstanding the plan is empty only when nothing waits or runs, or when it
   /// preempted the last that ran, to be admitted by the next. Sequences
   /// whose deadline is `now` or earlier expire (queue_deadline, while they never ran), unless the
-  /// outstanding plan holds them: they are left out of this plan and expire in the next.
-  StepPlan Plan(TimeUs now);
+  /// outstanding plan holds them: they are left out of this plan and expire in the next. While some
+  /// sequence decodes, those that catch up get `catch_up_tokens` together at most, 1 or more.
+  StepPlan Plan(TimeUs now, int32_t catch_up_tokens = INT32_MAX);
 
   /// Ends the oldest outstanding plan. `outcomes`: one for each item with `sample`, in plan order,
   /// also for sequences that were cancelled since. Returns the sequences that left the scheduler,

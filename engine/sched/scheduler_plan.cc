@@ -18,6 +18,8 @@ struct Scheduler::Draft {
     Sequence* sequence;
   };
   TimeUs now = 0;
+  int32_t step_tokens = 0;      // of this plan at most
+  int32_t catch_up_tokens = 0;  // of those at most, while some sequence decodes
   StepPlan plan;
   std::vector<Entry> decode, prefill;
   int32_t decode_left = 0;  // running sequences still to visit that may decode one token
@@ -27,15 +29,14 @@ struct Scheduler::Draft {
   size_t victims_end = 0;
   bool out_of_pages = false;
 
-  int32_t CatchUpBudget(int32_t step_tokens) const {
-    return step_tokens - plan.tokens - decode_left;
-  }
+  int32_t CatchUpBudget() const { return step_tokens - plan.tokens - decode_left; }
 };
 
-StepPlan Scheduler::Plan(TimeUs now) {
-  ASYMSERVE_CHECK(outstanding_.size() <= 1);
+StepPlan Scheduler::Plan(TimeUs now, int32_t catch_up_tokens) {
+  ASYMSERVE_CHECK(outstanding_.size() <= 1 && catch_up_tokens >= 1);
   Draft draft;
   draft.now = now;
+  draft.catch_up_tokens = catch_up_tokens;
   draft.plan.number = ++planned_;
   Expire(now, draft.plan);
   PlanRunning(draft);
@@ -79,6 +80,10 @@ void Scheduler::Expire(TimeUs now, StepPlan& plan) {
 
 void Scheduler::PlanRunning(Draft& draft) {
   for (const Sequence* sequence : running_) draft.decode_left += sequence->decode_ready() ? 1 : 0;
+  draft.step_tokens = options_.step_tokens;
+  if (draft.decode_left > 0 && draft.catch_up_tokens < draft.step_tokens - draft.decode_left) {
+    draft.step_tokens = draft.decode_left + draft.catch_up_tokens;
+  }
   draft.victims_end = running_.size();
   for (size_t index = 0; index < running_.size(); ++index) {
     Sequence& sequence = *running_[index];
@@ -169,8 +174,8 @@ int32_t Scheduler::CatchUpCount(const Sequence& sequence, const Draft& draft) co
   const bool prefill = sequence.computed < sequence.spec.prompt_tokens;
   const int32_t grain = prefill ? options_.scheme.chunk_tokens : options_.scheme.page_tokens;
   const int32_t end = prefill ? sequence.spec.prompt_tokens : sequence.known() - 1;
-  return std::min({draft.CatchUpBudget(options_.step_tokens), end - sequence.computed,
-                   grain - sequence.computed % grain});
+  return std::min(
+      {draft.CatchUpBudget(), end - sequence.computed, grain - sequence.computed % grain});
 }
 
 void Scheduler::PlanCatchUp(size_t index, Draft& draft) {
@@ -266,7 +271,7 @@ int32_t Scheduler::ProtectedSteps(const Sequence& sequence) const {
 
 void Scheduler::Admit(Draft& draft) {
   const KvDemand headroom = Headroom(1);  // who is admitted below has a page to spare
-  while (!waiting_.empty() && draft.CatchUpBudget(options_.step_tokens) > 0) {
+  while (!waiting_.empty() && draft.CatchUpBudget() > 0) {
     if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;
     if (!TryAdmit(waiting_.head(), headroom, draft) && !AdmitBehindHead(headroom, draft)) return;
   }

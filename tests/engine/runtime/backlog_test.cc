@@ -124,6 +124,26 @@ TEST_F(BacklogTest, PrefillIsItsOwnTokensAndTheDecodeRowsBesideItsChunks) {
   EXPECT_NEAR(static_cast<double>(estimate->prefill), 200'000 + 4 * 10'000, 10);
 }
 
+TEST_F(BacklogTest, PromptsGetWhatDecodingLeavesOfAStepButAQuarterOfIt) {
+  EXPECT_EQ(backlog_.CatchUpTokens(4), INT32_MAX);
+  Backlog limited({.max_waiting = 30, .step_tokens = 104, .chunk_tokens = 50, .step_us = 25'500});
+  EXPECT_EQ(limited.CatchUpTokens(4), INT32_MAX);  // nothing is measured
+  const auto measure = [&](TimeUs decode_us) {
+    for (int i = 0; i < 1000; ++i) {
+      limited.OnStep({.prefill_tokens = 10, .duration = 10'000}, 4, 0, now_);
+      limited.OnStep({.decode_rows = 4, .duration = decode_us}, 4, 0, now_);
+    }
+  };
+  measure(10'000);
+  EXPECT_EQ(limited.CatchUpTokens(4), 15);
+  EXPECT_EQ(limited.CatchUpTokens(0), INT32_MAX);
+  const auto estimate = limited.EstimateOf(Share(1, 45));  // three steps of 15
+  ASSERT_TRUE(estimate.has_value());
+  EXPECT_NEAR(static_cast<double>(estimate->prefill), 45'000 + 3 * 10'000, 10);
+  measure(60'500);
+  EXPECT_EQ(limited.CatchUpTokens(4), 20);
+}
+
 TEST_F(BacklogTest, PromptsCountAsIfTheyWereCachedLikeTheBestOfTheNewest) {
   Measure();
   Join(Share(1, 400));

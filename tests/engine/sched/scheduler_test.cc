@@ -96,6 +96,23 @@ TEST_F(SchedulerTest, DecodingSequencesGetTheirTokenBeforeAnyPrompt) {
   EXPECT_EQ(Describe(Step()), "1:decode[3,4)* 2:decode[3,4)* 3:prefill[6,8)");
 }
 
+TEST_F(SchedulerTest, WhileSomebodyDecodesPromptsGetTheirTokensOfAStepAndNobodyIsAdmittedBehind) {
+  Add(1, 3, 9);
+  Add(2, 8, 5);
+  const auto step = [this](int32_t catch_up_tokens) {
+    const StepPlan plan = scheduler().Plan(0, catch_up_tokens);
+    Commit(plan);
+    return Describe(plan);
+  };
+  EXPECT_EQ(step(2), "1:prefill[0,3)* 2:prefill[0,8)*");  // nobody decodes
+  Add(3, 5, 5);
+  Add(4, 2, 5);
+  EXPECT_EQ(step(3), "1:decode[3,4)* 2:decode[8,9)* 3:prefill[0,3)");
+  EXPECT_EQ(scheduler().stats().waiting, 1);
+  EXPECT_EQ(step(1), "1:decode[4,5)* 2:decode[9,10)* 3:prefill[3,4)");
+  EXPECT_EQ(step(2), "1:decode[5,6)* 2:decode[10,11)* 3:prefill[4,5)* 4:prefill[0,1)");
+}
+
 TEST_F(SchedulerTest, TheOldestPromptIsPrefilledFirst) {
   options_.step_tokens = 8;
   Add(1, 8, 1);
