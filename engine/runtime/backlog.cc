@@ -80,10 +80,11 @@ absl::Status Backlog::CheckShare(const QueueShare& share, int32_t sequences) {
                    places, " of ", options_.max_waiting, " may while other tenants want theirs"));
 }
 
-void Backlog::Leave(const QueueShare& share, bool first) {
+void Backlog::Leave(const QueueShare& share, bool first, bool runs) {
   waiting_.fetch_sub(1, std::memory_order_relaxed);
   std::lock_guard lock(mutex_);
   ++left_;
+  started_ += runs ? 1 : 0;
   const auto found = tenants_.find(share.tenant);
   ASYMSERVE_CHECK(found != tenants_.end());
   Waiting& tenant = found->second;
@@ -103,10 +104,10 @@ void Backlog::OnPrompt(int32_t tokens, int32_t cached) {
 void Backlog::OnStep(const StepSample& step, int32_t running, int32_t waiting, TimeUs now) {
   std::lock_guard lock(mutex_);
   costs_.Observe(step);
-  if (left_waiting_ > 0) drain_.Observe(now - last_step_, left_);
+  if (left_waiting_ > 0) drain_.Observe(now - last_step_, started_);
   refused_ = std::max<int64_t>(refused_ - left_, 0);
   if (waiting == 0) refused_ = 0;
-  left_ = 0;
+  left_ = started_ = 0;
   running_ = running;
   left_waiting_ = waiting;
   last_step_ = now;
@@ -186,17 +187,15 @@ absl::Status Backlog::CheckTime(const QueueShare& share, const TimeLimits& limit
   if (!limits.deadline && !limits.max_queue) return absl::OkStatus();
   const std::optional<Estimate> estimate = EstimateLocked(share);
   if (!estimate) return absl::OkStatus();
-  const auto exceeds = [](TimeUs time, TimeUs limit) {
-    return static_cast<double>(time) > kCertainty * static_cast<double>(limit);
-  };
-  if (limits.deadline && exceeds(estimate->first_token(), *limits.deadline)) {
+  const auto first_token = static_cast<double>(estimate->first_token());
+  if (limits.deadline && first_token > kCertainty * static_cast<double>(*limits.deadline)) {
     return absl::DeadlineExceededError(absl::StrCat(
         "deadline: ", Milliseconds(*limits.deadline),
         " ms are left, the first token is estimated in ", Milliseconds(estimate->first_token()),
         " ms (queue ", Milliseconds(estimate->queue), " ms, prefill ",
         Milliseconds(estimate->prefill), " ms)"));
   }
-  if (limits.max_queue && exceeds(estimate->queue, *limits.max_queue)) {
+  if (limits.max_queue && estimate->queue > *limits.max_queue) {
     return absl::DeadlineExceededError(absl::StrCat(
         "max_queue_ms: ", Milliseconds(*limits.max_queue),
         " ms are allowed, the queue is estimated to take ", Milliseconds(estimate->queue), " ms"));

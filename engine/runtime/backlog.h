@@ -40,8 +40,10 @@ struct TimeLimits {
 /// fair queuing puts before it, or, while the queue does not empty, as many departures at the rate
 /// measured; then its own prefill, beside the decode rows of those that run. All prefill counts as
 /// if it were found in the prefix cache as much as the best of the newest prompts. A request is
-/// refused for its time only if the estimate is over kCertainty times what it has left, and never
-/// while nothing waits or runs: then it is the measurement.
+/// refused for its time only if the estimate is over kCertainty times what is left to its deadline,
+/// or the queue's part over its max_queue (nothing is lost by that: as long as there is a queue,
+/// the engine is busy, and nobody waits for nothing), and never while nothing waits or runs: then
+/// it is the measurement.
 class Backlog {
  public:
   static constexpr double kCertainty = 2;
@@ -73,8 +75,8 @@ class Backlog {
   /// tenant's share of it is full, DeadlineExceeded when a limit has passed or clearly cannot be
   /// kept.
   absl::Status Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits);
-  /// One of them, the first or not, waits no longer.
-  void Leave(const QueueShare& share, bool first);
+  /// One of them, the first or not, waits no longer: it runs, or has given up.
+  void Leave(const QueueShare& share, bool first, bool runs);
   /// A prompt was found in the prefix cache up to `cached` of its tokens.
   void OnPrompt(int32_t tokens, int32_t cached);
   /// After each step, or planning without one: what ran (nothing: no tokens), and how many run and
@@ -124,8 +126,8 @@ class Backlog {
   DrainRate drain_;
   double best_hit_ = 0;  // share of a prompt, 2 % less with each prompt since
   int32_t running_ = 0, left_waiting_ = 0;
-  int32_t left_ = 0;     // since the last OnStep
-  int64_t refused_ = 0;  // that places have not become free for
+  int32_t left_ = 0, started_ = 0;  // since the last OnStep; started: of them, those that ran
+  int64_t refused_ = 0;             // that places have not become free for
   TimeUs last_step_ = 0;
 };
 

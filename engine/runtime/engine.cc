@@ -255,7 +255,7 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
   {
     std::lock_guard lock(mutex_);
     if (draining_ || !health_.ok()) {
-      for (int32_t i = 0; i < sequences; ++i) backlog_.Leave(share, i == 0);
+      for (int32_t i = 0; i < sequences; ++i) backlog_.Leave(share, i == 0, /*runs=*/false);
       return absl::UnavailableError(health_.ok() ? "the server is shutting down"
                                                  : "the engine has failed");
     }

@@ -185,7 +185,7 @@ void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
 
 void EngineLoop::LeaveQueue(Generation& generation, TimeUs now) {
   generation.first_step = now;
-  LeaveBacklog(generation);
+  LeaveBacklog(generation, /*runs=*/true);
   metrics_.queue_seconds.Observe(Seconds(generation.request->submitted, now));
   metrics_.prompt_tokens.Add(generation.request->request.prompt.size());
   if (generation.index == 0) {
@@ -195,8 +195,8 @@ void EngineLoop::LeaveQueue(Generation& generation, TimeUs now) {
   generation.request->tenant->prompt_tokens.Add(generation.request->request.prompt.size());
 }
 
-void EngineLoop::LeaveBacklog(const Generation& generation) {
-  backlog_.Leave(generation.request->share, generation.index == 0);
+void EngineLoop::LeaveBacklog(const Generation& generation, bool runs) {
+  backlog_.Leave(generation.request->share, generation.index == 0, runs);
   generation.request->tenant->waiting.Add(-1);
 }
 
@@ -297,7 +297,7 @@ void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& err
   const std::shared_ptr<const ActiveRequest> request = generation.request;
   const int32_t others = generation.others_wait ? request->request.n : 0;
   others_waiting_ -= std::max(others - 1, 0);
-  if (generation.first_step == 0) LeaveBacklog(generation);
+  if (generation.first_step == 0) LeaveBacklog(generation, /*runs=*/false);
   generation.finish = reason;
   generation.error = error;
   Delta delta;

@@ -50,8 +50,8 @@ class EngineLoop {
   void End(SequenceId id, FinishReason reason, const absl::Status& error, TimeUs now);
   void CountFinish(const Generation& generation, TimeUs now);
   void LeaveQueue(Generation& generation, TimeUs now);
-  /// It waits no longer.
-  void LeaveBacklog(const Generation& generation);
+  /// It waits no longer: it runs, or has ended.
+  void LeaveBacklog(const Generation& generation, bool runs);
   /// Tells the backlog about a step, or about planning one of nothing.
   void ReportStep(const StepPlan& plan, TimeUs duration, TimeUs now);
   void PublishGauges();

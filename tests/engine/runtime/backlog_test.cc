@@ -32,7 +32,7 @@ class BacklogTest : public ::testing::Test {
     for (int i = 0; i < 20; ++i) {
       Join(Share(9, 0));
       backlog_.OnStep({}, 4, 1, now_);
-      backlog_.Leave(Share(9, 0), true);
+      backlog_.Leave(Share(9, 0), true, true);
       now_ += 500'000;
       backlog_.OnStep({}, 4, 1, now_);
     }
@@ -58,7 +58,7 @@ TEST_F(BacklogTest, RefusesWhatDoesNotFitAndTouchesNothing) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(status.message(), "the queue is full: 29 sequences wait, 30 may");
   EXPECT_TRUE(backlog_.HasRoom(1));
-  for (int i = 0; i < 29; ++i) backlog_.Leave(Share(1, 5), i == 0);
+  for (int i = 0; i < 29; ++i) backlog_.Leave(Share(1, 5), i == 0, true);
   EXPECT_TRUE(backlog_.HasRoom(30));
 }
 
@@ -156,7 +156,7 @@ TEST_F(BacklogTest, PromptsCountAsIfTheyWereCachedLikeTheBestOfTheNewest) {
   EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(1, 200))->queue), 400'000, 50);
 }
 
-TEST_F(BacklogTest, RefusesOnlyWhatIsEstimatedAtMoreThanTwiceTheTimeLeft) {
+TEST_F(BacklogTest, RefusesAFirstTokenThatIsEstimatedAtMoreThanTwiceTheTimeLeft) {
   Measure();  // the first token of 200 tokens: 240 ms
   EXPECT_TRUE(backlog_.Join(Share(2, 200), 1, {.deadline = 125'000, .max_queue = {}}).ok());
   EXPECT_EQ(Refusal(Share(1, 200), {.deadline = 115'000, .max_queue = {}}),
@@ -185,7 +185,7 @@ TEST_F(BacklogTest, ContinuationsOfAPromptCountItsPrefillOnce) {
   Measure();
   Join(Share(1, 100), 8);
   EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(1, 10))->queue), 100'000, 10);
-  for (int i = 0; i < 8; ++i) backlog_.Leave(Share(1, 100), i == 0);
+  for (int i = 0; i < 8; ++i) backlog_.Leave(Share(1, 100), i == 0, true);
   EXPECT_EQ(backlog_.EstimateOf(Share(1, 10))->queue, 0);
 }
 
@@ -196,7 +196,24 @@ TEST_F(BacklogTest, AQueueThatDoesNotEmptyTakesItsLengthOverTheDrainRate) {
   EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(1, 10))->queue), 3'000'000, 50'000);
   EXPECT_THAT(Refusal(Share(1, 10), {.deadline = {}, .max_queue = 1'000'000}),
               HasSubstr("max_queue_ms: 1000 ms are allowed, the queue is estimated to take "));
-  EXPECT_TRUE(backlog_.Join(Share(1, 10), 1, {.deadline = {}, .max_queue = 2'000'000}).ok());
+  EXPECT_THAT(Refusal(Share(1, 10), {.deadline = {}, .max_queue = 2'900'000}),
+              HasSubstr("max_queue_ms: 2900 ms are allowed"));
+  EXPECT_TRUE(backlog_.Join(Share(1, 10), 1, {.deadline = {}, .max_queue = 3'100'000}).ok());
+}
+
+TEST_F(BacklogTest, WhoGivesUpInTheQueueDoesNotMakeItFaster) {
+  Measure();
+  MeasureDrain();
+  Join(Share(1, 1), 6);
+  for (int i = 0; i < 20; ++i) {  // two a second run, two give up
+    Join(Share(9, 0), 2);
+    backlog_.OnStep({}, 4, 1, now_);
+    backlog_.Leave(Share(9, 0), true, true);
+    backlog_.Leave(Share(9, 0), false, false);
+    now_ += 500'000;
+    backlog_.OnStep({}, 4, 1, now_);
+  }
+  EXPECT_NEAR(static_cast<double>(backlog_.EstimateOf(Share(1, 10))->queue), 3'000'000, 50'000);
 }
 
 TEST_F(BacklogTest, EachRefusedOneIsToldALaterPlaceAtTheDrainRate) {
@@ -208,8 +225,8 @@ TEST_F(BacklogTest, EachRefusedOneIsToldALaterPlaceAtTheDrainRate) {
   EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 1000, 20);
   EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 1500, 30);
   Join(Share(1, 1), 2);
-  backlog_.Leave(Share(1, 1), true);
-  backlog_.Leave(Share(1, 1), false);
+  backlog_.Leave(Share(1, 1), true, true);
+  backlog_.Leave(Share(1, 1), false, true);
   backlog_.OnStep({}, 4, 1, now_);
   EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 1000, 20);
   for (int i = 0; i < 1000; ++i) backlog_.NextRetry();
