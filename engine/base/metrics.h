@@ -33,8 +33,9 @@ class Gauge {
 /// Upper bounds in seconds, 50 us to 120 s: fine enough for refusals under a millisecond and
 /// inter-token gaps under 10 ms.
 inline constexpr std::array<double, 26> kLatencyBounds = {
-    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.010, 0.015, 0.025, 0.040,
-    0.060,   0.100,  0.150, 0.250, 0.500, 1.0,   2.0,   5.0,   10.0,  30.0,  60.0,  120.0};
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006,
+    0.008,   0.010,  0.015,   0.025,  0.040, 0.060, 0.100, 0.150, 0.250,
+    0.500,   1.0,    2.0,     5.0,    10.0,  30.0,  60.0,  120.0};
 
 /// A histogram of seconds over kLatencyBounds (the last bucket has no upper bound).
 class LatencyHistogram {
