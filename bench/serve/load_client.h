@@ -19,7 +19,7 @@ namespace asymserve::load {
 struct Limits {
   double first_token_seconds = 2;
   double per_token_seconds = 0.1;  // mean, after the first
-  int32_t max_queue_ms = 800;      // 0: not sent
+  int32_t max_queue_ms = 1000;     // 0: not sent
   bool deadline = true;            // send that of a call: first_token + (n - 1) * per_token
   double DeadlineSeconds(int32_t tokens) const {
     return first_token_seconds + (tokens - 1) * per_token_seconds;

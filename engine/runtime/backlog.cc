@@ -169,7 +169,7 @@ std::optional<Backlog::Estimate> Backlog::EstimateLocked(const QueueShare& share
   }
   double queue = costs_.PrefillUs(missed * tokens).value_or(0);
   const std::optional<double> rate = drain_.PerSecond();
-  if (left_waiting_ > 0 && rate) queue = std::max(queue, 1e6 * sequences / *rate);
+  if (left_waiting_ > 0 && rate) queue = std::max(queue, 1e6 * (sequences + 1) / *rate);
 
   const int32_t per_step =
       std::min({options_.chunk_tokens, std::max(1, options_.step_tokens - running_),

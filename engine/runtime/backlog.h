@@ -37,13 +37,13 @@ struct TimeLimits {
 /// steps.
 ///
 /// A newcomer's estimate is what must happen before its first token, no more: the prefill of what
-/// fair queuing puts before it, or, while the queue does not empty, as many departures at the rate
-/// measured; then its own prefill, beside the decode rows of those that run. All prefill counts as
-/// if it were found in the prefix cache as much as the best of the newest prompts. A request is
-/// refused for its time only if the estimate is over kCertainty times what is left to its deadline,
-/// or the queue's part over its max_queue (nothing is lost by that: as long as there is a queue,
-/// the engine is busy, and nobody waits for nothing), and never while nothing waits or runs: then
-/// it is the measurement.
+/// fair queuing puts before it, or, while the queue does not empty, as many departures and its own
+/// at the rate measured; then its own prefill, beside the decode rows of those that run. All
+/// prefill counts as if it were found in the prefix cache as much as the best of the newest
+/// prompts. A request is refused for its time only if the estimate is over kCertainty times what is
+/// left to its deadline, or the queue's part over its max_queue (nothing is lost by that: as long
+/// as there is a queue, the engine is busy, and nobody waits for nothing), and never while nothing
+/// waits or runs: then it is the measurement.
 class Backlog {
  public:
   static constexpr double kCertainty = 2;
