@@ -1,5 +1,6 @@
 #include "bench/serve/text_pool.h"
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <fstream>
