@@ -5,7 +5,6 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "engine/base/check.h"
 #include "engine/base/float16.h"
@@ -26,53 +25,29 @@ void StoreHalf(uint8_t* p, uint16_t half) {
   std::memcpy(p, &half, sizeof(half));
 }
 
-/// fp16, with NaN for what does not fit.
-uint16_t ToHalf(float value) {
-  constexpr uint16_t kInfinity = 0x7C00;
-  const uint16_t half = FloatToHalf(value);
-  return (half & kInfinity) == kInfinity ? uint16_t{0x7E00} : half;
-}
-
 // ---- Near blocks ------------------------------------------------------------------------------
-
-int64_t HalfIndex(KvTensor tensor, int32_t head_size, int32_t token, int32_t channel) {
-  return tensor == KvTensor::kKey ? int64_t{channel} * kP + token
-                                  : int64_t{token} * head_size + channel;
-}
-
-int64_t Int8Index(KvTensor tensor, int32_t head_size, int32_t token, int32_t channel) {
-  return tensor == KvTensor::kKey ? (int64_t{channel} / 4 * kP + token) * 4 + channel % 4
-                                  : (int64_t{token} / 4 * head_size + channel) * 4 + token % 4;
-}
 
 void StoreInt8Token(KvTensor tensor, int32_t head_size, int32_t slot, const float* x,
                     uint8_t* block) {
   float largest = 0.0f;
-  bool finite = true;
   for (int32_t d = 0; d < head_size; ++d) {
     const float magnitude = std::fabs(x[d]);
-    largest = magnitude > largest ? magnitude : largest;
-    finite = finite && magnitude <= std::numeric_limits<float>::max();
+    largest = magnitude <= largest ? largest : magnitude;  // NaN stays, whatever comes after
+    if (std::isnan(magnitude)) break;
   }
-  const uint16_t half = finite ? ToHalf(largest / 127.0f) : uint16_t{0x7E00};
+  const uint16_t half = Int8Scale(largest);
   const float scale = HalfToFloat(half);
   for (int32_t d = 0; d < head_size; ++d) {
-    float code = scale > 0.0f ? x[d] / scale : 0.0f;
-    code = code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : RoundToEven(code);
-    const int32_t bias = tensor == KvTensor::kKey ? 128 : 0;
-    block[Int8Index(tensor, head_size, slot, d)] =
-        static_cast<uint8_t>(static_cast<int32_t>(code) + bias);
+    block[Int8Index(tensor, head_size, slot, d)] = Int8Byte(tensor, x[d], scale);
   }
-  StoreHalf(block + int64_t{head_size} * kP + 2 * slot, half);
+  StoreHalf(block + Int8ScaleOffset(head_size, slot), half);
 }
 
 void LoadInt8Token(KvTensor tensor, int32_t head_size, const uint8_t* block, int32_t token,
                    float* x) {
-  const float scale = HalfToFloat(LoadHalf(block + int64_t{head_size} * kP + 2 * token));
+  const float scale = HalfToFloat(LoadHalf(block + Int8ScaleOffset(head_size, token)));
   for (int32_t d = 0; d < head_size; ++d) {
-    const uint8_t byte = block[Int8Index(tensor, head_size, token, d)];
-    const int32_t code = tensor == KvTensor::kKey ? byte - 128 : static_cast<int8_t>(byte);
-    x[d] = scale * static_cast<float>(code);
+    x[d] = Int8Value(tensor, block[Int8Index(tensor, head_size, token, d)], scale);
   }
 }
 
@@ -119,39 +94,25 @@ void EncodeMinMax(const KvItem& item, KvTensor tensor, int32_t head_size, const 
             });
 }
 
-Levels FittedLevels(const FittedHeader& header, uint8_t scale, uint8_t mean, int32_t bits) {
-  const CentredLevels levels = {header.largest_scale * ScaleFromCode(scale),
-                                header.smallest_mean + header.mean_step * static_cast<float>(mean)};
-  return levels.ToLevels(bits);
-}
-
 void EncodeFitted(const KvItem& item, KvTensor tensor, int32_t head_size, const float* x,
                   uint8_t* block) {
   const ScalarBlock layout = ScalarBlockOf(item, tensor, head_size);
-  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): written before it is read
-  std::array<CentredLevels, kMaxKvHeadSize> fits;  // groups: D, or kP ceil(D/64) <= 256
-  FittedHeader header = {0.0f, 0.0f, 0.0f};
-  float largest_mean = 0.0f;
+  std::array<CentredLevels, kMaxKvHeadSize> fits = {};  // groups: D, or kP ceil(D/64) <= 256
+  int32_t groups = 0;
   ForGroups(
       tensor, head_size, kFittedGroup, x,
       [&](int32_t, int32_t, int32_t count, int32_t group, const float* values, int64_t stride) {
-        const CentredLevels fit = FitLevels(values, count, stride, item.bits);
-        fits[static_cast<size_t>(group)] = fit;
-        if (group == 0) header.smallest_mean = largest_mean = fit.mean;
-        header.largest_scale = std::max(header.largest_scale, fit.scale);
-        header.smallest_mean = std::min(header.smallest_mean, fit.mean);
-        largest_mean = std::max(largest_mean, fit.mean);
+        fits[static_cast<size_t>(group)] = FitLevels(values, count, stride, item.bits);
+        groups = group + 1;
       });
-  header.mean_step = (largest_mean - header.smallest_mean) / 255.0f;
+  const FittedHeader header = FittedHeaderOf(fits.data(), groups);
   std::memcpy(block + layout.header, &header, sizeof(header));
-  const Levels means = {header.mean_step, header.smallest_mean};
   ForGroups(tensor, head_size, kFittedGroup, x,
             [&](int32_t row, int32_t first, int32_t count, int32_t group, const float* values,
                 int64_t stride) {
               const CentredLevels& fit = fits[static_cast<size_t>(group)];
-              const bool flat = !(header.largest_scale > 0.0f);
-              const uint8_t scale = flat ? 0 : ScaleToCode(fit.scale / header.largest_scale);
-              const uint8_t mean = NearestCode(fit.mean, means, 8);
+              const uint8_t scale = FittedScaleCode(header, fit.scale);
+              const uint8_t mean = FittedMeanCode(header, fit.mean);
               block[layout.scales + group] = scale;
               block[layout.means + group] = mean;
               EncodeGroup(layout, item.bits, FittedLevels(header, scale, mean, item.bits), row,
@@ -239,7 +200,7 @@ void StoreNear(KvCodec near, KvTensor tensor, int32_t head_size, int32_t slot, c
                uint8_t* block) {
   if (near == KvCodec::kInt8) return StoreInt8Token(tensor, head_size, slot, x, block);
   for (int32_t d = 0; d < head_size; ++d) {
-    StoreHalf(block + 2 * HalfIndex(tensor, head_size, slot, d), ToHalf(x[d]));
+    StoreHalf(block + 2 * HalfIndex(tensor, head_size, slot, d), HalfOrNan(x[d]));
   }
 }
 

@@ -9,9 +9,9 @@
 namespace asymserve {
 
 /// A page has up to three records, each with a block of every (layer, KV head, tensor) in that
-/// order, blocks as in kv/codec.h. The keys and values of a head are neighbours, for attention
-/// reads them one after the other: what the processor fetched too much of one it finds for the
-/// other.
+/// order, blocks as in kv/block_format.h. The keys and values of a head are neighbours, for
+/// attention reads them one after the other: what the processor fetched too much of one it finds
+/// for the other.
 ///   near        every item in the scheme's near format
 ///   base        every item sealed; kPlanes: its base planes
 ///   refinement  kPlanes: the planes from base to fresh; other items have none

@@ -33,8 +33,9 @@ constexpr uint8_t NearestCode(float x, Levels levels, int32_t bits) {
 }
 
 /// KIVI's quantizer: zero = smallest value, scale = range / (2^bits - 1), both as fp16. `stride`
-/// elements from one value to the next.
-constexpr Levels MinMaxLevels(const float* x, int32_t count, int64_t stride, int32_t bits) {
+/// elements from one value to the next; x[i] is a float.
+template <typename Values>
+constexpr Levels MinMaxLevels(const Values& x, int32_t count, int64_t stride, int32_t bits) {
   float low = x[0];
   float high = x[0];
   for (int32_t i = 1; i < count; ++i) {
@@ -60,7 +61,8 @@ struct CentredLevels {
 
 /// Levels that minimize the squared error of a group: a start from the range, then `kFitRounds`
 /// times nearest codes and least squares for scale and mean.
-constexpr CentredLevels FitLevels(const float* x, int32_t count, int64_t stride, int32_t bits) {
+template <typename Values>
+constexpr CentredLevels FitLevels(const Values& x, int32_t count, int64_t stride, int32_t bits) {
   constexpr int32_t kFitRounds = 4;
   const float centre = static_cast<float>((1 << bits) - 1) * 0.5f;
   float sum = 0.0f;
@@ -96,14 +98,19 @@ constexpr CentredLevels FitLevels(const float* x, int32_t count, int64_t stride,
 }
 
 /// 2^(-i/16), i in [0, 16).
-inline constexpr float kSixteenthPowers[16] = {1.0f,        0.95760328f, 0.91700404f, 0.87812608f,
-                                               0.84089642f, 0.80524516f, 0.77110541f, 0.73841307f,
-                                               0.70710678f, 0.67712777f, 0.64841978f, 0.62092891f,
-                                               0.59460356f, 0.56939432f, 0.54525387f, 0.52213689f};
+struct SixteenthPowers {
+  float of[16] = {1.0f,        0.95760328f, 0.91700404f, 0.87812608f, 0.84089642f, 0.80524516f,
+                  0.77110541f, 0.73841307f, 0.70710678f, 0.67712777f, 0.64841978f, 0.62092891f,
+                  0.59460356f, 0.56939432f, 0.54525387f, 0.52213689f};
+};
+inline constexpr SixteenthPowers kSixteenthPowers;
 
 /// An 8-bit scale relative to the largest of its page: 2^(-code/16), code in [0, 255].
 [[gnu::always_inline]] constexpr float ScaleFromCode(uint8_t code) {
-  return kSixteenthPowers[code % 16] * std::bit_cast<float>((127u - code / 16u) << 23);
+#ifdef __CUDA_ARCH__
+  constexpr SixteenthPowers kSixteenthPowers;  // a device has no tables of the host
+#endif
+  return kSixteenthPowers.of[code % 16] * std::bit_cast<float>((127u - code / 16u) << 23);
 }
 
 /// The code whose scale is nearest to ratio = scale / largest in the logarithm.

@@ -143,6 +143,7 @@ TEST(IncludeRulesTest, FindsPlantedViolationsOfEveryRow) {
       {"engine/backend/cuda/attention.cuh", "\"absl/status/status.h\""},
       {"engine/backend/cuda/attention.cu", "<iostream>"},
       {"engine/backend/cuda/attention.cu", "\"engine/kv/page_store.h\""},
+      {"engine/backend/cuda/attention.cu", "\"engine/kv/codec.h\""},
   };
   for (const Case& planted : kPlanted) {
     EXPECT_EQ(Check(planted).size(), 1u) << planted.path << " includes " << planted.include;
@@ -169,6 +170,7 @@ TEST(IncludeRulesTest, AllowsWhatTheTableAllows) {
       {"server/serve.cc", "\"asymserve/v1/inference.grpc.pb.h\""},
       {"engine/backend/cuda/attention.cu", "<cuda_runtime.h>"},
       {"engine/backend/cuda/attention.cu", "\"engine/base/tensor.h\""},
+      {"engine/backend/cuda/attention.cu", "\"engine/kv/block_format.h\""},
       {"engine/backend/cuda/attention.cu", "<cstdint>"},
       {"tests/engine/text/x_test.cc", "\"engine/backend/cpu/cpu_backend.h\""},
   };

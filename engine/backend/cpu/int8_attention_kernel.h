@@ -8,9 +8,9 @@
 
 namespace asymserve {
 
-/// Attention over kInt8 blocks (kv/codec.h) by integer dot products. Queries and weights are fixed
-/// point numbers of two parts, x = unit * (128 * high + low): 15 and 14 bits, so that the rounding
-/// is that of the codes. The scale of a token goes into its score, or into its weight.
+/// Attention over kInt8 blocks (kv/block_format.h) by integer dot products. Queries and weights are
+/// fixed point numbers of two parts, x = unit * (128 * high + low): 15 and 14 bits, so that the
+/// rounding is that of the codes. The scale of a token goes into its score, or into its weight.
 template <typename V>
 struct Int8Attention {
   using F32 = typename V::F32;

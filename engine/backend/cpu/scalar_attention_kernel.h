@@ -10,10 +10,10 @@
 
 namespace asymserve {
 
-/// Attention over kMinMax and kFitted blocks (kv/codec.h) by integer dot products, the scales
-/// folded into the other factor. Keys and values are the same problem: rows (channels, or tokens)
-/// of codes of elements (tokens, or channels), a factor w per row (a query's channel, or a weight),
-/// and
+/// Attention over kMinMax and kFitted blocks (kv/block_format.h) by integer dot products, the
+/// scales folded into the other factor. Keys and values are the same problem: rows (channels, or
+/// tokens) of codes of elements (tokens, or channels), a factor w per row (a query's channel, or a
+/// weight), and
 ///   out[e] = sum over rows of w (zero + scale code) = sum of (w scale) code + sum of w zero
 /// with a scale and a zero per row and group of elements. w scale goes as fixed point of two parts,
 /// unit * (128 high + low).
@@ -74,7 +74,7 @@ struct ScalarAttention {
                          Block& block) {
     FittedHeader header{};
     std::memcpy(&header, bytes + layout.header, sizeof(header));
-    const F32 powers = V::Load(kSixteenthPowers);
+    const F32 powers = V::Load(kSixteenthPowers.of);
     const F32 centre = V::Set(static_cast<float>((1 << item.bits) - 1) * 0.5f);
     const int32_t count = block.rows * block.groups;
     float scales[kMaxScalarLevels];
