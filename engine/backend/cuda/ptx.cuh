@@ -1,0 +1,110 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "engine/backend/cuda/shared_array.cuh"
+
+// The instructions that have no name in CUDA C++: all PTX of the project, and on the host their
+// twins of tests/simt. Fragments are laid out as in the PTX ISA, "Matrix Fragments for
+// mma.m16n8k16" and "mma.m16n8k32"; all lanes of a warp call them together.
+
+namespace asymserve {
+
+/// d += a b: a [16][16], b [16][8] fp16, d [16][8] fp32.
+__device__ __forceinline__ void MmaF16(float (&d)[4], const uint32_t (&a)[4],
+                                       const uint32_t (&b)[2]) {
+#ifdef __CUDACC__
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  simt::MmaF16(d, a, b, d, {__builtin_FILE(), __builtin_LINE()});
+#endif
+}
+
+/// The same of bfloat16.
+__device__ __forceinline__ void MmaBf16(float (&d)[4], const uint32_t (&a)[4],
+                                        const uint32_t (&b)[2]) {
+#ifdef __CUDACC__
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  simt::MmaBf16(d, a, b, d, {__builtin_FILE(), __builtin_LINE()});
+#endif
+}
+
+/// d += a b: a [16][32], b [32][8] int8, d [16][8] int32.
+__device__ __forceinline__ void MmaS8(int32_t (&d)[4], const uint32_t (&a)[4],
+                                      const uint32_t (&b)[2]) {
+#ifdef __CUDACC__
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  simt::MmaS8(d, a, b, d, {__builtin_FILE(), __builtin_LINE()});
+#endif
+}
+
+/// Four matrices of 8 rows of 16 bytes: lane i names row i % 8 of matrix i / 8, which begins at
+/// element `index` and at a multiple of 16 bytes. kTransposed: each matrix of 16-bit elements is.
+template <bool kTransposed, typename T>
+__device__ __forceinline__ void LoadMatrix4(uint32_t (&r)[4], SharedArray<T> array, int64_t index) {
+#ifdef __CUDACC__
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(array.address(index)));
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  }
+#else
+  simt::LoadMatrix4(r, array.Offset(index, 16 / sizeof(T)), kTransposed,
+                    {__builtin_FILE(), __builtin_LINE()});
+#endif
+}
+
+/// Begins to copy 16 bytes to shared memory; both places are multiples of 16 bytes. It belongs to
+/// the thread's next CopyCommit; only after CopyWait may the thread, and after a barrier others,
+/// read them.
+template <typename T>
+__device__ __forceinline__ void CopyAsync16(SharedArray<T> array, int64_t index,
+                                            const void* source) {
+#ifdef __CUDACC__
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(array.address(index)));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
+#else
+  simt::CopyAsync(array.Offset(index, 16 / sizeof(T)), source, 16);
+#endif
+}
+__device__ __forceinline__ void CopyCommit() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+  simt::Machine::Instance().CommitAsync();
+#endif
+}
+/// Waits for all but the newest kNewest commits.
+template <int kNewest>
+__device__ __forceinline__ void CopyWait() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
+#else
+  simt::Machine::Instance().WaitAsync(kNewest);
+#endif
+}
+
+}  // namespace asymserve
