@@ -92,10 +92,13 @@ constexpr int64_t KvBlockBytes(const KvItem& item, KvTensor tensor, int32_t head
   return 0;
 }
 
-/// Code `index` of a row of `row_bytes` bytes in `bits`.
+/// Code `index` of a row of `row_bytes` bytes in `bits`. Divides in 32 bits, which a GPU can.
 constexpr uint8_t LoadCode(const uint8_t* row, int64_t row_bytes, int32_t bits, int64_t index) {
-  const auto shift = static_cast<int32_t>(index / row_bytes) * bits;
-  return static_cast<uint8_t>(row[index % row_bytes] >> shift & ((1 << bits) - 1));
+  const auto stride = static_cast<uint32_t>(row_bytes);
+  const uint32_t lane = static_cast<uint32_t>(index) / stride;
+  const uint32_t byte = static_cast<uint32_t>(index) % stride;
+  return static_cast<uint8_t>(row[byte] >> (lane * static_cast<uint32_t>(bits)) &
+                              ((1 << bits) - 1));
 }
 
 /// ORs a code into a row that was zero.

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "engine/base/check.h"
 #include "engine/base/float16.h"
+#include "engine/kv/hadamard.h"
 #include "engine/kv/quantizer.h"
 
 namespace asymserve {
@@ -266,23 +266,7 @@ void DecodeBlock(const KvItem& item, KvTensor tensor, int32_t head_size, const P
 }
 
 void Hadamard(float* x, int32_t n) {
-  while (n > 0) {
-    const auto size = static_cast<int32_t>(std::bit_floor(static_cast<uint32_t>(n)));
-    for (int32_t half = 1; half < size; half *= 2) {
-      for (int32_t i = 0; i < size; i += 2 * half) {
-        for (int32_t j = i; j < i + half; ++j) {
-          const float a = x[j];
-          const float b = x[j + half];
-          x[j] = a + b;
-          x[j + half] = a - b;
-        }
-      }
-    }
-    const float norm = 1.0f / std::sqrt(static_cast<float>(size));
-    for (int32_t i = 0; i < size; ++i) x[i] *= norm;
-    x += size;
-    n -= size;
-  }
+  HadamardInPlace(x, n);
 }
 
 }  // namespace asymserve

@@ -27,8 +27,7 @@ void EncodeBlock(const KvItem& item, KvTensor tensor, int32_t head_size, const P
 void DecodeBlock(const KvItem& item, KvTensor tensor, int32_t head_size, const PlaneCode* code,
                  const uint8_t* base, const uint8_t* refinement, float* out);
 
-/// x [n] times the orthonormal Hadamard matrix, in blocks of the largest powers of two: 80 = 64 +
-/// 16. Its own inverse.
+/// HadamardInPlace (kv/hadamard.h).
 void Hadamard(float* x, int32_t n);
 
 }  // namespace asymserve

@@ -4,24 +4,10 @@
 #include <vector>
 
 #include "engine/kv/codec.h"
+#include "engine/kv/page.h"
 #include "engine/kv/scheme.h"
 
 namespace asymserve {
-
-/// A page has up to three records, each with a block of every (layer, KV head, tensor) in that
-/// order, blocks as in kv/block_format.h. The keys and values of a head are neighbours, for
-/// attention reads them one after the other: what the processor fetched too much of one it finds
-/// for the other.
-///   near        every item in the scheme's near format
-///   base        every item sealed; kPlanes: its base planes
-///   refinement  kPlanes: the planes from base to fresh; other items have none
-///
-/// A page of a kExact sequence is 16 bit whatever the scheme, and never sealed. Where near is kHalf
-/// it is one near record. Where near is kInt8 it takes two near-sized records, one for its keys and
-/// one for its values: each a kHalf block, 2 * 64 * D bytes, of every (layer, KV head) in that
-/// order from the record's start on. They fit, for a near record holds two blocks of 64 D + 128
-/// bytes for each of these; what is left of the record is not used.
-enum class KvRecord : uint8_t { kNear, kBase, kRefinement };
 
 /// Where the blocks of a model's records are.
 class KvLayout {

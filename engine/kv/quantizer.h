@@ -104,13 +104,18 @@ struct SixteenthPowers {
                   0.59460356f, 0.56939432f, 0.54525387f, 0.52213689f};
 };
 inline constexpr SixteenthPowers kSixteenthPowers;
+#ifdef __CUDACC__
+static __constant__ const SixteenthPowers kDeviceSixteenthPowers;  // a device has no host tables
+#endif
 
 /// An 8-bit scale relative to the largest of its page: 2^(-code/16), code in [0, 255].
 [[gnu::always_inline]] constexpr float ScaleFromCode(uint8_t code) {
 #ifdef __CUDA_ARCH__
-  constexpr SixteenthPowers kSixteenthPowers;  // a device has no tables of the host
+  const float power = kDeviceSixteenthPowers.of[code % 16];
+#else
+  const float power = kSixteenthPowers.of[code % 16];
 #endif
-  return kSixteenthPowers.of[code % 16] * std::bit_cast<float>((127u - code / 16u) << 23);
+  return power * std::bit_cast<float>((127u - code / 16u) << 23);
 }
 
 /// The code whose scale is nearest to ratio = scale / largest in the logarithm.

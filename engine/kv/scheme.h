@@ -55,7 +55,7 @@ struct KvScheme {
   bool seals() const { return !items.empty(); }
   /// Whether pages of sequences of that precision are sealed.
   bool seals(KvPrecision precision) const { return seals() && precision == KvPrecision::kScheme; }
-  /// Near-sized records of a page that is not sealed (kv/layout.h).
+  /// Near-sized records of a page that is not sealed (kv/page.h).
   int32_t near_records(KvPrecision precision) const {
     return precision == KvPrecision::kExact && near == KvCodec::kInt8 ? 2 : 1;
   }

@@ -125,8 +125,9 @@ LayerTable MakeProjectLayers() {
   table.device_code = {
       "",
       {"engine/base/tensor.h", "engine/base/float16.h", "engine/base/philox.h", "engine/kv/ids.h",
-       "engine/kv/item.h", "engine/kv/page.h", "engine/kv/block_format.h", "engine/kv/quantizer.h",
-       "engine/kv/seal_op.h", "engine/backend/attention_plan.h", "engine/backend/cuda/"},
+       "engine/kv/item.h", "engine/kv/page.h", "engine/kv/block_format.h", "engine/kv/hadamard.h",
+       "engine/kv/quantizer.h", "engine/kv/seal_op.h", "engine/backend/attention_plan.h",
+       "engine/backend/cuda/"},
       {"cuda", "mma.h", "cooperative_groups"},
       Join({no_threads, {"iostream", "ostream", "fstream", "sstream", "string", "map"}})};
   return table;

@@ -1,0 +1,288 @@
+#include "engine/backend/cuda/paged_attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "tests/engine/backend/cuda/device_arena.h"
+#include "tests/simt/orders.h"
+
+// Attention straight from packed pages against doubles on what DecodeBlock says is stored.
+
+namespace asymserve {
+namespace {
+
+using ::asymserve::testing::DeviceArena;
+using ::asymserve::testing::LaunchFault;
+using ::asymserve::testing::Matrix;
+using ::asymserve::testing::SameBits;
+using ::asymserve::testing::SealOpOf;
+using ::asymserve::testing::TestScheme;
+
+constexpr int32_t kP = kKvPageTokens;
+constexpr int32_t kMaxTokens = 10 * kP;
+
+/// A sequence whose last `rows` tokens are the step's.
+struct Sequence {
+  int32_t tokens;
+  int32_t rows;
+  bool exact = false;
+  Matrix qkv = Matrix(1, 1);
+  std::vector<KvPage> pages = {};
+};
+
+struct Case {
+  const char* name;
+  AttentionShape shape;
+  KvCodec near;
+  bool interleaved;
+  std::vector<KvItem> items;
+};
+
+class PagedAttentionTest : public ::testing::TestWithParam<Case> {
+ protected:
+  PagedAttentionTest()
+      : shape_(GetParam().shape),
+        scheme_({1, shape_.kv_heads, shape_.head_size}, GetParam().near, GetParam().items,
+                kMaxTokens, GetParam().interleaved),
+        device_(scheme_, 24) {
+    sequences_ = {{9 * kP + 7, 1}, {1, 1}, {70, 3, true}, {4 * kP + 1, 2}};
+    uint32_t seed = 20;
+    for (Sequence& s : sequences_) Fill(&s, ++seed);
+  }
+
+  /// Writes all tokens, seals complete pages, and sets the tiers that the step's rows see.
+  void Fill(Sequence* s, uint32_t seed) {
+    s->qkv = Matrix::Random(s->tokens, Cols(), seed);
+    AttentionPlan plan;
+    std::vector<int32_t> positions;
+    for (int32_t t = 0; t < s->tokens; ++t) positions.push_back(t);
+    std::vector<KvSealOp> ops;
+    for (int32_t page = 0; page * kP < s->tokens; ++page) {
+      s->pages.push_back(device_.NewPage(s->exact));
+      if ((page + 1) * kP <= s->tokens) ops.push_back(SealOpOf(s->pages.back(), page));
+    }
+    const std::vector<int32_t> offset = {0, s->tokens};
+    const std::vector<int32_t> page_offset = {0, static_cast<int32_t>(s->pages.size())};
+    PlanAttention(positions, offset, page_offset, &plan);
+    EXPECT_EQ(cuda::KvWrite(device_.view(), 0, s->qkv.row(0), Cols(), plan.rows.data(),
+                            s->pages.data(), s->tokens, nullptr),
+              cudaSuccess)
+        << LaunchFault();
+    if (s->exact) return;
+    EXPECT_EQ(cuda::Seal(device_.view(), ops.data(), static_cast<int64_t>(ops.size()),
+                         device_.max_planes(), nullptr),
+              cudaSuccess)
+        << LaunchFault();
+    const int32_t complete = (s->tokens - s->rows) / kP;
+    for (size_t page = 0; page < s->pages.size(); ++page) {
+      const auto index = static_cast<int32_t>(page);
+      KvPage& one = s->pages[page];
+      one.key_tier = TierOf(scheme_.setup.scheme, KvTensor::kKey, index, complete);
+      one.value_tier = TierOf(scheme_.setup.scheme, KvTensor::kValue, index, complete);
+    }
+  }
+
+  int64_t Cols() const { return (shape_.heads + int64_t{2} * shape_.kv_heads) * shape_.head_size; }
+
+  /// Attention of the step that those sequences make.
+  Matrix Attend(const std::vector<const Sequence*>& sequences) {
+    std::vector<int32_t> positions;
+    std::vector<int32_t> token_offset = {0};
+    std::vector<int32_t> page_offset = {0};
+    std::vector<KvPage> pages;
+    std::vector<float> qkv;
+    for (const Sequence* s : sequences) {
+      for (int32_t t = s->tokens - s->rows; t < s->tokens; ++t) positions.push_back(t);
+      qkv.insert(qkv.end(), s->qkv.row(s->tokens - s->rows), s->qkv.row(s->tokens));
+      pages.insert(pages.end(), s->pages.begin(), s->pages.end());
+      token_offset.push_back(static_cast<int32_t>(positions.size()));
+      page_offset.push_back(static_cast<int32_t>(pages.size()));
+    }
+    AttentionPlan plan;
+    PlanAttention(positions, token_offset, page_offset, &plan);
+    const auto rows = static_cast<int32_t>(plan.rows.size());
+    const auto work = static_cast<int32_t>(plan.work.size());
+    std::vector<float> states(
+        static_cast<size_t>(cuda::AttentionStateFloats(work, shape_.heads, shape_.head_size)),
+        std::nanf(""));
+    Matrix out(rows, shape_.heads * shape_.head_size);
+    const cuda::AttentionArgs args = {.kv = device_.view(),
+                                      .layer = 0,
+                                      .heads = shape_.heads,
+                                      .qkv = qkv.data(),
+                                      .row_elements = Cols(),
+                                      .out = out.row(0),
+                                      .pages = pages.data(),
+                                      .rows = plan.rows.data(),
+                                      .row_count = rows,
+                                      .work = plan.work.data(),
+                                      .work_count = work,
+                                      .states = states.data()};
+    EXPECT_EQ(cuda::PagedAttention(args, nullptr), cudaSuccess) << LaunchFault();
+    return out;
+  }
+
+  std::vector<const Sequence*> All() const {
+    std::vector<const Sequence*> all;
+    for (const Sequence& s : sequences_) all.push_back(&s);
+    return all;
+  }
+
+  /// [tokens of the pages][D] as stored, keys at their absolute positions.
+  std::vector<double> Stored(const Sequence& s, KvTensor tensor, int32_t head) const {
+    const int32_t size = shape_.head_size;
+    const cuda::KvView& view = device_.view();
+    const int32_t index = view.ItemIndex(0, tensor, head);
+    const KvItem& item = scheme_.setup.scheme.items[static_cast<size_t>(index)];
+    const PlaneCode& code = scheme_.codes[static_cast<size_t>(index)];
+    std::vector<double> all;
+    for (size_t i = 0; i < s.pages.size(); ++i) {
+      const KvPage& page = s.pages[i];
+      const KvTier tier = tensor == KvTensor::kKey ? page.key_tier : page.value_tier;
+      std::vector<float> rows(static_cast<size_t>(size) * kP);
+      if (tier == KvTier::kNear) {
+        LoadNear(view.NearCodec(page), tensor, size, view.NearBlock(page, 0, tensor, head),
+                 rows.data());
+        all.insert(all.end(), rows.begin(), rows.end());
+        continue;
+      }
+      const bool fresh = tier == KvTier::kFresh && item.fresh_planes > item.base_planes;
+      DecodeBlock(item, tensor, size, &code, view.Block(KvRecord::kBase, page.base, index),
+                  fresh ? view.Block(KvRecord::kRefinement, page.refinement, index) : nullptr,
+                  rows.data());
+      const float* angles = scheme_.rope.row(static_cast<int32_t>(i) / 8 * 512);
+      const bool framed = item.codec == KvCodec::kPlanes && tensor == KvTensor::kKey;
+      for (int32_t token = 0; token < kP; ++token) {
+        std::vector<double> row(rows.begin() + token * size, rows.begin() + (token + 1) * size);
+        for (int32_t p = 0; framed && p < size / 2; ++p) {
+          double& a = row[static_cast<size_t>(view.interleaved ? 2 * p : p)];
+          double& b = row[static_cast<size_t>(view.interleaved ? 2 * p + 1 : p + size / 2)];
+          const double c = angles[p];
+          const double sine = angles[size / 2 + p];
+          const double turned = a * c - b * sine;
+          b = b * c + a * sine;
+          a = turned;
+        }
+        all.insert(all.end(), row.begin(), row.end());
+      }
+    }
+    return all;
+  }
+
+  /// The largest difference from doubles over all rows of a sequence; NaN counts as 1e9.
+  double WorstError(const Sequence& s, const Matrix& out, int64_t first_row) const {
+    const auto size = static_cast<size_t>(shape_.head_size);
+    double worst = 0;
+    for (int32_t head = 0; head < shape_.heads; ++head) {
+      const int32_t kv_head = head / (shape_.heads / shape_.kv_heads);
+      const std::vector<double> keys = Stored(s, KvTensor::kKey, kv_head);
+      const std::vector<double> values = Stored(s, KvTensor::kValue, kv_head);
+      for (int32_t row = 0; row < s.rows; ++row) {
+        const int32_t position = s.tokens - s.rows + row;
+        const float* q = s.qkv.row(position) + head * shape_.head_size;
+        std::vector<double> sums(size + 1);
+        for (size_t t = 0; t <= static_cast<size_t>(position); ++t) {
+          double score = 0;
+          for (size_t d = 0; d < size; ++d) score += q[d] * keys[t * size + d];
+          const double weight = std::exp(score / std::sqrt(static_cast<double>(size)));
+          for (size_t d = 0; d < size; ++d) sums[d] += weight * values[t * size + d];
+          sums[size] += weight;
+        }
+        for (size_t d = 0; d < size; ++d) {
+          const double got =
+              out.at(first_row + row, head * shape_.head_size + static_cast<int64_t>(d));
+          const double off = std::fabs(got - sums[d] / sums[size]);
+          worst = std::isnan(off) ? 1e9 : std::max(worst, off);
+        }
+      }
+    }
+    return worst;
+  }
+
+  AttentionShape shape_;
+  TestScheme scheme_;
+  DeviceArena device_;
+  std::vector<Sequence> sequences_;
+};
+
+TEST_P(PagedAttentionTest, IsWithinFloatErrorOfADoubleReference) {
+  const Matrix out = Attend(All());
+  int64_t row = 0;
+  for (const Sequence& s : sequences_) {
+    EXPECT_LT(WorstError(s, out, row), 5e-5) << "sequence of " << s.tokens << " tokens";
+    row += s.rows;
+  }
+}
+
+TEST_P(PagedAttentionTest, ARowHasTheSameBitsAloneAndAmongOthersInEveryOrderOfThreads) {
+  const Matrix together = Attend(All());
+  int64_t row = 0;
+  for (const Sequence& s : sequences_) {
+    simt::ForEachOrder([&] {
+      const Matrix alone = Attend({&s});
+      EXPECT_TRUE(SameBits(alone.values, {together.row(row), together.row(row + s.rows)}))
+          << "sequence of " << s.tokens << " tokens";
+    });
+    row += s.rows;
+  }
+}
+
+TEST_P(PagedAttentionTest, ANanQueryMakesItsOwnHeadNanAndChangesNoOther) {
+  const Matrix expected = Attend(All());
+  Sequence& s = sequences_.back();
+  s.qkv.row(s.tokens - 1)[1] = std::nanf("");
+  const Matrix got = Attend(All());
+  const auto size = static_cast<size_t>(shape_.head_size);
+  const size_t last_row = got.values.size() - size * static_cast<size_t>(shape_.heads);
+  for (size_t i = 0; i < got.values.size(); ++i) {
+    if (i >= last_row && i < last_row + size) {
+      EXPECT_TRUE(std::isnan(got.values[i])) << i;
+    } else {
+      EXPECT_EQ(got.values[i], expected.values[i]) << i;
+    }
+  }
+}
+
+const KvItem kPlaneItem = {.codec = KvCodec::kPlanes, .base_planes = 8, .fresh_planes = 20};
+
+INSTANTIATE_TEST_SUITE_P(
+    EveryCodec, PagedAttentionTest,
+    ::testing::Values(
+        Case{"planes_64", {3, 1, 64}, KvCodec::kInt8, false, {kPlaneItem}},
+        Case{"planes_interleaved_24", {4, 2, 24}, KvCodec::kHalf, true, {kPlaneItem}},
+        Case{"more_than_eight_heads_16", {10, 1, 16}, KvCodec::kInt8, false, {kPlaneItem}},
+        Case{"fitted_80",
+             {2, 1, 80},
+             KvCodec::kInt8,
+             false,
+             {{.codec = KvCodec::kFitted, .bits = 2}, {.codec = KvCodec::kFitted, .bits = 1}}},
+        Case{"minmax_40",
+             {2, 1, 40},
+             KvCodec::kHalf,
+             false,
+             {{.codec = KvCodec::kMinMax, .bits = 4}, {.codec = KvCodec::kMinMax, .bits = 2}}},
+        Case{"half_and_int8_24",
+             {2, 1, 24},
+             KvCodec::kHalf,
+             false,
+             {{.codec = KvCodec::kHalf}, {.codec = KvCodec::kInt8}}}),
+    [](const auto& c) { return std::string(c.param.name); });
+
+// ---- The plan -----------------------------------------------------------------------------------
+
+TEST(AttentionPlanTest, EveryRowHasItsSplitsInOrder) {
+  AttentionPlan plan;
+  PlanAttention(std::vector<int32_t>{511, 512, 0, 1024}, std::vector<int32_t>{0, 2, 2, 3, 4},
+                std::vector<int32_t>{0, 9, 9, 10, 27}, &plan);
+  const std::vector<AttentionRow> rows = {
+      {511, 0, 0, 1}, {512, 0, 1, 2}, {0, 9, 3, 1}, {1024, 10, 4, 3}};
+  const std::vector<AttentionWork> work = {{0, 0}, {1, 0}, {1, 1}, {2, 0}, {3, 0}, {3, 1}, {3, 2}};
+  EXPECT_EQ(plan.rows, rows);
+  EXPECT_EQ(plan.work, work);
+}
+
+}  // namespace
+}  // namespace asymserve
