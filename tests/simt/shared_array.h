@@ -74,7 +74,7 @@ class SharedArray {
     Machine& machine = Machine::Instance();
     const Verdict verdict = machine.shared().Read(machine.toucher(), at, sizeof(T));
     if (verdict.offence != Offence::kNone) machine.FailAccess(verdict, "reads", Element(index));
-    T value;
+    T value = {};
     std::memcpy(&value, machine.shared().data() + at, sizeof(T));
     return value;
   }
@@ -89,7 +89,7 @@ class SharedArray {
   T AtomicAdd(int64_t index, T value) const {
     const uint32_t at = Offset(index, 1);
     Machine& machine = Machine::Instance();
-    T before;
+    T before = {};
     std::memcpy(&before, machine.shared().data() + at, sizeof(T));
     Verdict verdict = machine.shared().Touch(machine.toucher(), at, sizeof(T));
     if (verdict.offence != Offence::kNone) machine.FailAccess(verdict, "adds to", Element(index));

@@ -13,10 +13,9 @@ namespace asymserve::cuda {
 
 /// A tensor of a page for one (layer, KV head).
 struct PageBlock {
-  const uint8_t* bytes;       // near or base
-  const uint8_t* refinement;  // fresh kPlanes only
-  KvItem item;                // the codec of `bytes`
-  bool sealed;
+  const uint8_t* bytes = nullptr;       // near or base
+  const uint8_t* refinement = nullptr;  // fresh kPlanes only
+  KvItem item = {};                     // the codec of `bytes`
 };
 
 __device__ __forceinline__ PageBlock BlockOf(const KvView& kv, const KvPage& page, int32_t layer,
@@ -25,14 +24,14 @@ __device__ __forceinline__ PageBlock BlockOf(const KvView& kv, const KvPage& pag
   if (tier == KvTier::kNear) {
     KvItem near;
     near.codec = kv.NearCodec(page);
-    return {kv.NearBlock(page, layer, tensor, head), nullptr, near, false};
+    return {kv.NearBlock(page, layer, tensor, head), nullptr, near};
   }
   const int32_t index = kv.ItemIndex(layer, tensor, head);
   const KvItem item = kv.items[index];
   const bool fresh = tier == KvTier::kFresh && item.codec == KvCodec::kPlanes &&
                      item.fresh_planes > item.base_planes;
   return {kv.Block(KvRecord::kBase, page.base, index),
-          fresh ? kv.Block(KvRecord::kRefinement, page.refinement, index) : nullptr, item, true};
+          fresh ? kv.Block(KvRecord::kRefinement, page.refinement, index) : nullptr, item};
 }
 
 /// An element of a kMinMax or kFitted block.
@@ -46,7 +45,7 @@ __device__ __forceinline__ float ScalarValue(const PageBlock& block, const Scala
   const bool fitted = block.item.codec == KvCodec::kFitted;
   const int32_t group_size = fitted ? kFittedGroup : kMinMaxGroup;
   const int32_t group = row * GroupsOf(elements, group_size) + element / group_size;
-  Levels levels;
+  Levels levels = {};
   if (fitted) {
     const auto& header = *reinterpret_cast<const FittedHeader*>(block.bytes + layout.header);
     levels = FittedLevels(header, block.bytes[layout.scales + group],

@@ -44,12 +44,12 @@ __device__ __forceinline__ bool HasOwnSpace(KvCodec codec) {
 /// A split of a row and up to kHeads query heads of one KV head.
 struct Split {
   const AttentionArgs& args;
-  AttentionRow row;
-  int32_t work;
-  int32_t first_token;  // of the split
-  int32_t tokens;       // that the row sees of it
-  int32_t kv_head;
-  int32_t first_head, heads;  // query heads
+  AttentionRow row = {};
+  int32_t work = 0;
+  int32_t first_token = 0;  // of the split
+  int32_t tokens = 0;       // that the row sees of it
+  int32_t kv_head = 0;
+  int32_t first_head = 0, heads = 0;  // query heads
 
   __device__ int32_t pages() const { return (tokens + kP - 1) / kP; }
   __device__ KvPage Page(int32_t page) const {

@@ -148,7 +148,7 @@ TEST(CudaGatherRowsTest, PicksRowsOfEveryTypeExactly) {
 
 struct QkvCase {
   AttentionShape shape;
-  bool interleaved, bias, norms;
+  bool interleaved = false, bias = false, norms = false;
 };
 
 TEST(CudaPrepareQkvTest, IsThatOfTheCpuBackend) {
