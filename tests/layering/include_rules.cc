@@ -57,8 +57,9 @@ bool IsAllowed(const LayerRule& rule, const FileException* exception, std::strin
   return exception != nullptr && StartsWithOneOf(name, exception->external);
 }
 
-const Prefixes kPosix = {"sys/",   "linux/",  "unistd.h", "fcntl.h",  "signal.h", "pthread.h",
-                         "poll.h", "sched.h", "string.h", "netinet/", "arpa/"};
+const Prefixes kPosix = {"sys/",      "linux/",  "unistd.h", "fcntl.h",  "signal.h",
+                         "pthread.h", "poll.h",  "sched.h",  "string.h", "netinet/",
+                         "arpa/",     "netdb.h", "malloc.h"};
 
 Prefixes Join(std::initializer_list<Prefixes> lists) {
   Prefixes all;

@@ -65,14 +65,14 @@ TEST_F(BacklogTest, RefusesWhatDoesNotFitAndTouchesNothing) {
 TEST_F(BacklogTest, ATenantMayTakeAllPlacesAsLongAsNobodyElseWantsOne) {
   Join(Share(1, 5), 30);
   EXPECT_FALSE(backlog_.Join(Share(1, 5), 1, {}).ok());  // it has more than its share: no claim
-  backlog_.Leave(Share(1, 5), true);
+  backlog_.Leave(Share(1, 5), true, true);
   Join(Share(1, 5));
 }
 
 TEST_F(BacklogTest, ATenantThatWasRefusedItsShareGetsItHoweverManyTheOtherSends) {
   Join(Share(1, 5), 30);
   EXPECT_FALSE(backlog_.Join(Share(2, 5, 2), 1, {}).ok());
-  backlog_.Leave(Share(1, 5), true);
+  backlog_.Leave(Share(1, 5), true, true);
   // Of 30 places weight 2 of 3 has 20, and tenant 1 has 10.
   const absl::Status greedy = backlog_.Join(Share(1, 5), 1, {});
   EXPECT_EQ(greedy.code(), absl::StatusCode::kResourceExhausted);
@@ -80,9 +80,9 @@ TEST_F(BacklogTest, ATenantThatWasRefusedItsShareGetsItHoweverManyTheOtherSends)
             "the tenant's share of the queue is full: 29 of its sequences wait, 10 of 30 may while "
             "other tenants want theirs");
   Join(Share(2, 5, 2));
-  backlog_.Leave(Share(2, 5, 2), true);
+  backlog_.Leave(Share(2, 5, 2), true, true);
   Join(Share(3, 5));  // a third has a share, too
-  backlog_.Leave(Share(3, 5), true);
+  backlog_.Leave(Share(3, 5), true, true);
   backlog_.OnStep({}, 4, 29, now_);
   EXPECT_FALSE(backlog_.Join(Share(1, 5), 1, {}).ok());
   // Without another refusal it is over after a while.
@@ -94,7 +94,7 @@ TEST_F(BacklogTest, ATenantThatWasRefusedItsShareGetsItHoweverManyTheOtherSends)
 TEST_F(BacklogTest, ARefusalBeforeTheRequestIsReadCountsAsOne) {
   Join(Share(1, 5), 30);
   backlog_.OnRefused(Share(2, 0));
-  backlog_.Leave(Share(1, 5), true);
+  backlog_.Leave(Share(1, 5), true, true);
   EXPECT_FALSE(backlog_.Join(Share(1, 5), 1, {}).ok());
   Join(Share(2, 5));
 }

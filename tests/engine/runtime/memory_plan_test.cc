@@ -199,7 +199,7 @@ TEST(MemoryPlanTest, TheArenaIsWhatTheBudgetLeavesButNoMoreThanSequencesCanUse) 
   };
   options.memory_bytes = int64_t{8} << 30;
   // With a prefix cache twice as much is of use.
-  EXPECT_EQ(plan().arena.slabs, 12);
+  EXPECT_EQ(plan().arena.slabs, 48);
   options.kv_prefix_cache = false;
   const MemoryPlan rich = plan();
   EXPECT_EQ(rich.running, 3);
