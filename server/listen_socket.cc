@@ -10,6 +10,9 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -57,6 +60,10 @@ void SetPort(sockaddr& address, int port) {
   }
 }
 
+std::string AddressBytes(const addrinfo& info) {
+  return {reinterpret_cast<const char*>(info.ai_addr), info.ai_addrlen};
+}
+
 /// Invalid, with errno, when it cannot. `dual`: IPv6 takes IPv4, too.
 Descriptor ListenOn(const addrinfo& info, bool dual) {
   Descriptor made(socket(info.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -92,6 +99,7 @@ absl::StatusOr<ListenSocket> ListenSocket::Bind(const std::string& address) {
   if (!parts) return CannotListen(address, "it is not HOST:PORT or [IPV6]:PORT");
   const bool any = parts->host == "0.0.0.0" || parts->host == "::";
   ListenSocket listening;
+  std::set<std::string> bound;
   std::string why;
   int port = 0;
   // All addresses of the machine are one IPv6 socket, or one IPv4 socket where there is no IPv6.
@@ -100,6 +108,7 @@ absl::StatusOr<ListenSocket> ListenSocket::Bind(const std::string& address) {
     const AddressList addresses = Look({host, parts->port}, why);
     for (addrinfo* info = addresses.get(); info != nullptr; info = info->ai_next) {
       if (port != 0) SetPort(*info->ai_addr, port);
+      if (bound.contains(AddressBytes(*info))) continue;  // not every resolver removes duplicates
       Descriptor made = ListenOn(*info, any);
       if (!made.valid()) {
         why = std::strerror(errno);
@@ -107,6 +116,8 @@ absl::StatusOr<ListenSocket> ListenSocket::Bind(const std::string& address) {
         continue;
       }
       port = PortOf(made.get());
+      SetPort(*info->ai_addr, port);
+      bound.insert(AddressBytes(*info));
       listening.sockets_.push_back(std::move(made));
     }
     if (any && !listening.sockets_.empty()) break;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/check.h"
+#include "engine/base/status.h"
 
 namespace asymserve {
 namespace {
@@ -17,21 +18,17 @@ int64_t Milliseconds(TimeUs us) {
 }  // namespace
 
 absl::Status Backlog::Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits) {
-  const int32_t waiting = waiting_.fetch_add(sequences) + sequences;
   std::lock_guard lock(mutex_);
-  absl::Status welcome;
-  if (waiting > options_.max_waiting) {
-    welcome = absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting - sequences,
-                                                        " sequences wait, ", options_.max_waiting,
-                                                        " may"));
+  // Only Join adds, under the lock: what has room here still has it below.
+  if (!HasRoom(sequences)) {
     RememberLocked(share);
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", waiting_.load(std::memory_order_relaxed),
+                     " sequences wait, ", options_.max_waiting, " may"));
   }
-  if (welcome.ok()) welcome = CheckShare(share, sequences);
-  if (welcome.ok()) welcome = CheckTime(share, limits);
-  if (!welcome.ok()) {
-    waiting_.fetch_sub(sequences);
-    return welcome;
-  }
+  ASYMSERVE_RETURN_IF_ERROR(CheckShare(share, sequences));
+  ASYMSERVE_RETURN_IF_ERROR(CheckTime(share, limits));
+  waiting_.fetch_add(sequences, std::memory_order_relaxed);
   Waiting& tenant = tenants_[share.tenant];
   tenant.weight = share.weight;
   tenant.members += sequences;
@@ -74,7 +71,8 @@ absl::Status Backlog::CheckShare(const QueueShare& share, int32_t sequences) {
   const bool others_want = wanting_.size() > wanting_.count(share.tenant);
   if (!others_want) return absl::OkStatus();
   const int64_t own = WaitingOf(share.tenant), places = PlacesOf(share);
-  if (own + sequences <= places) return absl::OkStatus();
+  // A request is never divided: a tenant that has nothing there may send one larger than its share.
+  if (own == 0 || own + sequences <= places) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       absl::StrCat("the tenant's share of the queue is full: ", own, " of its sequences wait, ",
                    places, " of ", options_.max_waiting, " may while other tenants want theirs"));
@@ -106,7 +104,11 @@ void Backlog::OnStep(const StepSample& step, int32_t running, int32_t waiting, T
   costs_.Observe(step);
   if (left_waiting_ > 0) drain_.Observe(now - last_step_, started_);
   refused_ = std::max<int64_t>(refused_ - left_, 0);
-  if (waiting == 0) refused_ = 0;
+  if (waiting_.load(std::memory_order_relaxed) == 0) refused_ = 0;
+  // Nobody knew how late it was when they were refused in a step this long, or before the first.
+  for (auto& [id, tenant] : wanting_) {
+    if (tenant.since == last_step_) tenant.since = now;
+  }
   left_ = started_ = 0;
   running_ = running;
   left_waiting_ = waiting;

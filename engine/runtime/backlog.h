@@ -33,8 +33,8 @@ struct TimeLimits {
 ///
 /// The queue is one for all tenants. But once a tenant with less than its share of the places was
 /// refused because they were taken, nobody may take more than their share for kShareTime:
-/// max_waiting by weight, among the tenants that wait or were so refused. Time goes on with the
-/// steps.
+/// max_waiting by weight, among the tenants that wait or were so refused; or one request, if that
+/// is more. Time goes on with the steps.
 ///
 /// A newcomer's estimate is what must happen before its first token, no more: the prefill of what
 /// fair queuing puts before it, or, while the queue does not empty, as many departures and its own
@@ -49,7 +49,9 @@ class Backlog {
   static constexpr double kCertainty = 2;
   static constexpr std::chrono::milliseconds kMinRetry{100}, kMaxRetry{30'000},
       kUnknownRetry{1'000};
-  static constexpr TimeUs kShareTime = 30'000'000;
+  // Longer than the longest time that a refused client is told to stay away.
+  static constexpr TimeUs kShareTime = 45'000'000;
+  static_assert(std::chrono::microseconds(kShareTime) > kMaxRetry);
 
   struct Options {
     int32_t max_waiting = 1;

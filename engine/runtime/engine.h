@@ -52,7 +52,7 @@ class Engine {
   /// thread, no lock, never blocks.
   bool HasRoom(int32_t sequences) const;
   /// Says that a request of `tenant` was refused because HasRoom said so (Backlog::OnRefused). Any
-  /// thread, never blocks.
+  /// thread; a short lock.
   void NoteRefused(const std::string& tenant);
   /// When the client that is refused now should come back (Backlog::NextRetry). Once a refusal.
   std::chrono::milliseconds RetryAfter();

@@ -178,11 +178,11 @@ class Scheduler {
   /// Room for every running sequence to grow for `steps` steps, and no less than the watermark.
   KvDemand Headroom(int32_t steps) const;
   /// The most steps that a sequence runs before it may be preempted again, if it gets a chunk or a
-  /// page of tokens in each while it catches up.
-  int32_t ProtectedSteps(const Sequence& sequence) const;
+  /// page of tokens in each while it catches up, or `catch_up_tokens` where those are fewer.
+  int32_t ProtectedSteps(const Sequence& sequence, int32_t catch_up_tokens) const;
   /// Records that admitted sequences are still to take until they have caught up.
   KvDemand Promised() const;
-  bool HasRoomFor(const Sequence& sequence, const KvDemand& headroom) const;
+  bool HasRoomFor(const Sequence& sequence, const KvDemand& headroom, const Draft& draft) const;
   /// Gives a sequence that holds nothing the pages that are cached, or takes those back.
   void TakeCached(Sequence& sequence);
   void GiveBack(Sequence& sequence);

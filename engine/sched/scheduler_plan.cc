@@ -251,22 +251,27 @@ KvDemand Scheduler::Promised() const {
   return promised;
 }
 
-bool Scheduler::HasRoomFor(const Sequence& sequence, const KvDemand& headroom) const {
+bool Scheduler::HasRoomFor(const Sequence& sequence, const KvDemand& headroom,
+                           const Draft& draft) const {
   const KvDemand peak = store_.PeakDemand(sequence.tokens_at_admission(), sequence.spec.precision);
   KvDemand demand =
       sequence.never_ran() ? Beyond(peak, sequence.pages) : store_.StillTakes(peak, sequence.pages);
   demand += Promised();
   if (!running_.empty()) {
-    demand += sequence.never_ran() ? headroom : Headroom(ProtectedSteps(sequence));
+    demand +=
+        sequence.never_ran() ? headroom : Headroom(ProtectedSteps(sequence, draft.catch_up_tokens));
   }
   return store_.Fits(demand);
 }
 
-int32_t Scheduler::ProtectedSteps(const Sequence& sequence) const {
+int32_t Scheduler::ProtectedSteps(const Sequence& sequence, int32_t catch_up_tokens) const {
   const KvScheme& scheme = options_.scheme;
   const int32_t prompt = sequence.spec.prompt_tokens;
-  return PagesFor(prompt - std::min(sequence.computed, prompt), scheme.chunk_tokens) +
-         PagesFor(sequence.known() - prompt, scheme.page_tokens) + scheme.page_tokens;
+  const int32_t per_step = std::min(catch_up_tokens, options_.step_tokens);
+  return PagesFor(prompt - std::min(sequence.computed, prompt),
+                  std::min(per_step, scheme.chunk_tokens)) +
+         PagesFor(sequence.known() - prompt, std::min(per_step, scheme.page_tokens)) +
+         scheme.page_tokens;
 }
 
 void Scheduler::Admit(Draft& draft) {
@@ -283,11 +288,11 @@ void Scheduler::Admit(Draft& draft) {
 /// computed as many tokens.
 bool Scheduler::FindRoom(Sequence& sequence, const KvDemand& headroom, const Draft& draft) {
   TakeCached(sequence);
-  if (HasRoomFor(sequence, headroom)) return true;
+  if (HasRoomFor(sequence, headroom, draft)) return true;
   const int32_t cached = sequence.computed;
   if (cached == 0) return false;
   GiveBack(sequence);
-  if (!HasRoomFor(sequence, headroom)) return false;
+  if (!HasRoomFor(sequence, headroom, draft)) return false;
   if (running_.empty()) return true;
   if (sequence.tried_in != draft.plan.number) sequence.hit_waited += draft.plan.tokens;
   sequence.tried_in = draft.plan.number;

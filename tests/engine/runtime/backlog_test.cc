@@ -91,6 +91,32 @@ TEST_F(BacklogTest, ATenantThatWasRefusedItsShareGetsItHoweverManyTheOtherSends)
   Join(Share(1, 5));
 }
 
+TEST_F(BacklogTest, ARequestLargerThanItsTenantsShareIsTakenOnceTheTenantHasNothingThere) {
+  Join(Share(1, 5), 29);
+  EXPECT_FALSE(backlog_.Join(Share(2, 5), 20, {}).ok());
+  for (int i = 0; i < 19; ++i) backlog_.Leave(Share(1, 5), i == 0, true);
+  EXPECT_FALSE(backlog_.Join(Share(1, 5), 20, {}).ok());
+  Join(Share(3, 5), 20);  // of which 10 are its share
+  EXPECT_FALSE(backlog_.Join(Share(3, 5), 1, {}).ok());
+}
+
+TEST_F(BacklogTest, TheTimeOfAShareBeginsWithTheStepInWhichItsTenantWasRefused) {
+  Join(Share(1, 5), 30);
+  backlog_.OnRefused(Share(2, 0));
+  now_ += 2 * Backlog::kShareTime;
+  backlog_.OnStep({}, 4, 30, now_);
+  backlog_.Leave(Share(1, 5), true, true);
+  EXPECT_FALSE(backlog_.Join(Share(1, 5), 1, {}).ok());
+}
+
+TEST_F(BacklogTest, WhatIsRefusedTakesNoPlace) {
+  Join(Share(1, 5), 29);
+  EXPECT_FALSE(backlog_.Join(Share(1, 5), 2, {}).ok());
+  EXPECT_FALSE(backlog_.Join(Share(1, 5), 1, {.deadline = -1, .max_queue = {}}).ok());
+  EXPECT_TRUE(backlog_.HasRoom(1));
+  Join(Share(1, 5));
+}
+
 TEST_F(BacklogTest, ARefusalBeforeTheRequestIsReadCountsAsOne) {
   Join(Share(1, 5), 30);
   backlog_.OnRefused(Share(2, 0));
