@@ -42,7 +42,8 @@ std::map<std::string, std::string> ReferenceComments() {
     for (auto at = static_cast<size_t>(entry.line) - 1; at > 0; --at) {
       std::string_view line = lines[at - 1];
       if (!TakeComment(line)) break;
-      comment = std::string(line) + (comment.empty() ? "" : "\n") + comment;
+      if (!comment.empty()) comment.insert(0, 1, '\n');
+      comment.insert(0, line);
     }
     if (!comment.empty()) comments[entry.key] = std::move(comment);
   }
