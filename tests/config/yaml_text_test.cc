@@ -80,7 +80,12 @@ TEST(WriteYamlTest, TextIsReadBackByteForByte) {
   for (const std::string& text : texts) {
     Config config;
     config.model.name = text;
-    const auto read = ParseConfig(WriteYaml(config), "f.yaml");
+    const std::string yaml = WriteYaml(config);
+    for (const char c : yaml) {  // which YAML does not allow
+      const auto byte = static_cast<unsigned char>(c);
+      ASSERT_FALSE((byte < 0x20 && c != '\n') || byte == 0x7F) << Quoted(text);
+    }
+    const auto read = ParseConfig(yaml, "f.yaml");
     ASSERT_TRUE(read.ok()) << read.status() << " " << Quoted(text);
     EXPECT_EQ(read->model.name, text) << Quoted(text) << " became " << Quoted(read->model.name);
   }
