@@ -9,12 +9,14 @@
 #include "CLI/CLI.hpp"
 
 #include "config/config.h"
+#include "config/config_source.h"
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/base/log.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
 #include "server/bus_error.h"
 #include "server/calibrate_command.h"
+#include "server/config_command.h"
 #include "server/plan_command.h"
 #include "server/quality_command.h"
 #include "server/quality_plot_command.h"
@@ -46,15 +48,20 @@ void AddThreadsOption(CLI::App& command, CommonOptions& options) {
   command.add_option("--threads", options.threads, "short for --set engine.threads=N");
 }
 
+ConfigSource ToSource(const CommonOptions& options) {
+  ConfigSource source = {options.config_path, options.overrides};
+  if (!options.model_path.empty()) source.overrides.push_back("model.path=" + options.model_path);
+  if (options.threads != 0) {
+    source.overrides.push_back("engine.threads=" + std::to_string(options.threads));
+  }
+  return source;
+}
+
 /// `needs_model`: a model.path is required.
 absl::StatusOr<Config> ReadConfig(const CommonOptions& options, bool needs_model = true) {
-  ASYMSERVE_ASSIGN_OR_RETURN(Config config, LoadConfig(options.config_path));
-  for (const std::string& assignment : options.overrides) {
-    ASYMSERVE_RETURN_IF_ERROR(ApplyOverride(config, assignment));
-  }
-  if (!options.model_path.empty()) config.model.path = options.model_path;
-  if (options.threads != 0) config.engine.threads = options.threads;
-  ASYMSERVE_RETURN_IF_ERROR(ValidateConfig(config));
+  const ConfigSource source = ToSource(options);
+  ASYMSERVE_ASSIGN_OR_RETURN(Config config, ReadSource(source));
+  ASYMSERVE_RETURN_IF_ERROR(CheckSource(source, config));
   if (needs_model && config.model.path.empty()) {
     return absl::InvalidArgumentError("model.path: is required (--model FILE)");
   }
@@ -153,6 +160,41 @@ ExitStatus RunPlanCommand(const CommonOptions& common, const PlanArguments& argu
   return status.ok() ? kExitOk : Fail(status, kExitFailure);
 }
 
+struct ConfigCommands {
+  CLI::App* check = nullptr;
+  CLI::App* show = nullptr;
+  CLI::App* schema = nullptr;
+};
+
+ConfigCommands AddConfigCommands(CLI::App& app, CommonOptions& common,
+                                 ConfigCheckArguments& arguments) {
+  CLI::App* config = app.add_subcommand("config", "check or print a configuration");
+  config->require_subcommand(1);
+  ConfigCommands commands;
+  commands.check = config->add_subcommand("check", "what a start would refuse of it, without one");
+  AddCommonOptions(*commands.check, common);
+  AddConfigCheckOptions(*commands.check, arguments);
+  commands.show = config->add_subcommand("show", "print every option with its value, as YAML");
+  AddCommonOptions(*commands.show, common);
+  commands.schema = config->add_subcommand("schema", "print its JSON schema, for editors");
+  return commands;
+}
+
+ExitStatus RunConfigCommand(const ConfigCommands& commands, const CommonOptions& common,
+                            const ConfigCheckArguments& arguments) {
+  const absl::StatusOr<Config> config = ReadConfig(common, false);
+  if (!config.ok()) return Fail(config.status(), kExitUsage);
+  absl::Status status;
+  if (commands.check->parsed()) {
+    status = RunConfigCheck(arguments, ToSource(common), *config, std::cout);
+  } else if (commands.show->parsed()) {
+    status = RunConfigShow(*config, std::cout);
+  } else {
+    status = RunConfigSchema(std::cout);
+  }
+  return status.ok() ? kExitOk : Fail(status, kExitFailure);
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("AsymServe: a gRPC inference server for large language models");
   app.require_subcommand(1);
@@ -190,6 +232,9 @@ int Main(int argc, char** argv) {
   PlanArguments plan_arguments;
   AddPlanOptions(*plan, plan_arguments);
 
+  ConfigCheckArguments check_arguments;
+  const ConfigCommands config_commands = AddConfigCommands(app, common, check_arguments);
+
   CLI::App* version = app.add_subcommand("version", "print the version");
   try {
     app.parse(argc, argv);
@@ -205,7 +250,8 @@ int Main(int argc, char** argv) {
   if (plot->parsed()) return RunQualityPlotCommand(plot_arguments);
   if (calibrate->parsed()) return RunCalibrateCommand(common, calibrate_arguments);
   if (plan->parsed()) return RunPlanCommand(common, plan_arguments);
-  return RunServe(common);
+  if (serve->parsed()) return RunServe(common);
+  return RunConfigCommand(config_commands, common, check_arguments);
 }
 
 }  // namespace

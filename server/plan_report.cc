@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
+#include "engine/base/json_text.h"
+
 namespace asymserve {
 namespace {
 
@@ -188,24 +190,6 @@ std::string Notes(const PlanHead& head, std::span<const CapacityRow> rows) {
 
 // ---- JSON
 // -----------------------------------------------------------------------------------------
-
-std::string JsonText(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < 0x20) {
-      char escape[8];
-      std::snprintf(escape, sizeof(escape), "\\u%04x", byte);
-      out += escape;
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
 
 template <typename T>
 std::string JsonOr(const std::optional<T>& value) {

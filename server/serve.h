@@ -16,8 +16,8 @@ using BackendFactory =
 
 /// Exit statuses of the process; a second signal gives 128 + its number.
 enum ExitStatus : int {
-  kExitOk = 0,       // asked to stop, and drained
-  kExitFailure = 1,  // the model, an address or the device failed
+  kExitOk = 0,       // asked to stop, and drained; an offline command: done
+  kExitFailure = 1,  // the model, its profile, an address or the device failed
   kExitUsage = 2,    // command line or configuration
 };
 

@@ -35,4 +35,9 @@ absl::StatusOr<KvProfile> ReadModelProfile(const std::string& path, const Weight
   return profile;
 }
 
+std::string KvSchemeName(const std::string& asked, bool has_profile) {
+  if (asked != "auto") return asked;
+  return has_profile ? "balanced" : "exact";
+}
+
 }  // namespace asymserve

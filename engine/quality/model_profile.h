@@ -16,4 +16,7 @@ std::string FindModelProfile(const std::string& asked, const std::string& model_
 /// it was not.
 absl::StatusOr<KvProfile> ReadModelProfile(const std::string& path, const WeightFile& file);
 
+/// The scheme that kv.scheme stands for: auto is the tier `balanced` of a profile, else exact.
+std::string KvSchemeName(const std::string& asked, bool has_profile);
+
 }  // namespace asymserve

@@ -92,11 +92,7 @@ absl::StatusOr<std::optional<KvProfile>> FindProfile(const LoadOptions& options,
 
 absl::StatusOr<KvScheme> ChooseScheme(const LoadOptions& options, const KvShape& shape,
                                       const KvProfile* profile, LoadedModel& loaded) {
-  constexpr const char* kDefaultTier = "balanced";
-  const bool automatic = options.kv_scheme == "auto";
-  const std::string name = !automatic           ? options.kv_scheme
-                           : profile != nullptr ? kDefaultTier
-                                                : "exact";
+  const std::string name = KvSchemeName(options.kv_scheme, profile != nullptr);
   absl::StatusOr<KvScheme> scheme = ResolveKvScheme(name, shape, profile);
   if (!scheme.ok()) return Annotate(scheme.status(), "kv.scheme");
   for (size_t i = 0; profile != nullptr && i < profile->tiers.size(); ++i) {
