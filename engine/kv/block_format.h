@@ -23,7 +23,8 @@
 //   kPlanes  u8 [planes/2][P] = code of plane 2i | code of plane 2i + 1 << 4
 //
 // `bits` of n codes, n a multiple of 8 and stride = n b/8 bytes: byte j holds the codes of elements
-// j, j + stride, j + 2 stride ... from its lowest bits on. Blocks are padded to 64 bytes.
+// j, j + stride, j + 2 stride ... from its lowest bits on. Blocks are padded to 64 bytes. A NaN in
+// fp16 is 0x7E00, in fp32 0x7FC00000.
 
 namespace asymserve {
 
@@ -186,7 +187,8 @@ constexpr FittedHeader FittedHeaderOf(const Fits& fits, int32_t groups) {
     header.smallest_mean = fit.mean < header.smallest_mean ? fit.mean : header.smallest_mean;
     largest_mean = largest_mean < fit.mean ? fit.mean : largest_mean;
   }
-  header.mean_step = (largest_mean - header.smallest_mean) / 255.0f;
+  header.mean_step = OneNan((largest_mean - header.smallest_mean) / 255.0f);
+  header.smallest_mean = OneNan(header.smallest_mean);
   return header;
 }
 

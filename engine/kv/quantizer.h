@@ -18,6 +18,12 @@ namespace asymserve {
   return shifted - 12582912.0f;
 }
 
+/// x, and one NaN for all of them: which one arithmetic gives differs between a CPU and a GPU.
+[[gnu::always_inline]] constexpr float OneNan(float x) {
+  const bool is_nan = (std::bit_cast<uint32_t>(x) & 0x7FFFFFFFu) > 0x7F800000u;
+  return is_nan ? std::bit_cast<float>(0x7FC00000u) : x;
+}
+
 /// x' = zero + scale * code.
 struct Levels {
   float scale;
@@ -46,7 +52,7 @@ constexpr Levels MinMaxLevels(const Values& x, int32_t count, int64_t stride, in
   constexpr float kLargestHalf = 65504.0f;
   const float scale = (high - low) / static_cast<float>((1 << bits) - 1);
   return {HalfToFloat(FloatToHalf(scale < kLargestHalf ? scale : kLargestHalf)),
-          HalfToFloat(FloatToHalf(low))};
+          HalfToFloat(FloatToHalf(OneNan(low)))};
 }
 
 /// Scale and mean of evenly spaced, centred levels: x' = mean + scale * (code - (2^bits - 1) / 2).

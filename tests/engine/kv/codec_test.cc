@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -130,6 +131,35 @@ TEST(CodecTest, ANearTokenThatDoesNotFitIsNaNAndLeavesTheOthersAlone) {
       for (int32_t slot = 0; slot < kP; ++slot) {
         const float y = out[static_cast<size_t>(slot * 8 + 5)];
         EXPECT_EQ(std::isnan(y), slot == 9) << slot << " " << bad;
+      }
+    }
+  }
+}
+
+TEST(CodecTest, WhichNanABlockHoldsDoesNotShowInItsBytes) {
+  constexpr int32_t kSize = 80;
+  constexpr uint32_t kNans[] = {0x7FC00000u, 0x7FFFFFFFu, 0xFFC00000u, 0x7FC12345u};
+  const KvItem kItems[] = {{.codec = KvCodec::kHalf},
+                           {.codec = KvCodec::kInt8},
+                           {.codec = KvCodec::kMinMax, .bits = 1},
+                           {.codec = KvCodec::kMinMax, .bits = 4},
+                           {.codec = KvCodec::kFitted, .bits = 1},
+                           {.codec = KvCodec::kFitted, .bits = 4}};
+  for (const KvItem& item : kItems) {
+    for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
+      // Of all tokens and channels the first, so that group 0 begins with it, and one in a group.
+      for (const size_t at : {size_t{0}, size_t{40} * kSize + 70}) {
+        std::vector<float> x = RandomBlock(kSize, 5);
+        std::vector<uint8_t> first;
+        for (const uint32_t nan : kNans) {
+          x[at] = std::bit_cast<float>(nan);
+          std::vector<uint8_t> block(
+              static_cast<size_t>(PadKvBlock(KvBlockBytes(item, tensor, kSize, 0))));
+          EncodeBlock(item, tensor, kSize, nullptr, x.data(), block.data(), nullptr);
+          if (first.empty()) first = block;
+          EXPECT_EQ(block, first) << "NaN " << nan << " at " << at << " codec "
+                                  << static_cast<int>(item.codec) << " bits " << int{item.bits};
+        }
       }
     }
   }
