@@ -298,7 +298,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }  // namespace
 
 cudaError_t Seal(const KvView& kv, const KvSealOp* ops, int64_t count, int32_t max_planes,
-                 cudaStream_t stream) {
+                 cudaStream_t stream, int64_t pages_at_once) {
   if (kv.items == nullptr) return cudaErrorInvalidValue;
   const int64_t elements = int64_t{kP} * kv.head_size;
   SharedPlan plan;
@@ -311,11 +311,10 @@ cudaError_t Seal(const KvView& kv, const KvSealOp* ops, int64_t count, int32_t m
   shared.fits = plan.Take<CentredLevels>(kMaxKvHeadSize);
   shared.levels = plan.Take<Levels>(elements / kMinMaxGroup + kP);
   shared.header = plan.Take<FittedHeader>(1);
-  constexpr int64_t kMostPagesAtOnce = 65535;
-  for (int64_t first = 0; first < count; first += kMostPagesAtOnce) {
+  for (int64_t first = 0; first < count; first += pages_at_once) {
     const int64_t left = count - first;
     const dim3 grid(static_cast<unsigned>(2 * kv.layers * kv.kv_heads),
-                    static_cast<unsigned>(left < kMostPagesAtOnce ? left : kMostPagesAtOnce));
+                    static_cast<unsigned>(left < pages_at_once ? left : pages_at_once));
     const cudaError_t error =
         Launch<SealKernel>(grid, dim3(kThreads), plan.bytes(), stream, kv, ops + first, shared);
     if (error != cudaSuccess) return error;

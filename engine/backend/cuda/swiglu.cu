@@ -21,11 +21,10 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 cudaError_t SwiGlu(float* out, const float* gate_up, int64_t rows, int32_t cols,
-                   cudaStream_t stream) {
+                   cudaStream_t stream, int64_t blocks_in_y) {
   if (rows == 0) return cudaSuccess;
-  constexpr int64_t kMostRowsAtOnce = 65535;
   const dim3 grid(static_cast<unsigned>((cols + kThreads - 1) / kThreads),
-                  static_cast<unsigned>(rows < kMostRowsAtOnce ? rows : kMostRowsAtOnce));
+                  static_cast<unsigned>(rows < blocks_in_y ? rows : blocks_in_y));
   return Launch<SwiGluKernel>(grid, dim3(kThreads), 0, stream, out, gate_up, rows, cols);
 }
 

@@ -109,7 +109,21 @@ class DeviceArena {
     return 3 * ArenaBytesFor(layout_, KvRecord::kNear, pages) +
            ArenaBytesFor(layout_, KvRecord::kBase, pages);
   }
-  const KvLayout& layout() const { return layout_; }
+  /// All of its bytes, as they are.
+  std::vector<uint8_t> Bytes() const {
+    return {view_.arena, view_.arena + cut_.slab_bytes * cut_.slabs};
+  }
+  /// Where a near block is in Bytes(), by the rules of kv/page.h and not by the view.
+  int64_t NearOffset(const KvPage& page, int32_t layer, KvTensor tensor, int32_t head) const {
+    const bool apart = page.exact && view_.near == KvCodec::kInt8;
+    const bool second = apart && tensor == KvTensor::kValue;
+    const int32_t record = Index(second ? page.exact_values : page.near);
+    const int32_t per_slab = cut_.per_slab[static_cast<size_t>(KvRecord::kNear)];
+    return record / per_slab * cut_.slab_bytes +
+           record % per_slab * layout_.record_bytes(KvRecord::kNear) +
+           (apart ? layout_.ExactOffset(layer, head)
+                  : layout_.Offset(KvRecord::kNear, layer, tensor, head));
+  }
   const cuda::KvView& view() const { return view_; }
   RecordPool& pool() { return pool_; }
   int32_t max_planes() const {

@@ -116,6 +116,16 @@ TEST(CudaSwiGluTest, IsThatOfDoublesAlsoWhereSiluSaturates) {
   }
 }
 
+TEST(CudaSwiGluTest, RowsBeyondTheGridHaveTheBitsOfThoseInIt) {
+  const Matrix gate_up = Matrix::Random(5, 2 * 257, 14);
+  const auto rows_by = [&](int64_t blocks) {
+    return OutOf(5, 257, [&, blocks](float* o) {
+      return cuda::SwiGlu(o, gate_up.row(0), 5, 257, nullptr, blocks);
+    });
+  };
+  EXPECT_TRUE(SameBits(rows_by(2).values, rows_by(cuda::kMostBlocksInY).values));
+}
+
 TEST(CudaGatherRowsTest, PicksRowsOfEveryTypeExactly) {
   constexpr int32_t kCols = 129;
   const Matrix table = Matrix::Random(11, kCols, 9);

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <tuple>
@@ -48,11 +50,14 @@ struct Case {
   bool interleaved;
 };
 
+/// What is written into the pages that are sealed, among ordinary numbers.
+enum class Damage { kNone, kNan, kInfinity, kTooLarge };
+
 class KvBytesTest : public ::testing::TestWithParam<Case> {
  protected:
   // With 11 kinds of items over 12 blocks, every kind is that of keys or of values somewhere, and
   // in the second scheme, begun one item later, of the other.
-  void Init(size_t first_item, bool damaged) {
+  void Init(size_t first_item, Damage damage = Damage::kNone) {
     std::vector<KvItem> items(kItems.begin() + static_cast<int64_t>(first_item), kItems.end());
     items.insert(items.end(), kItems.begin(), kItems.begin() + static_cast<int64_t>(first_item));
     const Case& c = GetParam();
@@ -62,13 +67,8 @@ class KvBytesTest : public ::testing::TestWithParam<Case> {
     pages_.clear();
     for (int32_t page = 0; page < kPages; ++page) pages_.push_back(device_->NewPage());
     qkv_ = Matrix::Random(kPages * kP, (kHeads + 2 * shape_.kv_heads) * c.head_size, 11);
-    if (damaged) {
-      constexpr float kBad[] = {std::numeric_limits<float>::quiet_NaN(),
-                                std::numeric_limits<float>::infinity(), -1e9f, 1e-30f};
-      for (int32_t i = 0; i < 40; ++i) {
-        qkv_.row(i * 13)[i * 37 % qkv_.cols] = kBad[i % 4];
-      }
-    }
+    DamagePage(kSealed[0], damage == Damage::kNan ? Damage::kInfinity : damage);
+    DamagePage(kSealed[1], damage);
     AttentionPlan plan;
     positions_.resize(kPages * kP);
     std::iota(positions_.begin(), positions_.end(), 0);
@@ -84,6 +84,33 @@ class KvBytesTest : public ::testing::TestWithParam<Case> {
       seals_.push_back(SealOpOf(pages_[static_cast<size_t>(page)], page));
     }
     seals_.front().refinement = kNoPage;
+  }
+
+  /// Of every block of a page the first token and channel, and others beside it.
+  void DamagePage(int32_t page, Damage damage) {
+    const int32_t size = shape_.head_size;
+    for (int32_t block = 0; damage != Damage::kNone && block < 2 * shape_.kv_heads; ++block) {
+      const auto at = [&, this](int32_t token, int32_t channel) -> float& {
+        return qkv_.row(page * kP + token)[(kHeads + block) * size + channel];
+      };
+      switch (damage) {
+        case Damage::kNone:
+          break;
+        case Damage::kNan:
+          at(0, 0) = std::numeric_limits<float>::quiet_NaN();
+          break;
+        case Damage::kInfinity:
+          at(37, size - 1) = std::numeric_limits<float>::infinity();
+          at(63, 1) = -std::numeric_limits<float>::infinity();
+          break;
+        case Damage::kTooLarge:  // for fp16; a near token of int8 holds up to 8.3e6
+          at(0, 0) = GetParam().near == KvCodec::kInt8 ? 8e6f : 6.5e4f;
+          at(5, size - 1) = GetParam().near == KvCodec::kInt8 ? -8e6f : -6.5e4f;
+          at(40, 2) = -1e9f;
+          at(41, 3) = 1e-30f;
+          break;
+      }
+    }
   }
 
   void SealOnDevice() {
@@ -142,6 +169,23 @@ class KvBytesTest : public ::testing::TestWithParam<Case> {
     EXPECT_TRUE(std::equal(refinement, refinement + finer, expected.refinement));
   }
 
+  /// Else sealing sees nothing of it.
+  void ExpectEveryNearBlockIsDamaged() {
+    std::vector<float> rows(static_cast<size_t>(kP * shape_.head_size));
+    for (const int32_t page : kSealed) {
+      for (int32_t index = 0; index < 4 * shape_.kv_heads; ++index) {
+        const KvTensor tensor =
+            index / shape_.kv_heads % 2 == 0 ? KvTensor::kKey : KvTensor::kValue;
+        const PageId near = pages_[static_cast<size_t>(page)].near;
+        LoadNear(GetParam().near, tensor, shape_.head_size,
+                 device_->view().Block(KvRecord::kNear, near, index), rows.data());
+        EXPECT_TRUE(
+            std::any_of(rows.begin(), rows.end(), [](float x) { return !(std::fabs(x) < 6e4f); }))
+            << "page " << page << " block " << index;
+      }
+    }
+  }
+
   KvShape shape_;
   std::unique_ptr<TestScheme> scheme_;
   std::unique_ptr<DeviceArena> device_;
@@ -155,7 +199,7 @@ class KvBytesTest : public ::testing::TestWithParam<Case> {
 
 TEST_P(KvBytesTest, NearAndSealedBytesAreThoseOfTheCpuBackend) {
   for (const size_t first_item : {0u, 3u}) {
-    Init(first_item, false);
+    Init(first_item);
     SealOnDevice();
     const Kernels& kernels = KernelsOf(SupportedIsas().back());
     ThreadPool pool(1);
@@ -169,39 +213,51 @@ TEST_P(KvBytesTest, NearAndSealedBytesAreThoseOfTheCpuBackend) {
 }
 
 TEST_P(KvBytesTest, NumbersThatNoFormatHoldsGiveTheBytesOfTheCpuBackend) {
-  Init(0, true);
-  SealOnDevice();
-  const Kernels& kernels = KernelsOf(SupportedIsas().back());
-  ThreadPool pool(1);
-  const CpuMemory memory;
-  KvArena arena(kernels, pool, memory);
-  RunCpu(&arena);
-  for (const KvTier tier : {KvTier::kNear, KvTier::kFresh}) ExpectSameBytes(arena, tier);
+  for (const Damage damage : {Damage::kNan, Damage::kTooLarge}) {
+    for (const size_t first_item : {0u, 3u}) {
+      SCOPED_TRACE(::testing::Message()
+                   << "damage " << static_cast<int>(damage) << " items from " << first_item);
+      Init(first_item, damage);
+      ExpectEveryNearBlockIsDamaged();
+      SealOnDevice();
+      const Kernels& kernels = KernelsOf(SupportedIsas().back());
+      ThreadPool pool(1);
+      const CpuMemory memory;
+      KvArena arena(kernels, pool, memory);
+      RunCpu(&arena);
+      for (const KvTier tier : {KvTier::kNear, KvTier::kFresh}) ExpectSameBytes(arena, tier);
+    }
+  }
 }
 
 TEST_P(KvBytesTest, SealedBytesDoNotDependOnTheOrderOfThreads) {
-  const cuda::KvView* view = nullptr;
   simt::SameInEveryOrder([&] {
-    Init(0, false);
+    Init(0);
     SealOnDevice();
-    view = &device_->view();
-    const int64_t slabs = device_->ArenaBytes(kPages) / view->slab_bytes;
-    return std::vector<uint8_t>(view->arena, view->arena + slabs * view->slab_bytes);
+    return device_->Bytes();
   });
 }
 
-TEST_P(KvBytesTest, ASealOfKeysOnlyLeavesTheValuesBytesAlone) {
-  Init(0, false);
-  for (KvSealOp& op : seals_) op.values = false;
-  SealOnDevice();
-  const cuda::KvView& view = device_->view();
-  for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-    const int32_t key = view.ItemIndex(1, KvTensor::kKey, head);
-    const int32_t value = view.ItemIndex(1, KvTensor::kValue, head);
-    const uint8_t* keys = view.Block(KvRecord::kBase, pages_[9].base, key);
-    const uint8_t* values = view.Block(KvRecord::kBase, pages_[9].base, value);
-    EXPECT_NE(std::count(keys, keys + 64, 0xA5), 64);
-    EXPECT_EQ(std::count(values, values + 64, 0xA5), 64);
+TEST_P(KvBytesTest, ASealOfOneTensorLeavesTheBytesOfTheOtherAlone) {
+  for (const bool keys : {true, false}) {
+    Init(0);
+    for (KvSealOp& op : seals_) {
+      op.keys = keys;
+      op.values = !keys;
+    }
+    SealOnDevice();
+    const cuda::KvView& view = device_->view();
+    for (int32_t head = 0; head < shape_.kv_heads; ++head) {
+      const KvTensor sealed = keys ? KvTensor::kKey : KvTensor::kValue;
+      const KvTensor other = keys ? KvTensor::kValue : KvTensor::kKey;
+      const auto untouched = [&](KvTensor tensor) {
+        const uint8_t* block =
+            view.Block(KvRecord::kBase, pages_[9].base, view.ItemIndex(1, tensor, head));
+        return std::count(block, block + 64, 0xA5);
+      };
+      EXPECT_NE(untouched(sealed), 64) << "head " << head;
+      EXPECT_EQ(untouched(other), 64) << "head " << head;
+    }
   }
 }
 
@@ -217,41 +273,67 @@ INSTANTIATE_TEST_SUITE_P(EveryFormat, KvBytesTest,
 // ---- Open and exact pages -----------------------------------------------------------------------
 
 TEST(KvWriteTest, WritesItsTokensAndNothingElseInNearAndExactPages) {
+  const KvShape shape = {2, 2, 40};
+  const std::vector<int32_t> positions = {62, 63, 64, 65, 66, 5};
+  const Matrix qkv = Matrix::Random(6, (4 + 4) * 40, 12);
   for (const KvCodec near : {KvCodec::kInt8, KvCodec::kHalf}) {
-    const KvShape shape = {2, 2, 40};
     const TestScheme scheme(shape, near, kItems, 4 * kP, false);
-    DeviceArena device(scheme, 4);
-    const std::vector<KvPage> pages = {device.NewPage(), device.NewPage(), device.NewPage(true)};
-    // Two sequences: tokens 62 to 66 of one, token 5 of an exact one.
-    const std::vector<int32_t> positions = {62, 63, 64, 65, 66, 5};
-    AttentionPlan plan;
-    PlanAttention(positions, std::vector<int32_t>{0, 5, 6}, std::vector<int32_t>{0, 2, 3}, &plan);
-    const Matrix qkv = Matrix::Random(6, (4 + 4) * 40, 12);
-    ASSERT_EQ(cuda::KvWrite(device.view(), 1, qkv.row(0), qkv.cols, plan.rows.data(), pages.data(),
-                            6, nullptr),
-              cudaSuccess)
-        << LaunchFault();
-    for (size_t page = 0; page < pages.size(); ++page) {
-      for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
-        for (int32_t head = 0; head < 2; ++head) {
-          const KvCodec codec = page == 2 ? KvCodec::kHalf : near;
-          const int64_t bytes = KvBlockBytes({.codec = codec}, tensor, 40, 0);
-          std::vector<uint8_t> expected(static_cast<size_t>(bytes), 0xA5);
-          for (int32_t t = 0; t < 6; ++t) {
-            const size_t at =
-                t == 5 ? 2 : static_cast<size_t>(positions[static_cast<size_t>(t)] / kP);
-            if (at != page) continue;
-            const float* x = qkv.row(t) + (4 + 2 * static_cast<int32_t>(tensor) + head) * 40;
-            StoreNear(codec, tensor, 40, positions[static_cast<size_t>(t)] % kP, x,
-                      expected.data());
+    simt::ForEachOrder([&] {
+      DeviceArena device(scheme, 4);
+      const std::vector<KvPage> pages = {device.NewPage(), device.NewPage(), device.NewPage(true)};
+      std::vector<uint8_t> expected = device.Bytes();
+      // Two sequences: tokens 62 to 66 of one, token 5 of an exact one.
+      AttentionPlan plan;
+      PlanAttention(positions, std::vector<int32_t>{0, 5, 6}, std::vector<int32_t>{0, 2, 3}, &plan);
+      ASSERT_EQ(cuda::KvWrite(device.view(), 1, qkv.row(0), qkv.cols, plan.rows.data(),
+                              pages.data(), 6, nullptr),
+                cudaSuccess)
+          << LaunchFault();
+      for (int32_t t = 0; t < 6; ++t) {
+        const int32_t position = positions[static_cast<size_t>(t)];
+        const KvPage& page = pages[t == 5 ? 2 : static_cast<size_t>(position / kP)];
+        for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
+          for (int32_t head = 0; head < 2; ++head) {
+            StoreNear(page.exact ? KvCodec::kHalf : near, tensor, 40, position % kP,
+                      qkv.row(t) + (4 + 2 * static_cast<int32_t>(tensor) + head) * 40,
+                      expected.data() + device.NearOffset(page, 1, tensor, head));
           }
-          const uint8_t* got = device.view().NearBlock(pages[page], 1, tensor, head);
-          EXPECT_TRUE(std::equal(expected.begin(), expected.end(), got))
-              << "page " << page << " head " << head << " tensor " << static_cast<int>(tensor);
         }
       }
-    }
+      const std::vector<uint8_t> got = device.Bytes();
+      const auto differs = std::mismatch(got.begin(), got.end(), expected.begin()).first;
+      EXPECT_TRUE(differs == got.end())
+          << "byte " << differs - got.begin() << " of the arena, near " << static_cast<int>(near);
+    });
   }
+}
+
+TEST(SealTest, PagesInSeveralLaunchesGetTheBytesOfOneLaunch) {
+  const TestScheme scheme({1, 1, 16}, KvCodec::kHalf, {{.codec = KvCodec::kFitted, .bits = 2}},
+                          4 * kP, false);
+  const Matrix qkv = Matrix::Random(4 * kP, 3 * 16, 13);
+  std::vector<int32_t> positions(4 * kP);
+  std::iota(positions.begin(), positions.end(), 0);
+  AttentionPlan plan;
+  PlanAttention(positions, std::vector<int32_t>{0, 4 * kP}, std::vector<int32_t>{0, 4}, &plan);
+  const auto sealed = [&](int64_t pages_at_once) {
+    DeviceArena device(scheme, 4);
+    std::vector<KvPage> pages;
+    std::vector<KvSealOp> ops;
+    for (int32_t page = 0; page < 4; ++page) {
+      pages.push_back(device.NewPage());
+      ops.push_back(SealOpOf(pages.back(), page));
+    }
+    EXPECT_EQ(cuda::KvWrite(device.view(), 0, qkv.row(0), qkv.cols, plan.rows.data(), pages.data(),
+                            4 * kP, nullptr),
+              cudaSuccess)
+        << LaunchFault();
+    // The fourth is not asked for.
+    EXPECT_EQ(cuda::Seal(device.view(), ops.data(), 3, 0, nullptr, pages_at_once), cudaSuccess)
+        << LaunchFault();
+    return device.Bytes();
+  };
+  EXPECT_EQ(sealed(2), sealed(cuda::kMostBlocksInY));
 }
 
 TEST(SealTest, AViewWithoutItemsIsRefused) {
