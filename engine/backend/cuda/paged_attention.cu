@@ -313,6 +313,10 @@ cudaError_t PagedAttention(const AttentionArgs& args, cudaStream_t stream) {
   if (args.row_count == 0) return cudaSuccess;
   const int32_t size = args.kv.head_size;
   if (size > kMaxKvHeadSize || args.heads % args.kv.kv_heads != 0) return cudaErrorInvalidValue;
+  const int32_t frame = args.kv.frame_tokens;
+  if (args.kv.codes != nullptr && (frame <= 0 || frame % kSplitTokens != 0)) {
+    return cudaErrorInvalidValue;  // CodeQueries takes one frame for a split
+  }
   SharedPlan plan;
   ScanShared scan;
   scan.tile = plan.Take<float>(int64_t{kP} * size);

@@ -35,7 +35,8 @@ constexpr int64_t AttentionStateFloats(int64_t work, int32_t heads, int32_t head
 /// positions 0 .. its own, each page read in the tier that its KvPage says. The plain version:
 /// codes become floats in shared memory, a page at a time, once for up to eight query heads of a KV
 /// head; products are floats in order of the channels and of the tokens. A row's bits do not depend
-/// on the other rows.
+/// on the other rows. cudaErrorInvalidValue for head sizes over kMaxKvHeadSize, and, with codes,
+/// for frames that are not a multiple of a split's tokens.
 cudaError_t PagedAttention(const AttentionArgs& args, cudaStream_t stream);
 
 }  // namespace asymserve::cuda

@@ -54,15 +54,16 @@ inline std::string LaunchFault() {
 }
 
 /// A scheme whose items are dealt out over layers, tensors and heads in turn, with everything that
-/// a backend wants to know.
+/// a backend wants to know. Without items it never seals. `unequal_windows`: values are sealed
+/// later than keys, and no page is fresh.
 struct TestScheme {
   TestScheme(const KvShape& shape, KvCodec near, const std::vector<KvItem>& items,
-             int32_t positions, bool interleaved)
+             int32_t positions, bool interleaved, bool unequal_windows = false)
       : rope(RotaryTable(positions, shape.head_size)) {
     setup.shape = shape;
     setup.scheme.near = near;
     const auto count = static_cast<size_t>(2 * shape.layers * shape.kv_heads);
-    for (size_t i = 0; i < count; ++i) {
+    for (size_t i = 0; i < count && !items.empty(); ++i) {
       const KvItem& item = items[i % items.size()];
       setup.scheme.items.push_back(item);
       codes.push_back(
@@ -71,8 +72,9 @@ struct TestScheme {
               : PlaneCode());
     }
     setup.scheme.sink_pages = 1;
-    setup.scheme.fresh_pages = 2;
-    setup.scheme.key_window = setup.scheme.value_window = {.recent_pages = 1, .block_pages = 1};
+    setup.scheme.fresh_pages = unequal_windows ? 0 : 2;
+    setup.scheme.key_window = {.recent_pages = 1, .block_pages = 1};
+    setup.scheme.value_window = {.recent_pages = unequal_windows ? 3 : 1, .block_pages = 1};
     setup.codes = &codes;
     setup.rope = rope.view();
     setup.rope_style = interleaved ? RopeStyle::kInterleaved : RopeStyle::kHalves;
@@ -90,24 +92,24 @@ struct TestScheme {
 class DeviceArena {
  public:
   DeviceArena(const TestScheme& scheme, int32_t pages)
-      : layout_(scheme.setup.shape, scheme.setup.scheme),
+      : items_(scheme.setup.scheme.items),
+        layout_(scheme.setup.shape, scheme.setup.scheme),
         cut_(layout_, ArenaBytes(pages)),
         pool_(cut_),
         bytes_(static_cast<size_t>(cut_.slab_bytes * cut_.slabs + 64), 0xA5),
-        offsets_(cuda::BlockOffsets(scheme.setup.shape, layout_)),
-        items_(scheme.setup.scheme.items) {
+        offsets_(cuda::BlockOffsets(scheme.setup.shape, layout_)) {
     auto* arena = bytes_.data() + (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) % 64;
     for (const PlaneCode& code : scheme.codes) {
       codes_.push_back({code.planes(), code.subvector.data(), code.codebooks.data(),
                         code.encode.data(), code.decode.data(), code.mean.data()});
     }
     view_ = cuda::MakeKvView(scheme.setup, layout_, cut_, arena, offsets_.data(), items_.data());
-    view_.codes = codes_.data();
+    view_.codes = max_planes() > 0 ? codes_.data() : nullptr;
   }
 
   int64_t ArenaBytes(int32_t pages) const {
-    return 3 * ArenaBytesFor(layout_, KvRecord::kNear, pages) +
-           ArenaBytesFor(layout_, KvRecord::kBase, pages);
+    const int64_t near = 3 * ArenaBytesFor(layout_, KvRecord::kNear, pages);
+    return items_.empty() ? near : near + ArenaBytesFor(layout_, KvRecord::kBase, pages);
   }
   /// All of its bytes, as they are.
   std::vector<uint8_t> Bytes() const {
@@ -141,6 +143,7 @@ class DeviceArena {
       if (view_.near == KvCodec::kInt8) page.exact_values = pool_.Allocate(KvRecord::kNear);
       return page;
     }
+    if (items_.empty()) return page;
     page.base = pool_.Allocate(KvRecord::kBase);
     if (layout_.record_bytes(KvRecord::kRefinement) > 0) {
       page.refinement = pool_.Allocate(KvRecord::kRefinement);
@@ -149,12 +152,12 @@ class DeviceArena {
   }
 
  private:
+  std::vector<KvItem> items_;
   KvLayout layout_;
   ArenaCut cut_;
   RecordPool pool_;
   std::vector<uint8_t> bytes_;
   std::vector<int64_t> offsets_;
-  std::vector<KvItem> items_;
   std::vector<cuda::PlaneCodeView> codes_;
   cuda::KvView view_;
 };

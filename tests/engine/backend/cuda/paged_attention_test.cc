@@ -37,17 +37,21 @@ struct Case {
   const char* name;
   AttentionShape shape;
   KvCodec near;
-  bool interleaved;
-  std::vector<KvItem> items;
+  std::vector<KvItem> items;  // [L][2][G]; as many as there are, in turn; none: never sealed
+  bool interleaved = false;
+  int32_t layers = 1;  // attention is that of the last
+  bool unequal_windows = false;
 };
 
 class PagedAttentionTest : public ::testing::TestWithParam<Case> {
  protected:
   PagedAttentionTest()
       : shape_(GetParam().shape),
-        scheme_({1, shape_.kv_heads, shape_.head_size}, GetParam().near, GetParam().items,
-                kMaxTokens, GetParam().interleaved),
-        device_(scheme_, 24) {
+        layer_(GetParam().layers - 1),
+        scheme_({GetParam().layers, shape_.kv_heads, shape_.head_size}, GetParam().near,
+                GetParam().items, kMaxTokens, GetParam().interleaved, GetParam().unequal_windows),
+        device_(scheme_, 24),
+        view_(device_.view()) {
     sequences_ = {{9 * kP + 7, 1}, {1, 1}, {70, 3, true}, {4 * kP + 1, 2}};
     uint32_t seed = 20;
     for (Sequence& s : sequences_) Fill(&s, ++seed);
@@ -67,11 +71,14 @@ class PagedAttentionTest : public ::testing::TestWithParam<Case> {
     const std::vector<int32_t> offset = {0, s->tokens};
     const std::vector<int32_t> page_offset = {0, static_cast<int32_t>(s->pages.size())};
     PlanAttention(positions, offset, page_offset, &plan);
-    EXPECT_EQ(cuda::KvWrite(device_.view(), 0, s->qkv.row(0), Cols(), plan.rows.data(),
-                            s->pages.data(), s->tokens, nullptr),
-              cudaSuccess)
-        << LaunchFault();
-    if (s->exact) return;
+    for (int32_t layer = 0; layer <= layer_; ++layer) {
+      const Matrix other = Matrix::Random(s->tokens, Cols(), seed + 100);
+      EXPECT_EQ(cuda::KvWrite(device_.view(), layer, (layer == layer_ ? s->qkv : other).row(0),
+                              Cols(), plan.rows.data(), s->pages.data(), s->tokens, nullptr),
+                cudaSuccess)
+          << LaunchFault();
+    }
+    if (s->exact || !scheme_.setup.scheme.seals()) return;
     EXPECT_EQ(cuda::Seal(device_.view(), ops.data(), static_cast<int64_t>(ops.size()),
                          device_.max_planes(), nullptr),
               cudaSuccess)
@@ -89,6 +96,12 @@ class PagedAttentionTest : public ::testing::TestWithParam<Case> {
 
   /// Attention of the step that those sequences make.
   Matrix Attend(const std::vector<const Sequence*>& sequences) {
+    Matrix out(1, 1);
+    EXPECT_EQ(TryAttend(sequences, &out), cudaSuccess) << LaunchFault();
+    return out;
+  }
+
+  cudaError_t TryAttend(const std::vector<const Sequence*>& sequences, Matrix* out) {
     std::vector<int32_t> positions;
     std::vector<int32_t> token_offset = {0};
     std::vector<int32_t> page_offset = {0};
@@ -108,21 +121,20 @@ class PagedAttentionTest : public ::testing::TestWithParam<Case> {
     std::vector<float> states(
         static_cast<size_t>(cuda::AttentionStateFloats(work, shape_.heads, shape_.head_size)),
         std::nanf(""));
-    Matrix out(rows, shape_.heads * shape_.head_size);
-    const cuda::AttentionArgs args = {.kv = device_.view(),
-                                      .layer = 0,
+    *out = Matrix(rows, shape_.heads * shape_.head_size);
+    const cuda::AttentionArgs args = {.kv = view_,
+                                      .layer = layer_,
                                       .heads = shape_.heads,
                                       .qkv = qkv.data(),
                                       .row_elements = Cols(),
-                                      .out = out.row(0),
+                                      .out = out->row(0),
                                       .pages = pages.data(),
                                       .rows = plan.rows.data(),
                                       .row_count = rows,
                                       .work = plan.work.data(),
                                       .work_count = work,
                                       .states = states.data()};
-    EXPECT_EQ(cuda::PagedAttention(args, nullptr), cudaSuccess) << LaunchFault();
-    return out;
+    return cuda::PagedAttention(args, nullptr);
   }
 
   std::vector<const Sequence*> All() const {
@@ -135,20 +147,20 @@ class PagedAttentionTest : public ::testing::TestWithParam<Case> {
   std::vector<double> Stored(const Sequence& s, KvTensor tensor, int32_t head) const {
     const int32_t size = shape_.head_size;
     const cuda::KvView& view = device_.view();
-    const int32_t index = view.ItemIndex(0, tensor, head);
-    const KvItem& item = scheme_.setup.scheme.items[static_cast<size_t>(index)];
-    const PlaneCode& code = scheme_.codes[static_cast<size_t>(index)];
+    const int32_t index = view.ItemIndex(layer_, tensor, head);
     std::vector<double> all;
     for (size_t i = 0; i < s.pages.size(); ++i) {
       const KvPage& page = s.pages[i];
       const KvTier tier = tensor == KvTensor::kKey ? page.key_tier : page.value_tier;
       std::vector<float> rows(static_cast<size_t>(size) * kP);
       if (tier == KvTier::kNear) {
-        LoadNear(view.NearCodec(page), tensor, size, view.NearBlock(page, 0, tensor, head),
+        LoadNear(view.NearCodec(page), tensor, size, view.NearBlock(page, layer_, tensor, head),
                  rows.data());
         all.insert(all.end(), rows.begin(), rows.end());
         continue;
       }
+      const KvItem& item = scheme_.setup.scheme.items[static_cast<size_t>(index)];
+      const PlaneCode& code = scheme_.codes[static_cast<size_t>(index)];
       const bool fresh = tier == KvTier::kFresh && item.fresh_planes > item.base_planes;
       DecodeBlock(item, tensor, size, &code, view.Block(KvRecord::kBase, page.base, index),
                   fresh ? view.Block(KvRecord::kRefinement, page.refinement, index) : nullptr,
@@ -175,11 +187,15 @@ class PagedAttentionTest : public ::testing::TestWithParam<Case> {
   /// The largest difference from doubles over all rows of a sequence; NaN counts as 1e9.
   double WorstError(const Sequence& s, const Matrix& out, int64_t first_row) const {
     const auto size = static_cast<size_t>(shape_.head_size);
+    const int32_t group = shape_.heads / shape_.kv_heads;
     double worst = 0;
+    std::vector<double> keys;
+    std::vector<double> values;
     for (int32_t head = 0; head < shape_.heads; ++head) {
-      const int32_t kv_head = head / (shape_.heads / shape_.kv_heads);
-      const std::vector<double> keys = Stored(s, KvTensor::kKey, kv_head);
-      const std::vector<double> values = Stored(s, KvTensor::kValue, kv_head);
+      if (head % group == 0) {
+        keys = Stored(s, KvTensor::kKey, head / group);
+        values = Stored(s, KvTensor::kValue, head / group);
+      }
       for (int32_t row = 0; row < s.rows; ++row) {
         const int32_t position = s.tokens - s.rows + row;
         const float* q = s.qkv.row(position) + head * shape_.head_size;
@@ -203,8 +219,10 @@ class PagedAttentionTest : public ::testing::TestWithParam<Case> {
   }
 
   AttentionShape shape_;
+  int32_t layer_;
   TestScheme scheme_;
   DeviceArena device_;
+  cuda::KvView view_;  // what attention gets
   std::vector<Sequence> sequences_;
 };
 
@@ -246,29 +264,59 @@ TEST_P(PagedAttentionTest, ANanQueryMakesItsOwnHeadNanAndChangesNoOther) {
   }
 }
 
-const KvItem kPlaneItem = {.codec = KvCodec::kPlanes, .base_planes = 8, .fresh_planes = 20};
+TEST_P(PagedAttentionTest, AFrameThatASplitWouldCrossIsRefusedWhenThereAreCodes) {
+  const Sequence& s = sequences_.front();
+  const Matrix expected = Attend({&s});
+  Matrix out(1, 1);
+  for (const int32_t frame : {0, 64, 256, 448, 768}) {
+    view_.frame_tokens = frame;
+    EXPECT_EQ(TryAttend({&s}, &out), view_.codes == nullptr ? cudaSuccess : cudaErrorInvalidValue)
+        << "frames of " << frame;
+    if (view_.codes != nullptr) continue;
+    EXPECT_TRUE(SameBits(out.values, expected.values));
+  }
+}
 
+constexpr KvItem Planes(uint8_t base, uint8_t fresh) {
+  return {.codec = KvCodec::kPlanes, .base_planes = base, .fresh_planes = fresh};
+}
+constexpr KvItem Scalar(KvCodec codec, uint8_t bits = 0) {
+  return {.codec = codec, .bits = bits};
+}
+constexpr KvItem kHalf = Scalar(KvCodec::kHalf);
+constexpr KvItem kInt8 = Scalar(KvCodec::kInt8);
+constexpr KvItem kFitted1 = Scalar(KvCodec::kFitted, 1);
+constexpr KvItem kFitted2 = Scalar(KvCodec::kFitted, 2);
+constexpr KvItem kFitted4 = Scalar(KvCodec::kFitted, 4);
+constexpr KvItem kMinMax1 = Scalar(KvCodec::kMinMax, 1);
+constexpr KvItem kMinMax2 = Scalar(KvCodec::kMinMax, 2);
+constexpr KvItem kMinMax4 = Scalar(KvCodec::kMinMax, 4);
+
+// Every codec and number of bits is that of keys and of values somewhere.
 INSTANTIATE_TEST_SUITE_P(
     EveryCodec, PagedAttentionTest,
     ::testing::Values(
-        Case{"planes_64", {3, 1, 64}, KvCodec::kInt8, false, {kPlaneItem}},
-        Case{"planes_interleaved_24", {4, 2, 24}, KvCodec::kHalf, true, {kPlaneItem}},
-        Case{"more_than_eight_heads_16", {10, 1, 16}, KvCodec::kInt8, false, {kPlaneItem}},
+        Case{"planes_64", {3, 1, 64}, KvCodec::kInt8, {Planes(8, 20)}},
+        Case{"planes_interleaved_24", {4, 2, 24}, KvCodec::kHalf, {Planes(8, 20)}, true},
+        Case{"more_than_eight_heads_16", {10, 1, 16}, KvCodec::kInt8, {Planes(8, 20)}},
         Case{"fitted_80",
-             {2, 1, 80},
+             {3, 3, 80},
              KvCodec::kInt8,
-             false,
-             {{.codec = KvCodec::kFitted, .bits = 2}, {.codec = KvCodec::kFitted, .bits = 1}}},
+             {kFitted1, kFitted2, kFitted4, kFitted4, kFitted1, kFitted2}},
         Case{"minmax_40",
-             {2, 1, 40},
+             {6, 3, 40},
              KvCodec::kHalf,
+             {kMinMax1, kMinMax2, kMinMax4, kMinMax4, kMinMax1, kMinMax2}},
+        Case{"half_and_int8_24", {2, 2, 24}, KvCodec::kHalf, {kHalf, kInt8, kInt8, kHalf}},
+        Case{"second_layer_of_two_groups_of_ten_128",
+             {20, 2, 128},
+             KvCodec::kInt8,
+             {kMinMax1, kMinMax1, kMinMax1, kMinMax1, Planes(8, 8), kFitted2, kHalf, Planes(6, 6)},
              false,
-             {{.codec = KvCodec::kMinMax, .bits = 4}, {.codec = KvCodec::kMinMax, .bits = 2}}},
-        Case{"half_and_int8_24",
-             {2, 1, 24},
-             KvCodec::kHalf,
-             false,
-             {{.codec = KvCodec::kHalf}, {.codec = KvCodec::kInt8}}}),
+             2,
+             true},
+        Case{"never_sealed_half_32", {2, 1, 32}, KvCodec::kHalf, {}},
+        Case{"never_sealed_int8_32", {4, 2, 32}, KvCodec::kInt8, {}, false, 2}),
     [](const auto& c) { return std::string(c.param.name); });
 
 // ---- The plan -----------------------------------------------------------------------------------
