@@ -101,6 +101,18 @@ TEST(CollectivesTest, AWholeMaskMeansTheLanesThatAPartialWarpHas) {
   for (const int value : RunKernel<PartialWarp>(1, 5)) EXPECT_EQ(value, 31);
 }
 
+__global__ void PartialReductions(int* out) {
+  const int lane = static_cast<int>(threadIdx.x);
+  const int least = __reduce_min_sync(kWholeWarp, lane + 3);
+  const int most = __reduce_max_sync(kWholeWarp, -lane - 3);
+  out[lane] = 100 * least + most + (__all_sync(kWholeWarp, 1) != 0 ? 10'000 : 0);
+}
+
+TEST(CollectivesTest, LanesThatAPartialWarpHasNotAddNothingToAReduction) {
+  const auto out = SameInEveryOrder([] { return RunKernel<PartialReductions>(1, 5); });
+  for (const int value : out) EXPECT_EQ(value, 10'000 + 300 - 3);
+}
+
 __global__ void SumsOfABlock(int* out, SharedSlice<float> slice) {
   const SharedArray<float> scratch = Shared("scratch", slice);
   out[threadIdx.x] = static_cast<int>(BlockSum(static_cast<float>(threadIdx.x), scratch));
@@ -168,10 +180,14 @@ __global__ void ALaneReturnsEarly(int* out) {
   out[threadIdx.x] = __shfl_sync(kWholeWarp, 1, 0);
 }
 
+__global__ void ExchangesWithTheUpperHalf(int* out) {
+  out[threadIdx.x] = __shfl_xor_sync(kWholeWarp, 1, 16);
+}
+
 template <auto kKernel>
-std::string FaultOf() {
+std::string FaultOf(unsigned threads = 32) {
   std::vector<int> out(64);
-  EXPECT_EQ(Launch<kKernel>(1, 32, 0, nullptr, out.data()), cudaErrorLaunchFailure);
+  EXPECT_EQ(Launch<kKernel>(1, threads, 0, nullptr, out.data()), cudaErrorLaunchFailure);
   return Fault();
 }
 
@@ -185,6 +201,14 @@ TEST(DivergenceTest, LanesThatMissACollectiveAreCaughtInEveryOrder) {
     EXPECT_THAT(FaultOf<ReadsOutsideTheMask>(),
                 HasSubstr("reads lane 20, which is not in its mask"));
     EXPECT_THAT(FaultOf<ALaneReturnsEarly>(), HasSubstr("has returned"));
+  });
+}
+
+TEST(DivergenceTest, AShuffleFromALaneThatTheWarpDoesNotHaveIsCaughtInEveryOrder) {
+  simt::ForEachOrder([] {
+    EXPECT_THAT(FaultOf<ExchangesWithTheUpperHalf>(20), HasSubstr("which its warp does not have"));
+    EXPECT_THAT(FaultOf<ExchangesWithTheUpperHalf>(52), HasSubstr("which its warp does not have"));
+    RunKernel<ExchangesWithTheUpperHalf>(1, 32);
   });
 }
 

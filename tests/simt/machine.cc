@@ -1,6 +1,7 @@
 #include "tests/simt/machine.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -248,6 +249,12 @@ uint32_t Machine::ExistingLanes() const {
   const unsigned first = current_ / kLanes * kLanes;
   const unsigned lanes = std::min(kLanes, count_ - first);
   return lanes == kLanes ? ~0u : (1u << lanes) - 1;
+}
+
+void Machine::NeedWholeWarp(const char* instruction, const Site& site) {
+  if (ExistingLanes() == ~0u) return;
+  Fail(std::string(instruction) + " at " + ToString(site) + " in a warp of " +
+       std::to_string(std::popcount(ExistingLanes())) + " lanes");
 }
 
 Machine::Rendezvous& Machine::RendezvousOf(uint32_t mask) {

@@ -85,6 +85,10 @@ class Machine {
   /// until this lane's next collective operation but one.
   const Deposits& Collective(uint32_t mask, const void* deposit, size_t bytes, const Site& site);
   void SyncWarp(uint32_t mask, const Site& site);
+  /// Of the caller's warp: the last of a block may have fewer than 32.
+  uint32_t ExistingLanes() const;
+  /// Fails in a warp of fewer than 32 lanes.
+  void NeedWholeWarp(const char* instruction, const Site& site);
   unsigned lane() const { return current_ % kLanes; }
 
   SharedMemory& shared() { return shared_; }
@@ -130,7 +134,6 @@ class Machine {
   void GiveWay(Wait wait, const Site& site);
   bool Skips(const Site& site) const;
   Rendezvous& RendezvousOf(uint32_t mask);
-  uint32_t ExistingLanes() const;
   std::string Describe(unsigned thread) const;
   std::string Stuck(const char* why) const;
 

@@ -58,6 +58,12 @@ T At(const Machine::Deposits& all, int lane) {
   return value;
 }
 
+const Machine::Deposits& OfWholeWarp(const char* instruction, const void* deposit, size_t bytes,
+                                     const Site& site) {
+  Machine::Instance().NeedWholeWarp(instruction, site);
+  return Machine::Instance().Collective(~0u, deposit, bytes, site);
+}
+
 template <double (*kValue)(uint32_t)>
 void MmaFloat(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4],
               const Site& site) {
@@ -66,7 +72,7 @@ void MmaFloat(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], con
   std::memcpy(mine.b, b, sizeof(b));
   std::memcpy(mine.c, c, sizeof(c));
   Machine& machine = Machine::Instance();
-  const Machine::Deposits& all = machine.Collective(~0u, &mine, sizeof(mine), site);
+  const Machine::Deposits& all = OfWholeWarp("mma", &mine, sizeof(mine), site);
   double left[16][16];
   double right[16][8];
   for (int lane = 0; lane < 32; ++lane) {
@@ -111,7 +117,7 @@ void MmaS8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], cons
   std::memcpy(mine.b, b, sizeof(b));
   std::memcpy(mine.c, c, sizeof(c));
   Machine& machine = Machine::Instance();
-  const Machine::Deposits& all = machine.Collective(~0u, &mine, sizeof(mine), site);
+  const Machine::Deposits& all = OfWholeWarp("mma", &mine, sizeof(mine), site);
   int32_t left[16][32];
   int32_t right[32][8];
   for (int lane = 0; lane < 32; ++lane) {
@@ -145,7 +151,7 @@ void LoadMatrix4(uint32_t (&r)[4], uint32_t offset, bool transposed, const Site&
   if (verdict.offence != Offence::kNone) machine.FailAccess(verdict, "reads", "a matrix row");
   uint16_t row[8];
   std::memcpy(row, machine.shared().data() + offset, sizeof(row));
-  const Machine::Deposits& all = machine.Collective(~0u, row, sizeof(row), site);
+  const Machine::Deposits& all = OfWholeWarp("ldmatrix", row, sizeof(row), site);
   const auto element = [&](int matrix, int i, int j) {
     uint16_t value;
     std::memcpy(

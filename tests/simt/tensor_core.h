@@ -7,7 +7,8 @@
 
 // Twins of the instructions that move and multiply matrices: which lane holds which element is as
 // in the tables of the PTX ISA ("Matrix Fragments for mma.m16n8k16", "... for mma.m16n8k32",
-// "ldmatrix"). All 32 lanes of a warp call them together. engine/backend/cuda/ptx.cuh has the
+// "ldmatrix"). All 32 lanes of a warp call them together;
+// a warp that has fewer is a fault. engine/backend/cuda/ptx.cuh has the
 // instructions themselves under the same names.
 
 namespace simt {

@@ -111,6 +111,34 @@ TEST(TensorCoreTest, AFragmentInTheWrongOrderGivesAnotherProduct) {
   EXPECT_LT(same, 8);
 }
 
+__global__ void LoadsAMatrix(uint32_t* out, SharedSlice<uint16_t> slice) {
+  const SharedArray<uint16_t> s = Shared("s", slice);
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int i = 0; i < 8; ++i) s[8 * lane + i] = static_cast<uint16_t>(i);
+  __syncthreads();
+  uint32_t r[4];
+  LoadMatrix4<false>(r, s, int64_t{8} * lane);
+  out[lane] = r[0];
+}
+
+TEST(TensorCoreTest, AWarpOfFewerThan32LanesMayNotUseItsInstructions) {
+  simt::ForEachOrder([] {
+    std::vector<uint32_t> words(128);
+    std::vector<int32_t> product(128);
+    const uint32_t* from = words.data();
+    EXPECT_EQ(Launch<MultiplyBytes<false>>(1, 31, 0, nullptr, product.data(), from, from),
+              cudaErrorLaunchFailure);
+    EXPECT_THAT(Fault(), AllOf(HasSubstr("mma at ptx.cuh:"), HasSubstr("in a warp of 31 lanes")));
+    SharedPlan plan;
+    const auto slice = plan.Take<uint16_t>(int64_t{64} * 8);
+    EXPECT_EQ(Launch<LoadsAMatrix>(1, 48, plan.bytes(), nullptr, words.data(), slice),
+              cudaErrorLaunchFailure);
+    EXPECT_THAT(Fault(), AllOf(HasSubstr("ldmatrix at"), HasSubstr("in a warp of 16 lanes")));
+    EXPECT_EQ(Launch<LoadsAMatrix>(1, 64, plan.bytes(), nullptr, words.data(), slice), cudaSuccess)
+        << Fault();
+  });
+}
+
 template <CopyFault kFault>
 cudaError_t Copy(std::vector<float>* out) {
   alignas(16) float from[64];

@@ -65,15 +65,20 @@ T Shuffle(uint32_t mask, T value, int source, const Site& site) {
   if ((mask >> source & 1) == 0) {
     machine.Fail("shuffle reads lane " + std::to_string(source) + ", which is not in its mask");
   }
+  if ((machine.ExistingLanes() >> source & 1) == 0) {
+    machine.Fail("shuffle reads lane " + std::to_string(source) + ", which its warp does not have");
+  }
   T got;
   std::memcpy(&got, all[static_cast<size_t>(source)].data(), sizeof(got));
   return got;
 }
 
-/// Folds what the lanes of `mask` brought, in their order.
+/// Folds what the lanes of `mask` brought, as far as they exist, in their order.
 template <typename T, typename Fold>
 T Reduce(uint32_t mask, T value, const Site& site, Fold fold) {
-  const Machine::Deposits& all = Machine::Instance().Collective(mask, &value, sizeof(value), site);
+  Machine& machine = Machine::Instance();
+  const Machine::Deposits& all = machine.Collective(mask, &value, sizeof(value), site);
+  mask &= machine.ExistingLanes();
   bool first = true;
   T result{};
   for (size_t lane = 0; lane < Machine::kLanes; ++lane) {
