@@ -26,7 +26,9 @@ struct AttentionArgs {
   float* states = nullptr;  // [AttentionStateFloats]
 };
 
-/// Floats of scratch that a plan of `work` splits needs: a softmax state for each split and head.
+/// Floats of scratch that a plan of `work` splits needs: a softmax state for each row's split and
+/// head. For decoding: 2,048 prefill rows at position 131,072, 256 splits each, of 32 heads of 128
+/// channels would take 17 GB.
 constexpr int64_t AttentionStateFloats(int64_t work, int32_t heads, int32_t head_size) {
   return work * heads * (4 + int64_t{2} * head_size);
 }
