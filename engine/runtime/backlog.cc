@@ -62,12 +62,13 @@ int64_t Backlog::PlacesOf(const QueueShare& share) const {
 
 void Backlog::RememberLocked(const QueueShare& share) {
   if (WaitingOf(share.tenant) >= PlacesOf(share)) return;
-  wanting_[share.tenant] = {.weight = share.weight, .since = last_step_};
+  wanting_[share.tenant] = {.weight = share.weight, .since = -1};
 }
 
 absl::Status Backlog::CheckShare(const QueueShare& share, int32_t sequences) {
-  std::erase_if(wanting_,
-                [this](const auto& one) { return last_step_ - one.second.since > kShareTime; });
+  std::erase_if(wanting_, [this](const auto& one) {
+    return one.second.since >= 0 && last_step_ - one.second.since > kShareTime;
+  });
   const bool others_want = wanting_.size() > wanting_.count(share.tenant);
   if (!others_want) return absl::OkStatus();
   const int64_t own = WaitingOf(share.tenant), places = PlacesOf(share);
@@ -104,10 +105,9 @@ void Backlog::OnStep(const StepSample& step, int32_t running, int32_t waiting, T
   costs_.Observe(step);
   if (left_waiting_ > 0) drain_.Observe(now - last_step_, started_);
   refused_ = std::max<int64_t>(refused_ - left_, 0);
-  if (waiting_.load(std::memory_order_relaxed) == 0) refused_ = 0;
-  // Nobody knew how late it was when they were refused in a step this long, or before the first.
+  if (waiting == 0 && waiting_.load(std::memory_order_relaxed) == 0) refused_ = 0;
   for (auto& [id, tenant] : wanting_) {
-    if (tenant.since == last_step_) tenant.since = now;
+    if (tenant.since < 0) tenant.since = now;
   }
   left_ = started_ = 0;
   running_ = running;

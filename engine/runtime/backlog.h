@@ -106,7 +106,7 @@ class Backlog {
   /// A tenant that was refused while it had less than its share.
   struct Wanting {
     int32_t weight = 1;
-    TimeUs since = 0;
+    TimeUs since = -1;  // end of the step in which it was refused; -1: it goes on
   };
   std::optional<Estimate> EstimateLocked(const QueueShare& share) const;
   /// Places of a tenant, at least 1.
