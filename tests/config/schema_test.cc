@@ -64,11 +64,13 @@ TEST(SchemaTest, TypesAndRangesAreThoseOfTheTable) {
           json type = "string";
           if constexpr (std::is_same_v<T, bool>) type = "boolean";
           if constexpr (std::is_same_v<T, int32_t>) type = "integer";
-          if constexpr (std::is_same_v<T, int64_t>) type = {"integer", "string"};
+          if constexpr (std::is_same_v<T, int64_t>) type = json::parse(R"(["integer", "string"])");
           if constexpr (std::is_same_v<T, double>) type = "number";
           const bool text = std::is_same_v<T, std::string>;
           const bool restricted = node.contains("enum") || node.contains("pattern");
-          if (text && !restricted) type = {"string", "number", "boolean"};
+          if (text && !restricted) {
+            type = json::parse(R"(["string", "number", "boolean"])");
+          }
           EXPECT_EQ(node["type"], type) << option.key;
           const bool number = !text && !std::is_same_v<T, bool>;
           ASSERT_EQ(node.contains("minimum"), number) << option.key;
