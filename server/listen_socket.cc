@@ -7,11 +7,11 @@
 #include <sys/socket.h>
 
 #include <cerrno>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -111,8 +111,9 @@ absl::StatusOr<ListenSocket> ListenSocket::Bind(const std::string& address) {
       if (bound.contains(AddressBytes(*info))) continue;  // not every resolver removes duplicates
       Descriptor made = ListenOn(*info, any);
       if (!made.valid()) {
-        why = std::strerror(errno);
-        if (errno == EADDRINUSE) return CannotListen(address, why);
+        const int error = errno;
+        why = std::generic_category().message(error);
+        if (error == EADDRINUSE) return CannotListen(address, why);
         continue;
       }
       port = PortOf(made.get());
