@@ -7,27 +7,13 @@
 
 #include "engine/kv/capacity.h"
 #include "engine/sched/scheduler.h"
+#include "tests/engine/sched/default_scheme.h"
 
 // As many sequences as the planner says run at once, the prefix cache keeping what it can, and none
 // is ever preempted: what is planned is kept, records scattered over slabs and all.
 
 namespace asymserve {
 namespace {
-
-constexpr KvShape kShape = {.layers = 30, .kv_heads = 3, .head_size = 64};
-
-KvScheme Learned() {
-  KvScheme scheme;
-  scheme.name = "learned";
-  scheme.near = KvCodec::kInt8;
-  scheme.sink_pages = 1;
-  scheme.key_window = {.recent_pages = 1, .block_pages = 1};
-  scheme.value_window = scheme.key_window;
-  scheme.fresh_pages = 4;
-  const KvItem item = {.codec = KvCodec::kPlanes, .base_planes = 16, .fresh_planes = 48};
-  scheme.items.assign(static_cast<size_t>(2 * kShape.layers * kShape.kv_heads), item);
-  return scheme;
-}
 
 struct Case {
   std::string scheme;
@@ -45,12 +31,13 @@ class PlannedCapacityTest : public testing::TestWithParam<Case> {};
 TEST_P(PlannedCapacityTest, RunsWithoutAPreemption) {
   const KvLoad& load = GetParam().load;
   SchedulerOptions options;
-  options.scheme =
-      GetParam().scheme == "learned" ? Learned() : *NamedKvScheme(GetParam().scheme, kShape);
-  options.arena = ArenaCut(KvLayout(kShape, options.scheme), GetParam().arena_bytes);
+  options.scheme = GetParam().scheme == "balanced"
+                       ? BalancedScheme()
+                       : *NamedKvScheme(GetParam().scheme, kDefaultShape);
+  options.arena = ArenaCut(KvLayout(kDefaultShape, options.scheme), GetParam().arena_bytes);
   options.max_context_tokens = static_cast<int32_t>(load.tokens());
   const auto planned = static_cast<int32_t>(
-      CapacityOf(kShape, options.scheme, GetParam().arena_bytes, load).sequences);
+      CapacityOf(kDefaultShape, options.scheme, GetParam().arena_bytes, load).sequences);
   ASSERT_GT(planned, 10);
   options.max_running = planned;
   options.max_waiting = planned;
@@ -88,9 +75,9 @@ KvLoad Load(int64_t prompt, int64_t output) {
 }
 
 INSTANTIATE_TEST_SUITE_P(SchemesAndLengths, PlannedCapacityTest,
-                         testing::Values(Case{"learned", Load(768, 256), 188 << 20},
-                                         Case{"learned", Load(3584, 512), 755 << 20},
-                                         Case{"learned", Load(256, 1000), 900 << 20},
+                         testing::Values(Case{"balanced", Load(768, 256), 188 << 20},
+                                         Case{"balanced", Load(3584, 512), 755 << 20},
+                                         Case{"balanced", Load(256, 1000), 900 << 20},
                                          Case{"kivi-2", Load(768, 256), 188 << 20},
                                          Case{"kivi-2", Load(2000, 1000), 755 << 20},
                                          Case{"fit-2/1", Load(768, 256), 377 << 20},

@@ -5,29 +5,16 @@
 
 #include "engine/kv/layout.h"
 #include "engine/sched/scheduler.h"
+#include "tests/engine/sched/default_scheme.h"
 
 // The prefix cache in the size of the default model and its default scheme.
 
 namespace asymserve {
 namespace {
 
-constexpr KvShape kShape = {.layers = 30, .kv_heads = 3, .head_size = 64};
 constexpr int32_t kChunk = 256;
 constexpr int32_t kChunks = 4;
 constexpr int32_t kOwners = 8;
-
-KvScheme Balanced() {
-  KvScheme scheme;
-  scheme.name = "balanced";
-  scheme.near = KvCodec::kInt8;
-  scheme.sink_pages = 1;
-  scheme.key_window = {.recent_pages = 1, .block_pages = 1};
-  scheme.value_window = scheme.key_window;
-  scheme.fresh_pages = 4;
-  const KvItem item = {.codec = KvCodec::kPlanes, .base_planes = 16, .fresh_planes = 48};
-  scheme.items.assign(static_cast<size_t>(2 * kShape.layers * kShape.kv_heads), item);
-  return scheme;
-}
 
 SequenceSpec Spec(uint64_t id, uint8_t family, int32_t shared_chunks) {
   SequenceSpec spec;
@@ -55,9 +42,9 @@ void Step(Scheduler& scheduler) {
 
 TEST(PrefixCacheTest, EveryPromptIsFoundAfterItsOwnerHasMovedOnByTwoThousandTokens) {
   SchedulerOptions options;
-  options.scheme = Balanced();
-  ASSERT_TRUE(CheckKvScheme(options.scheme, kShape).ok());
-  options.arena = ArenaCut(KvLayout(kShape, options.scheme), 192 << 20);
+  options.scheme = BalancedScheme();
+  ASSERT_TRUE(CheckKvScheme(options.scheme, kDefaultShape).ok());
+  options.arena = ArenaCut(KvLayout(kDefaultShape, options.scheme), 192 << 20);
   options.max_context_tokens = 8192;
   options.max_running = 32;
   options.max_waiting = 32;
@@ -86,8 +73,8 @@ TEST(PrefixCacheTest, EveryPromptIsFoundAfterItsOwnerHasMovedOnByTwoThousandToke
 
 TEST(PrefixCacheTest, AStepThatPlansManyCachedSequencesLeavesTheAccountsInOrder) {
   SchedulerOptions options;
-  options.scheme = Balanced();
-  options.arena = ArenaCut(KvLayout(kShape, options.scheme), 24 << 20);
+  options.scheme = BalancedScheme();
+  options.arena = ArenaCut(KvLayout(kDefaultShape, options.scheme), 24 << 20);
   options.max_context_tokens = 4096;
   options.max_running = 16;
   options.max_waiting = 200;
