@@ -215,6 +215,10 @@ void ServerProcess::Signal(int signal) const {
 
 std::optional<int> ServerProcess::WaitForExit(std::chrono::seconds timeout) {
   if (!status_) status_ = WaitFor(pid_, timeout);
+  if (status_) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::seconds(60), [&] { return log_ended_; });
+  }
   return status_;
 }
 

@@ -58,7 +58,8 @@ class ServerProcess {
   int descriptors() const;
 
   void Signal(int signal) const;
-  /// Exit status, or 128 + the signal that ended it; empty when it runs on for `timeout`.
+  /// Exit status, or 128 + the signal that ended it, once its whole log is there; empty when it
+  /// runs on for `timeout`.
   std::optional<int> WaitForExit(std::chrono::seconds timeout = std::chrono::seconds(60));
 
  private:
