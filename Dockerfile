@@ -30,4 +30,6 @@ COPY --from=build /image/usr/local/bin /usr/local/bin
 USER 10001:10001
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["asymserve", "serve", "--set", "server.address=0.0.0.0:50051", "--set", "metrics.address=0.0.0.0:9464"]
+# insecure: a container is reached by what its network lets in. With server.tls and a way to know the
+# callers add --set server.insecure=false.
+ENTRYPOINT ["asymserve", "serve", "--set", "server.address=0.0.0.0:50051", "--set", "server.insecure=true", "--set", "metrics.address=0.0.0.0:9464"]

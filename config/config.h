@@ -60,12 +60,23 @@ struct SchedulingSection {
   bool operator==(const SchedulingSection&) const = default;
 };
 
+/// PEM files; all empty: plaintext.
+struct TlsSection {
+  std::string cert_file;       // the server's certificate, then the chain to its authority
+  std::string key_file;        // its private key
+  std::string client_ca_file;  // authorities of clients; empty: clients need no certificate
+
+  bool operator==(const TlsSection&) const = default;
+};
+
 struct ServerSection {
   std::string address = "127.0.0.1:50051";
   int64_t max_message_bytes = 4 << 20;  // of one request
   int32_t stream_queue_messages = 256;  // unread by a slow client before its request is cancelled
   double drain_seconds = 20;            // SIGTERM to exit at most
   bool reflection = true;
+  bool insecure = false;  // may listen beyond this machine in plaintext or for everybody
+  TlsSection tls = {};
 
   bool operator==(const ServerSection&) const = default;
 };

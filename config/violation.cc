@@ -12,6 +12,22 @@ bool SamePort(std::string_view a, std::string_view b) {
   return a == b && !a.empty() && !a.ends_with(":0");
 }
 
+Violation Missing(std::string_view option, std::string_view with) {
+  return {absl::InvalidArgumentError(
+              absl::StrCat(std::string(option), ": is required with ", std::string(with))),
+          {option, with}};
+}
+
+Violation FindTlsViolation(const TlsSection& tls) {
+  constexpr std::string_view kCertificate = "server.tls.cert_file", kKey = "server.tls.key_file";
+  if (!tls.cert_file.empty() && tls.key_file.empty()) return Missing(kKey, kCertificate);
+  if (!tls.key_file.empty() && tls.cert_file.empty()) return Missing(kCertificate, kKey);
+  if (!tls.client_ca_file.empty() && tls.cert_file.empty()) {
+    return Missing(kCertificate, "server.tls.client_ca_file");
+  }
+  return {absl::OkStatus(), {}};
+}
+
 }  // namespace
 
 Violation FindViolation(const Config& config) {
@@ -32,7 +48,7 @@ Violation FindViolation(const Config& config) {
             "metrics.address: expected another than server.address, got ", config.metrics.address)),
         {"metrics.address", "server.address"}};
   }
-  return {absl::OkStatus(), {}};
+  return FindTlsViolation(config.server.tls);
 }
 
 }  // namespace asymserve

@@ -5,6 +5,7 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 
+#include "engine/base/log.h"
 #include "engine/base/status.h"
 
 namespace asymserve {
@@ -37,25 +38,53 @@ void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
 }
 
+/// Whether strangers could read or make calls.
+absl::Status CheckExposure(const ServerSection& options, const ListenSocket& socket) {
+  std::string lacks = options.tls.cert_file.empty() ? "TLS" : "";
+  if (options.tls.client_ca_file.empty()) {
+    absl::StrAppend(&lacks, lacks.empty() ? "" : " and ", "client certificates");
+  }
+  if (socket.loopback() || lacks.empty()) return absl::OkStatus();
+  if (options.insecure) {
+    Log(LogLevel::kWarn, "insecure", {{"address", socket.address()}, {"without", lacks}});
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      "server.address: other machines reach ", socket.address(), ", without ", lacks,
+      "; set server.tls.cert_file, key_file and client_ca_file, listen on 127.0.0.1, or set "
+      "server.insecure: true if the network keeps strangers out"));
+}
+
+std::shared_ptr<grpc::ServerCredentials> MakeCredentials(TlsIdentity* tls) {
+  if (tls == nullptr) return grpc::InsecureServerCredentials();
+  return std::make_shared<ListenerCredentials>(tls->NewCredentials());
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerSection& options,
                                                               InferenceService& service,
                                                               ServerMetrics& metrics) {
+  std::unique_ptr<TlsIdentity> tls;
+  if (!options.tls.cert_file.empty()) {
+    ASYMSERVE_ASSIGN_OR_RETURN(tls, TlsIdentity::Load(options.tls));
+    metrics.tls_not_after_s.Set(tls->not_after());
+  }
   absl::StatusOr<ListenSocket> socket = ListenSocket::Bind(options.address);
   if (!socket.ok()) return Annotate(socket.status(), "server.address");
+  ASYMSERVE_RETURN_IF_ERROR(CheckExposure(options, *socket));
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   Configure(options, builder);
   using FromFd = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
   std::unique_ptr<Connections> connections = builder.experimental().AddExternalConnectionAcceptor(
-      FromFd::FROM_FD, grpc::InsecureServerCredentials());
+      FromFd::FROM_FD, MakeCredentials(tls.get()));
   builder.RegisterService(&service);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr) return absl::UnavailableError("server: gRPC does not start");
-  std::unique_ptr<GrpcServer> started(
-      new GrpcServer(std::move(server), std::move(connections), socket->address()));
+  std::unique_ptr<GrpcServer> started(new GrpcServer(
+      std::move(tls), std::move(server), std::move(connections), socket->address(), metrics));
   started->SetReady(false);
   const auto hand_over = [connections = started->connections_.get()](int listener, int connection) {
     Connections::NewConnectionParameters parameters;
@@ -71,6 +100,13 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerSectio
 
 void GrpcServer::SetReady(bool ready) {
   server_->GetHealthCheckService()->SetServingStatus(kServiceName, ready);
+}
+
+absl::Status GrpcServer::ReloadTls() {
+  if (tls_ == nullptr) return absl::OkStatus();
+  ASYMSERVE_RETURN_IF_ERROR(tls_->Reload());
+  metrics_.tls_not_after_s.Set(tls_->not_after());
+  return absl::OkStatus();
 }
 
 void GrpcServer::Stop(std::chrono::milliseconds timeout) {

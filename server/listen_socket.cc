@@ -41,14 +41,30 @@ absl::Status CannotListen(const std::string& address, const std::string& why) {
   return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": ", why));
 }
 
-int PortOf(int socket) {
+sockaddr_storage BoundTo(int socket) {
   sockaddr_storage bound{};
   socklen_t size = sizeof(bound);
-  if (getsockname(socket, reinterpret_cast<sockaddr*>(&bound), &size) != 0) return 0;
+  if (getsockname(socket, reinterpret_cast<sockaddr*>(&bound), &size) != 0) return {};
+  return bound;
+}
+
+int PortOf(const sockaddr_storage& bound) {
   if (bound.ss_family == AF_INET6) {
     return ntohs(reinterpret_cast<const sockaddr_in6*>(&bound)->sin6_port);
   }
   return ntohs(reinterpret_cast<const sockaddr_in*>(&bound)->sin_port);
+}
+
+bool IsLoopback(const sockaddr_storage& bound) {
+  constexpr uint8_t kIpv4Net = 127;
+  if (bound.ss_family == AF_INET) {
+    const auto& ipv4 = reinterpret_cast<const sockaddr_in&>(bound);
+    return ntohl(ipv4.sin_addr.s_addr) >> 24 == kIpv4Net;
+  }
+  if (bound.ss_family != AF_INET6) return false;
+  const in6_addr& ipv6 = reinterpret_cast<const sockaddr_in6&>(bound).sin6_addr;
+  if (IN6_IS_ADDR_V4MAPPED(&ipv6)) return ipv6.s6_addr[12] == kIpv4Net;
+  return IN6_IS_ADDR_LOOPBACK(&ipv6);
 }
 
 void SetPort(sockaddr& address, int port) {
@@ -116,7 +132,9 @@ absl::StatusOr<ListenSocket> ListenSocket::Bind(const std::string& address) {
         if (error == EADDRINUSE) return CannotListen(address, why);
         continue;
       }
-      port = PortOf(made.get());
+      const sockaddr_storage at = BoundTo(made.get());
+      port = PortOf(at);
+      listening.loopback_ = listening.loopback_ && IsLoopback(at);
       SetPort(*info->ai_addr, port);
       bound.insert(AddressBytes(*info));
       listening.sockets_.push_back(std::move(made));

@@ -21,10 +21,13 @@ class ListenSocket {
   /// `address` with the port that was bound.
   const std::string& address() const { return address_; }
   const std::vector<Descriptor>& sockets() const { return sockets_; }
+  /// Whether only this machine reaches it.
+  bool loopback() const { return loopback_; }
 
  private:
   std::vector<Descriptor> sockets_;
   std::string address_;
+  bool loopback_ = true;
 };
 
 struct Accepted {

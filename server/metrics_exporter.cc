@@ -66,6 +66,16 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
   families.Counter("asymserve_refused_connections_total",
                    "Connections closed at once, because too few descriptors were left.",
                    Value(metrics.refused_connections));
+  families.Open("asymserve_reloads_total",
+                "Files read again while serving; after an error the old ones stay in use.",
+                MetricType::Counter);
+  families.Sample({{"what", "tls"}, {"result", "ok"}}, Value(metrics.tls_reloads.done));
+  families.Sample({{"what", "tls"}, {"result", "error"}}, Value(metrics.tls_reloads.failed));
+  if (metrics.tls_not_after_s.value() != 0) {
+    families.Gauge("asymserve_tls_certificate_not_after_seconds",
+                   "When the server's certificate expires, in seconds since 1970.",
+                   Value(metrics.tls_not_after_s));
+  }
   families.Gauge("asymserve_open_calls", "Calls that have not ended.", Value(metrics.open_calls));
   families.Gauge("asymserve_drain_budget_seconds", "What a drain may take (server.drain_seconds).",
                  Value(metrics.drain_budget_ms) * 1e-3);

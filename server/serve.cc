@@ -14,9 +14,11 @@
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
 #include "server/drain.h"
+#include "server/grpc_log.h"
 #include "server/memory_log.h"
 #include "server/metrics_endpoint.h"
 #include "server/metrics_exporter.h"
+#include "server/reloader.h"
 #include "server/signal_watcher.h"
 #include "server/version.h"
 
@@ -38,12 +40,20 @@ struct FrontEnd {
   std::shared_ptr<MetricsExporter> exporter;
   std::unique_ptr<MetricsEndpoint> endpoint;  // null: none wanted
   std::unique_ptr<GrpcServer> server;
+  std::vector<Reloader> reloaders;
 };
 
 absl::Status Start(const Config& config, FrontEnd& front) {
+  const TlsSection& tls = config.server.tls;
+  const bool with_tls = !tls.cert_file.empty();
+  if (with_tls) {  // before the files are read: a later change is seen
+    front.reloaders.emplace_back(
+        "tls", std::vector<std::string>{tls.cert_file, tls.key_file, tls.client_ca_file},
+        [&front] { return front.server->ReloadTls(); }, front.metrics.tls_reloads);
+  }
   ASYMSERVE_ASSIGN_OR_RETURN(front.server,
                              GrpcServer::Start(config.server, front.service, front.metrics));
-  Log(LogLevel::kInfo, "listening", {{"address", front.server->address()}});
+  Log(LogLevel::kInfo, "listening", {{"address", front.server->address()}, {"tls", with_tls}});
   if (config.metrics.address.empty()) return absl::OkStatus();
   ASYMSERVE_ASSIGN_OR_RETURN(front.endpoint,
                              MetricsEndpoint::Start(config.metrics.address, front.exporter));
@@ -124,6 +134,8 @@ absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEn
        {"kv_bits", served.kv.effective_bits},
        {"kv_cache_tokens", served.kv.capacity.tokens}});
   while (!signals.WaitFor(kHealthPoll)) {
+    const bool hangup = signals.TakeHangup();
+    for (Reloader& reloader : front.reloaders) reloader.Poll(hangup);
     absl::Status health = served.engine->health();
     if (health.ok()) {
       served.memory->Trim();
@@ -170,6 +182,7 @@ absl::Status Run(const Config& config, const BackendFactory& make_backend) {
   const Clock::time_point start = Clock::now();
   // libprotobuf would write about every malformed request; the client is told instead.
   google::protobuf::SetLogHandler(nullptr);
+  TakeGrpcLog();
   RaiseDescriptorLimit();
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<SignalWatcher> signals, SignalWatcher::Create());
   FrontEnd front(config);

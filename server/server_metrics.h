@@ -46,6 +46,11 @@ inline constexpr std::array<std::string_view, 17> kCodeNames = {
     "UNAUTHENTICATED",
 };
 
+/// Attempts to read files again while serving.
+struct ReloadMetrics {
+  Counter done, failed;
+};
+
 /// What the server counts besides EngineMetrics. Any thread.
 struct ServerMetrics {
   // Calls that ended, [method][code]; counted before the client can see the status.
@@ -54,7 +59,9 @@ struct ServerMetrics {
   LatencyHistogram refusal_seconds;  // one observation for each of rejections
   Counter slow_readers;              // streams ended because the client did not keep up
   Counter refused_connections;       // closed at once, for want of descriptors
-  Gauge open_calls;                  // accepted by gRPC and not yet gone
+  ReloadMetrics tls_reloads;
+  Gauge tls_not_after_s;  // of the server's certificate, since 1970; 0: no TLS
+  Gauge open_calls;       // accepted by gRPC and not yet gone
   Gauge drain_budget_ms;
   Gauge drain_start_us;  // steady clock; 0: no drain has begun
 };

@@ -19,8 +19,9 @@ absl::StatusOr<std::unique_ptr<SignalWatcher>> SignalWatcher::Create() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   if (const int error = pthread_sigmask(SIG_BLOCK, &signals, nullptr); error != 0) {
-    return absl::ErrnoToStatus(error, "cannot block SIGTERM and SIGINT");
+    return absl::ErrnoToStatus(error, "cannot block SIGTERM, SIGINT and SIGHUP");
   }
   // Who reads the log or the other end of a socket may go away: writing fails, and that is all.
   if (std::signal(SIGPIPE, SIG_IGN) == SIG_ERR) return absl::ErrnoToStatus(errno, "SIGPIPE");
@@ -58,6 +59,11 @@ void SignalWatcher::Watch() {
     signalfd_siginfo info{};
     if (read(signal_fd_, &info, sizeof(info)) != sizeof(info)) continue;
     const auto signal = static_cast<int>(info.ssi_signo);
+    if (signal == SIGHUP) {
+      Log(LogLevel::kInfo, "reload_requested", {{"signal", signal}});
+      hangup_ = true;
+      continue;
+    }
     std::lock_guard lock(mutex_);
     if (requested_) {
       Log(LogLevel::kWarn, "exit_now", {{"signal", signal}});

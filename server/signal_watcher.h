@@ -11,12 +11,13 @@
 
 namespace asymserve {
 
-/// Turns SIGTERM and SIGINT into a request to stop. The second one ends the process at once with
-/// exit status 128 + its number. Nothing runs inside a signal handler: the signals are blocked and
-/// read from a descriptor by a thread of this object.
+/// Turns SIGTERM and SIGINT into a request to stop, and SIGHUP into one to read files again. The
+/// second request to stop ends the process at once with exit status 128 + the signal's number.
+/// Nothing runs inside a signal handler: the signals are blocked and read from a descriptor by a
+/// thread of this object.
 class SignalWatcher {
  public:
-  /// Blocks both signals in the calling thread, and in those it starts later: call it first. Also
+  /// Blocks these signals in the calling thread, and in those it starts later: call it first. Also
   /// ignores SIGPIPE.
   static absl::StatusOr<std::unique_ptr<SignalWatcher>> Create();
   SignalWatcher(const SignalWatcher&) = delete;
@@ -25,6 +26,8 @@ class SignalWatcher {
 
   /// True once a signal came; waits for it up to `timeout`. Any thread.
   bool WaitFor(std::chrono::milliseconds timeout);
+  /// Whether SIGHUP came since the last call. Any thread.
+  bool TakeHangup() { return hangup_.exchange(false); }
 
  private:
   SignalWatcher(int signal_fd, int wake_fd);
@@ -35,6 +38,7 @@ class SignalWatcher {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool requested_ = false;  // guarded by mutex_
+  std::atomic<bool> hangup_{false};
   std::thread thread_;
 };
 

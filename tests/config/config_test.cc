@@ -32,7 +32,9 @@ TEST(ConfigTest, ReadsAValueOfEachType) {
   const auto config = ParseConfig(
       "model: {path: /m/a b.gguf, name: 7}\n"
       "engine:\n  threads: 3\n  kv_memory_bytes: 512MiB\n  isa: avx2\n"
-      "server:\n  drain_seconds: 0.5\n  reflection: false\n  max_message_bytes: '2MiB'\n"
+      "server:\n  drain_seconds: 0.5\n  reflection: false\n  tls: {cert_file: c.pem, key_file: "
+      "k.pem}\n"
+      "  max_message_bytes: '2MiB'\n"
       "metrics:\n  address: \"\"\n"
       "kv:\n  scheme: dense\n  quality: {max_mean_kl: 0.25, self_check: true}\n",
       "f.yaml");
@@ -44,6 +46,8 @@ TEST(ConfigTest, ReadsAValueOfEachType) {
   expected.engine.isa = "avx2";
   expected.server.drain_seconds = 0.5;
   expected.server.reflection = false;
+  expected.server.tls.cert_file = "c.pem";
+  expected.server.tls.key_file = "k.pem";
   expected.server.max_message_bytes = 2 << 20;
   expected.metrics.address = "";
   expected.kv.scheme = "dense";
@@ -273,6 +277,22 @@ TEST(ValidateTest, TheTwoEndpointsMustDifferUnlessTheirPortIsAnyFreeOne) {
   EXPECT_THAT(Message(ValidateConfig(config)), StartsWith("metrics.address: "));
   config.metrics.address = config.server.address = "127.0.0.1:0";
   EXPECT_TRUE(ValidateConfig(config).ok());
+}
+
+TEST(ValidateTest, ACertificateAndItsKeyComeTogetherAndClientAuthoritiesWithThem) {
+  Config config;
+  TlsSection& tls = config.server.tls;
+  tls.client_ca_file = "ca.pem";
+  EXPECT_EQ(Message(ValidateConfig(config)),
+            "server.tls.cert_file: is required with server.tls.client_ca_file");
+  tls.key_file = "key.pem";
+  EXPECT_EQ(Message(ValidateConfig(config)),
+            "server.tls.cert_file: is required with server.tls.key_file");
+  tls.cert_file = "cert.pem";
+  EXPECT_TRUE(ValidateConfig(config).ok());
+  tls.key_file.clear();
+  EXPECT_EQ(Message(ValidateConfig(config)),
+            "server.tls.key_file: is required with server.tls.cert_file");
 }
 
 }  // namespace

@@ -116,7 +116,8 @@ LayerTable MakeProjectLayers() {
       {"server/",
        {"engine/base/", "engine/kv/", "engine/runtime/", "engine/text/", "engine/quality/",
         "config/", "proto/", "asymserve/"},
-       Join({{"absl/", "grpcpp/", "google/protobuf/", "prometheus/", "CLI/"}, kPosix}),
+       Join({{"absl/", "grpcpp/", "grpc/", "google/protobuf/", "openssl/", "prometheus/", "CLI/"},
+             kPosix}),
        {}},
   };
   table.exceptions = {

@@ -31,6 +31,19 @@ TEST(ListenSocketTest, PortZeroTakesAFreeOneAndSaysIt) {
   }
 }
 
+TEST(ListenSocketTest, KnowsWhetherOtherMachinesReachIt) {
+  for (const char* host : {"127.0.0.1", "127.8.0.1", "localhost"}) {
+    const auto bound = ListenSocket::Bind(std::string(host) + ":0");
+    ASSERT_TRUE(bound.ok()) << bound.status();
+    EXPECT_TRUE(bound->loopback()) << host;
+  }
+  for (const char* host : {"0.0.0.0", "[::]"}) {
+    const auto bound = ListenSocket::Bind(std::string(host) + ":0");
+    ASSERT_TRUE(bound.ok()) << bound.status();
+    EXPECT_FALSE(bound->loopback()) << host;
+  }
+}
+
 TEST(ListenSocketTest, ATakenPortIsRefusedByItsAddress) {
   const auto first = ListenSocket::Bind("127.0.0.1:0");
   ASSERT_TRUE(first.ok()) << first.status();

@@ -60,6 +60,7 @@ TEST_F(MetricsExporterTest, CountsWhatTheClientsSaw) {
            "asymserve_rejections_total{reason=\"invalid\"} 1\n",
            "asymserve_rejections_total{reason=\"deadline\"} 0\n",
            "asymserve_refusal_seconds_count 1\n",
+           "asymserve_reloads_total{what=\"tls\",result=\"ok\"} 0\n",
            "asymserve_refusal_seconds_bucket{le=\"+Inf\"} 1\n",
            "asymserve_tenant_sequences_total{tenant=\"default\"} 2\n",
            "asymserve_tenant_generated_tokens_total{tenant=\"default\"} 12\n",

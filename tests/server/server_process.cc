@@ -182,11 +182,12 @@ std::string ServerProcess::LogValue(const std::string& event, const std::string&
   return "";
 }
 
-std::shared_ptr<grpc::Channel> ServerProcess::Channel() {
+std::shared_ptr<grpc::Channel> ServerProcess::Channel(
+    const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  return grpc::CreateCustomChannel(address(), grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(address(), credentials, arguments);
 }
 
 std::map<std::string, double> ServerProcess::Metrics() {

@@ -47,7 +47,8 @@ class ServerProcess {
   /// The value of the first `key=` behind ` event `; empty if there is none.
   std::string LogValue(const std::string& event, const std::string& key);
   /// A connection of its own, whose window for a stream that is not read stays at 64 KiB.
-  std::shared_ptr<grpc::Channel> Channel();
+  std::shared_ptr<grpc::Channel> Channel(const std::shared_ptr<grpc::ChannelCredentials>&
+                                             credentials = grpc::InsecureChannelCredentials());
   std::unique_ptr<v1::Inference::Stub> Stub() { return v1::Inference::NewStub(Channel()); }
   std::string address() { return LogValue("serving", "address"); }
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <fstream>
 #include <iostream>
+#include <sstream>
 
 #include "asymserve/v1/rpc_status.pb.h"
 
@@ -49,10 +51,30 @@ std::string CheckTenant(const std::string& tenant) {
   return printable ? "" : "not printable ASCII";
 }
 
+std::string ReadText(const std::string& path) {
+  std::ostringstream text;
+  if (!path.empty()) text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+/// gRPC says too little about a file that it cannot use.
+std::string CheckPem(const std::string& path) {
+  const std::string text = ReadText(path);
+  if (text.empty()) return path + ": not found, empty or not readable";
+  return text.find("-----BEGIN ") == std::string::npos ? path + ": not PEM" : "";
+}
+
 }  // namespace
 
 std::shared_ptr<grpc::Channel> Connection::Connect() const {
-  return grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  if (tls_ca_file.empty()) {
+    return grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  }
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = ReadText(tls_ca_file);
+  options.pem_private_key = ReadText(tls_key_file);
+  options.pem_cert_chain = ReadText(tls_cert_file);
+  return grpc::CreateChannel(address, grpc::SslCredentials(options));
 }
 
 void Connection::Prepare(grpc::ClientContext& context) const {
@@ -69,6 +91,21 @@ void AddConnectionOptions(CLI::App& command, Connection& connection) {
       ->check(CLI::Range(0.0, 1e6));
   command.add_option("--tenant", connection.tenant, "whose share of the server this takes")
       ->check(CheckTenant);
+  CLI::Option* const ca =
+      command.add_option("--tls-ca", connection.tls_ca_file, "TLS; trust these authorities (PEM)")
+          ->check(CheckPem)
+          ->type_name("FILE");
+  CLI::Option* const certificate =
+      command.add_option("--tls-cert", connection.tls_cert_file, "show this certificate (PEM)")
+          ->check(CheckPem)
+          ->type_name("FILE")
+          ->needs(ca);
+  CLI::Option* const key =
+      command.add_option("--tls-key", connection.tls_key_file, "the certificate's private key")
+          ->check(CheckPem)
+          ->type_name("FILE")
+          ->needs(certificate);
+  certificate->needs(key);
 }
 
 void AddGenerationOptions(CLI::App& command, GenerationOptions& options) {

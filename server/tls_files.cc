@@ -1,0 +1,143 @@
+#include "server/tls_files.h"
+
+#include <ctime>
+#include <memory>
+#include <optional>
+
+#include "openssl/err.h"
+#include "openssl/pem.h"
+#include "openssl/ssl.h"
+
+#include "config/read_file.h"
+#include "engine/base/status.h"
+
+namespace asymserve {
+namespace {
+
+constexpr size_t kMaxPemBytes = size_t{1} << 20;
+
+template <auto free>
+struct Free {
+  template <typename T>
+  void operator()(T* object) const {
+    free(object);
+  }
+};
+using Bio = std::unique_ptr<BIO, Free<BIO_free>>;
+using Certificate = std::unique_ptr<X509, Free<X509_free>>;
+using PrivateKey = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY_free>>;
+using SslContext = std::unique_ptr<SSL_CTX, Free<SSL_CTX_free>>;
+
+absl::Status Invalid(const std::string& file, std::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat(file, ": ", std::string(problem)));
+}
+
+/// "problem (what OpenSSL says)"; forgets what OpenSSL says.
+absl::Status Refused(const std::string& file, std::string_view problem) {
+  const char* const reason = ERR_reason_error_string(ERR_peek_last_error());
+  ERR_clear_error();
+  return Invalid(file, absl::StrCat(std::string(problem), " (",
+                                    reason != nullptr ? reason : "no reason given", ")"));
+}
+
+absl::StatusOr<std::string> ReadPem(const std::string& file) {
+  ASYMSERVE_ASSIGN_OR_RETURN(std::string text, ReadRegularFile(file, kMaxPemBytes));
+  if (text.size() > kMaxPemBytes) {
+    return Invalid(file, absl::StrCat("larger than ", kMaxPemBytes, " bytes"));
+  }
+  return text;
+}
+
+Bio Open(const std::string& text) {
+  return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
+}
+
+/// Checks all certificates of a text; the first.
+absl::StatusOr<Certificate> ReadCertificates(const std::string& file, const std::string& text) {
+  ERR_clear_error();
+  const Bio bio = Open(text);
+  Certificate first;
+  while (true) {
+    Certificate certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
+    if (certificate == nullptr) break;
+    if (first == nullptr) first = std::move(certificate);
+  }
+  if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE) {
+    return Refused(file, "a certificate in it is not valid PEM");
+  }
+  ERR_clear_error();
+  if (first == nullptr) return Invalid(file, "has no certificate in PEM");
+  return first;
+}
+
+/// In place of a question on the terminal.
+int NoPassphrase(char* /*buffer*/, int /*size*/, int /*writing*/, void* asked) {
+  *static_cast<bool*>(asked) = true;
+  return -1;
+}
+
+absl::StatusOr<PrivateKey> ReadKey(const std::string& file, const std::string& text) {
+  ERR_clear_error();
+  const Bio bio = Open(text);
+  bool asked = false;
+  PrivateKey key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassphrase, &asked));
+  if (key != nullptr) return key;
+  if (asked) {
+    ERR_clear_error();
+    return Invalid(file, "is encrypted; the server needs a key without a passphrase");
+  }
+  return Refused(file, "has no private key in PEM");
+}
+
+int64_t Seconds(const ASN1_TIME* time) {
+  std::tm parts{};
+  return ASN1_TIME_to_tm(time, &parts) == 1 ? timegm(&parts) : 0;
+}
+
+/// What OpenSSL will use must please it: the strength of keys, too.
+absl::Status CheckPair(const TlsSection& files, X509* certificate, EVP_PKEY* key) {
+  const SslContext context(SSL_CTX_new(TLS_server_method()));
+  if (context == nullptr) return absl::InternalError("server.tls: OpenSSL does not start");
+  if (SSL_CTX_use_certificate(context.get(), certificate) != 1) {
+    return Annotate(Refused(files.cert_file, "cannot be used"), "server.tls.cert_file");
+  }
+  if (X509_check_private_key(certificate, key) != 1) {
+    ERR_clear_error();
+    return Annotate(Invalid(files.key_file, absl::StrCat("does not belong to the certificate in ",
+                                                         files.cert_file)),
+                    "server.tls.key_file");
+  }
+  if (SSL_CTX_use_PrivateKey(context.get(), key) != 1) {
+    return Annotate(Refused(files.key_file, "cannot be used"), "server.tls.key_file");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files) {
+  TlsMaterial material;
+  const auto certificates = [](const std::string& file,
+                               std::string& text) -> absl::StatusOr<Certificate> {
+    ASYMSERVE_ASSIGN_OR_RETURN(text, ReadPem(file));
+    return ReadCertificates(file, text);
+  };
+  absl::StatusOr<Certificate> own = certificates(files.cert_file, material.certificates);
+  if (!own.ok()) return Annotate(own.status(), "server.tls.cert_file");
+  absl::StatusOr<std::string> key_text = ReadPem(files.key_file);
+  if (!key_text.ok()) return Annotate(key_text.status(), "server.tls.key_file");
+  material.key = *std::move(key_text);
+  const absl::StatusOr<PrivateKey> key = ReadKey(files.key_file, material.key);
+  if (!key.ok()) return Annotate(key.status(), "server.tls.key_file");
+  ASYMSERVE_RETURN_IF_ERROR(CheckPair(files, own->get(), key->get()));
+  material.not_before = Seconds(X509_get0_notBefore(own->get()));
+  material.not_after = Seconds(X509_get0_notAfter(own->get()));
+  if (!files.client_ca_file.empty()) {
+    const absl::Status status =
+        certificates(files.client_ca_file, material.client_authorities).status();
+    if (!status.ok()) return Annotate(status, "server.tls.client_ca_file");
+  }
+  return material;
+}
+
+}  // namespace asymserve

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+#include "config/config.h"
+
+namespace asymserve {
+
+/// What a listener proves itself with, as PEM text that was checked.
+struct TlsMaterial {
+  std::string certificates;  // the server's, then its chain
+  std::string key;
+  std::string client_authorities;  // empty: clients need no certificate
+  int64_t not_before = 0;          // of the server's certificate, seconds since 1970
+  int64_t not_after = 0;
+};
+
+/// Reads and checks the files. An error names the option and the file: "server.tls.key_file:
+/// a/key.pem: does not belong to the certificate in a/cert.pem". Dates are not checked.
+absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files);
+
+}  // namespace asymserve
