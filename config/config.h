@@ -77,6 +77,7 @@ struct ServerSection {
   bool reflection = true;
   bool insecure = false;  // may listen beyond this machine in plaintext or for everybody
   TlsSection tls = {};
+  std::string api_keys_file = {};  // api_keys.h; empty: callers need no key
 
   bool operator==(const ServerSection&) const = default;
 };

@@ -72,6 +72,7 @@ constexpr Option kOptions[] = {
      +[](Config& c) -> int32_t& { return c.server.stream_queue_messages; }, 1, 1'000'000},
     {"server.drain_seconds", +[](Config& c) -> double& { return c.server.drain_seconds; }, 0, 3600},
     {"server.reflection", +[](Config& c) -> bool& { return c.server.reflection; }},
+    {"server.api_keys_file", +[](Config& c) -> std::string& { return c.server.api_keys_file; }},
     {"server.insecure", +[](Config& c) -> bool& { return c.server.insecure; }},
     {"server.tls.cert_file", +[](Config& c) -> std::string& { return c.server.tls.cert_file; }},
     {"server.tls.key_file", +[](Config& c) -> std::string& { return c.server.tls.key_file; }},

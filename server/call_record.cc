@@ -57,6 +57,7 @@ void CallRecord::AddFinal(const Delta& delta) {
 void CallRecord::End(const grpc::Status& status) {
   ASYMSERVE_CHECK(!ended_);
   ended_ = true;
+  use_.End(int64_t{prompt_tokens_} + generated_tokens_);
   const auto code = static_cast<size_t>(status.error_code());
   metrics_.requests[static_cast<size_t>(method_)][code < kCodeNames.size() ? code : 2].Add();
   Write(status);
@@ -73,6 +74,7 @@ void CallRecord::Write(const grpc::Status& status) const {
          {"id", request_},
          {"code", code_name},
          {"total_s", elapsed_seconds()},
+         {"key", key_},
          {"peer", peer_}});
     return;
   }
@@ -89,6 +91,7 @@ void CallRecord::Write(const grpc::Status& status) const {
        {"prefill_s", timings_.prefill},
        {"first_token_s", timings_.first_token},
        {"total_s", elapsed_seconds()},
+       {"key", key_},
        {"peer", peer_}});
 }
 

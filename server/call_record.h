@@ -8,6 +8,7 @@
 
 #include "engine/kv/ids.h"
 #include "engine/runtime/request.h"
+#include "server/key_meter.h"
 #include "server/server_metrics.h"
 
 namespace asymserve {
@@ -26,6 +27,10 @@ class CallRecord {
 
   void SetRequest(RequestId id) { request_ = static_cast<uint64_t>(id); }
   void SetPrecision(KvPrecision precision) { precision_ = precision; }
+  /// Whose key the call came with.
+  void SetKey(std::string holder) { key_ = std::move(holder); }
+  /// What the call takes is counted against the key's limits when it ends.
+  void SetUse(KeyUse use) { use_ = std::move(use); }
   /// The call is refused before the engine takes it: counted now, its time in End.
   void Reject(Rejection reason);
   /// Adds one sequence's end to what the line will say.
@@ -43,6 +48,8 @@ class CallRecord {
   ServerMetrics& metrics_;
   const std::string peer_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::string key_ = "-";  // its holder
+  KeyUse use_;
   uint64_t request_ = 0;
   KvPrecision precision_ = KvPrecision::kScheme;
   FinishReason finish_ = FinishReason::kNone;  // of the first sequence that ended

@@ -7,6 +7,7 @@
 
 #include "engine/base/log.h"
 #include "engine/base/status.h"
+#include "server/authentication.h"
 
 namespace asymserve {
 namespace {
@@ -41,8 +42,9 @@ void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
 /// Whether strangers could read or make calls.
 absl::Status CheckExposure(const ServerSection& options, const ListenSocket& socket) {
   std::string lacks = options.tls.cert_file.empty() ? "TLS" : "";
-  if (options.tls.client_ca_file.empty()) {
-    absl::StrAppend(&lacks, lacks.empty() ? "" : " and ", "client certificates");
+  if (options.api_keys_file.empty() && options.tls.client_ca_file.empty()) {
+    absl::StrAppend(&lacks, lacks.empty() ? "" : " and without ",
+                    "API keys or client certificates");
   }
   if (socket.loopback() || lacks.empty()) return absl::OkStatus();
   if (options.insecure) {
@@ -51,13 +53,17 @@ absl::Status CheckExposure(const ServerSection& options, const ListenSocket& soc
   }
   return absl::FailedPreconditionError(absl::StrCat(
       "server.address: other machines reach ", socket.address(), ", without ", lacks,
-      "; set server.tls.cert_file, key_file and client_ca_file, listen on 127.0.0.1, or set "
-      "server.insecure: true if the network keeps strangers out"));
+      "; set server.tls.cert_file and key_file, and server.api_keys_file or "
+      "server.tls.client_ca_file; "
+      "or listen on 127.0.0.1; or set server.insecure: true if the network keeps strangers out"));
 }
 
-std::shared_ptr<grpc::ServerCredentials> MakeCredentials(TlsIdentity* tls) {
-  if (tls == nullptr) return grpc::InsecureServerCredentials();
-  return std::make_shared<ListenerCredentials>(tls->NewCredentials());
+std::shared_ptr<grpc::ServerCredentials> MakeCredentials(TlsIdentity* tls, const KeyRing* keys,
+                                                         ServerMetrics& metrics) {
+  grpc_server_credentials* const credentials =
+      tls != nullptr ? tls->NewCredentials() : grpc_insecure_server_credentials_create();
+  if (keys != nullptr) GuardMethods(*credentials, *keys, metrics);
+  return std::make_shared<ListenerCredentials>(credentials);
 }
 
 }  // namespace
@@ -79,7 +85,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerSectio
   Configure(options, builder);
   using FromFd = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
   std::unique_ptr<Connections> connections = builder.experimental().AddExternalConnectionAcceptor(
-      FromFd::FROM_FD, MakeCredentials(tls.get()));
+      FromFd::FROM_FD, MakeCredentials(tls.get(), service.keys(), metrics));
   builder.RegisterService(&service);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr) return absl::UnavailableError("server: gRPC does not start");

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "engine/base/status.h"
+#include "server/authentication.h"
 #include "server/message_encoder.h"
 #include "server/request_decoder.h"
 #include "server/rpc_status.h"
@@ -28,14 +29,18 @@ grpc::ServerUnaryReactor* FinishUnary(CallRecord& record, grpc::CallbackServerCo
   return reactor;
 }
 
+std::string_view View(const grpc::string_ref& text) {
+  return {text.data(), text.size()};
+}
+
 template <typename Proto>
-absl::StatusOr<DecodedRequest> Decode(const grpc::ServerContextBase& context,
+absl::StatusOr<DecodedRequest> Decode(absl::StatusOr<std::string> tenant,
                                       const grpc::ByteBuffer& bytes, const ServedModel& model) {
-  ASYMSERVE_ASSIGN_OR_RETURN(std::string tenant, TenantIdOf(context.client_metadata()));
+  ASYMSERVE_RETURN_IF_ERROR(tenant.status());
   Proto proto;
   ASYMSERVE_RETURN_IF_ERROR(DecodeRequest(bytes, proto));
   ASYMSERVE_ASSIGN_OR_RETURN(DecodedRequest decoded, FromProto(proto, model));
-  decoded.request.tenant = std::move(tenant);
+  decoded.request.tenant = *std::move(tenant);
   return decoded;
 }
 
@@ -89,18 +94,51 @@ absl::StatusOr<const ServedModel*> InferenceService::Served() const {
   return model;
 }
 
-grpc::Status InferenceService::Admit(const Context& context, CallRecord& record,
-                                     const ServedModel*& model) {
+grpc::Status InferenceService::Identify(const Context& context, CallRecord& record,
+                                        Admission& admission,
+                                        std::shared_ptr<KeyMeter>& meter) const {
+  if (keys_ == nullptr) {
+    admission.tenant = TenantIdOf(context.client_metadata());
+    return grpc::Status::OK;
+  }
+  PresentedKey presented;
+  for (const auto& [name, value] : context.client_metadata()) {
+    presented.Add(View(name), View(value));
+  }
+  const Authentication who = Authenticate(*keys_, presented);
+  if (who.holder == nullptr) {
+    record.Reject(who.reason);
+    return {grpc::StatusCode::UNAUTHENTICATED, who.message};
+  }
+  record.SetKey(who.holder->name);
+  admission.tenant = who.holder->tenant;
+  meter = who.holder->meter;
+  return grpc::Status::OK;
+}
+
+grpc::Status InferenceService::Admit(const Context& context, CallRecord& record, bool generates,
+                                     Admission& admission) const {
+  std::shared_ptr<KeyMeter> meter;
+  if (grpc::Status status = Identify(context, record, admission, meter); !status.ok()) {
+    return status;
+  }
   const absl::StatusOr<const ServedModel*> served = Served();
   if (!served.ok()) return Refused(record, served.status());
-  model = *served;
-  if (model->engine->HasRoom(1)) return grpc::Status::OK;
-  if (const absl::StatusOr<std::string> tenant = TenantIdOf(context.client_metadata());
-      tenant.ok()) {
-    model->engine->NoteRefused(*tenant);
+  admission.model = *served;
+  if (meter != nullptr) {
+    const auto exceeded = meter->Enter(generates, std::chrono::steady_clock::now());
+    if (exceeded) {
+      record.Reject(exceeded->reason);
+      return OverloadStatus(exceeded->message, exceeded->retry_after);
+    }
+    record.SetUse(KeyUse(std::move(meter)));
   }
+  if (!generates) return grpc::Status::OK;
+  Engine& engine = *admission.model->engine;
+  if (engine.HasRoom(1)) return grpc::Status::OK;
+  if (admission.tenant.ok()) engine.NoteRefused(*admission.tenant);
   record.Reject(Rejection::kQueueFull);
-  return OverloadStatus("the queue is full", model->engine->RetryAfter());
+  return OverloadStatus("the queue is full", engine.RetryAfter());
 }
 
 grpc::Status InferenceService::Refused(CallRecord& record, const absl::Status& status) const {
@@ -120,13 +158,15 @@ InferenceService::Stream* InferenceService::StartStream(Method method, Context& 
     record->End(status);
     return new RefusedStream(status);
   };
-  const ServedModel* model = nullptr;
-  const grpc::Status admitted = Admit(context, *record, model);
+  Admission admission;
+  const grpc::Status admitted = Admit(context, *record, true, admission);
   if (!admitted.ok()) return refuse(admitted);
-  absl::StatusOr<DecodedRequest> decoded = Decode<Proto>(context, request, *model);
+  const ServedModel& model = *admission.model;
+  absl::StatusOr<DecodedRequest> decoded =
+      Decode<Proto>(std::move(admission.tenant), request, model);
   if (!decoded.ok()) return refuse(Refused(*record, decoded.status()));
   const std::shared_ptr<TokenStream> stream =
-      TokenStream::Create(std::move(record), context, *model, metrics_, std::move(decoded->format),
+      TokenStream::Create(std::move(record), context, model, metrics_, std::move(decoded->format),
                           decoded->request.n, options_);
   stream->Start(std::move(decoded->request));
   return stream.get();
@@ -146,13 +186,15 @@ grpc::ServerUnaryReactor* InferenceService::GenerateUnary(Context* context,
                                                           const grpc::ByteBuffer* request,
                                                           grpc::ByteBuffer* response) {
   auto record = std::make_unique<CallRecord>(Method::kGenerateUnary, *context, metrics_);
-  const ServedModel* model = nullptr;
-  const grpc::Status admitted = Admit(*context, *record, model);
+  Admission admission;
+  const grpc::Status admitted = Admit(*context, *record, true, admission);
   if (!admitted.ok()) return FinishUnary(*record, *context, admitted);
-  absl::StatusOr<DecodedRequest> decoded = Decode<v1::GenerateRequest>(*context, *request, *model);
+  const ServedModel& model = *admission.model;
+  absl::StatusOr<DecodedRequest> decoded =
+      Decode<v1::GenerateRequest>(std::move(admission.tenant), *request, model);
   if (!decoded.ok()) return FinishUnary(*record, *context, Refused(*record, decoded.status()));
   const std::shared_ptr<UnaryGeneration> call =
-      UnaryGeneration::Create(std::move(record), *context, *model, std::move(decoded->format),
+      UnaryGeneration::Create(std::move(record), *context, model, std::move(decoded->format),
                               decoded->request.n, *response);
   call->Start(std::move(decoded->request));
   return call.get();
@@ -164,12 +206,14 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
                                                    grpc::ByteBuffer& response,
                                                    const Handler& handler) {
   CallRecord record(method, context, metrics_);
+  Admission admission;
+  const grpc::Status admitted = Admit(context, record, false, admission);
+  if (!admitted.ok()) return FinishUnary(record, context, admitted);
   const absl::Status status = [&]() -> absl::Status {
-    ASYMSERVE_ASSIGN_OR_RETURN(const ServedModel* model, Served());
     Request decoded;
     ASYMSERVE_RETURN_IF_ERROR(DecodeRequest(request, decoded));
     Response message;
-    ASYMSERVE_RETURN_IF_ERROR(handler(*model, decoded, message));
+    ASYMSERVE_RETURN_IF_ERROR(handler(*admission.model, decoded, message));
     EncodeMessage(message, response);
     return absl::OkStatus();
   }();

@@ -5,6 +5,7 @@
 
 #include "asymserve/v1/inference.grpc.pb.h"
 
+#include "server/key_ring.h"
 #include "server/served_model.h"
 #include "server/server_metrics.h"
 #include "server/token_stream.h"
@@ -22,9 +23,14 @@ using RawInferenceService = v1::Inference::WithRawCallbackMethod_Generate<
 /// asymserve.v1.Inference. Any thread.
 class InferenceService final : public RawInferenceService {
  public:
-  /// `metrics` outlives the service. Until StartServing every call is UNAVAILABLE.
-  InferenceService(ServerMetrics& metrics, const TokenStreamOptions& options)
-      : metrics_(metrics), options_(options) {}
+  /// `metrics` and `keys` outlive the service. With `keys` a call needs one of them, whose tenant
+  /// and limits are the call's; null: everybody may call, for any tenant. Until StartServing every
+  /// call is UNAVAILABLE.
+  InferenceService(ServerMetrics& metrics, const TokenStreamOptions& options,
+                   const KeyRing* keys = nullptr)
+      : metrics_(metrics), options_(options), keys_(keys) {}
+
+  const KeyRing* keys() const { return keys_; }
 
   /// `model` outlives the gRPC server.
   void StartServing(const ServedModel& model) { model_.store(&model, std::memory_order_release); }
@@ -50,8 +56,17 @@ class InferenceService final : public RawInferenceService {
  private:
   /// The model, or why nothing is served now.
   absl::StatusOr<const ServedModel*> Served() const;
-  /// As Served, and OverloadStatus when not one more sequence has room. Counts rejections.
-  grpc::Status Admit(const Context& context, CallRecord& record, const ServedModel*& model);
+  struct Admission {
+    const ServedModel* model = nullptr;
+    absl::StatusOr<std::string> tenant = std::string();  // an error: of the metadata
+  };
+  /// Who calls, by the key or by what the client says. UNAUTHENTICATED counts.
+  grpc::Status Identify(const Context& context, CallRecord& record, Admission& admission,
+                        std::shared_ptr<KeyMeter>& meter) const;
+  /// Identify and Served, and OverloadStatus over a limit of the key or, for calls that generate,
+  /// when not one more sequence has room. Counts rejections.
+  grpc::Status Admit(const Context& context, CallRecord& record, bool generates,
+                     Admission& admission) const;
   template <typename Proto>
   Stream* StartStream(Method method, Context& context, const grpc::ByteBuffer& request);
   /// Runs `handler(model, request, response)` now; for methods without generation.
@@ -62,6 +77,7 @@ class InferenceService final : public RawInferenceService {
 
   ServerMetrics& metrics_;
   const TokenStreamOptions options_;
+  const KeyRing* const keys_;
   std::atomic<const ServedModel*> model_{nullptr};
   std::atomic<bool> draining_{false};
 };

@@ -18,6 +18,7 @@ class TlsIdentity {
   static absl::StatusOr<std::unique_ptr<TlsIdentity>> Load(const TlsSection& files);
   TlsIdentity(const TlsIdentity&) = delete;
   TlsIdentity& operator=(const TlsIdentity&) = delete;
+  ~TlsIdentity() = default;
 
   /// Reads the files again. An error leaves everything as it was.
   absl::Status Reload();

@@ -14,6 +14,7 @@
 #include "engine/base/log.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
+#include "server/api_key_command.h"
 #include "server/bus_error.h"
 #include "server/calibrate_command.h"
 #include "server/config_command.h"
@@ -235,6 +236,10 @@ int Main(int argc, char** argv) {
   ConfigCheckArguments check_arguments;
   const ConfigCommands config_commands = AddConfigCommands(app, common, check_arguments);
 
+  CLI::App* api_key = app.add_subcommand("api-key", "make a key for server.api_keys_file");
+  ApiKeyArguments api_key_arguments;
+  AddApiKeyOptions(*api_key, api_key_arguments);
+
   CLI::App* version = app.add_subcommand("version", "print the version");
   try {
     app.parse(argc, argv);
@@ -244,6 +249,11 @@ int Main(int argc, char** argv) {
   if (version->parsed()) {
     std::cout << "asymserve " << kVersion << '\n';
     return kExitOk;
+  }
+  if (api_key->parsed()) {
+    const absl::Status status = RunApiKey(api_key_arguments, std::cout, std::cerr);
+    if (status.ok()) return kExitOk;
+    return Fail(status, absl::IsInvalidArgument(status) ? kExitUsage : kExitFailure);
   }
   if (tokenize->parsed()) return RunTokenizeCommand(common, tokenize_arguments);
   if (quality->parsed()) return RunQualityCommand(common, quality_arguments);

@@ -69,8 +69,14 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
   families.Open("asymserve_reloads_total",
                 "Files read again while serving; after an error the old ones stay in use.",
                 MetricType::Counter);
-  families.Sample({{"what", "tls"}, {"result", "ok"}}, Value(metrics.tls_reloads.done));
-  families.Sample({{"what", "tls"}, {"result", "error"}}, Value(metrics.tls_reloads.failed));
+  const std::pair<const char*, const ReloadMetrics*> reloads[] = {
+      {"tls", &metrics.tls_reloads}, {"api_keys", &metrics.key_reloads}};
+  for (const auto& [what, counts] : reloads) {
+    families.Sample({{"what", what}, {"result", "ok"}}, Value(counts->done));
+    families.Sample({{"what", what}, {"result", "error"}}, Value(counts->failed));
+  }
+  families.Gauge("asymserve_api_keys", "API keys in use; 0: none is asked for, or nobody may call.",
+                 Value(metrics.api_keys));
   if (metrics.tls_not_after_s.value() != 0) {
     families.Gauge("asymserve_tls_certificate_not_after_seconds",
                    "When the server's certificate expires, in seconds since 1970.",

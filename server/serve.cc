@@ -32,10 +32,14 @@ constexpr std::chrono::milliseconds kHealthPoll(100);
 /// What answers the network, from before the model is loaded.
 struct FrontEnd {
   explicit FrontEnd(const Config& config)
-      : service(metrics, {.max_unread_deltas = config.server.stream_queue_messages}),
+      : keys(config.server.api_keys_file.empty()
+                 ? nullptr
+                 : std::make_unique<KeyRing>(config.server.api_keys_file)),
+        service(metrics, {.max_unread_deltas = config.server.stream_queue_messages}, keys.get()),
         exporter(std::make_shared<MetricsExporter>(metrics)) {}
 
   ServerMetrics metrics;
+  const std::unique_ptr<KeyRing> keys;  // null: nobody needs one
   InferenceService service;
   std::shared_ptr<MetricsExporter> exporter;
   std::unique_ptr<MetricsEndpoint> endpoint;  // null: none wanted
@@ -43,17 +47,36 @@ struct FrontEnd {
   std::vector<Reloader> reloaders;
 };
 
-absl::Status Start(const Config& config, FrontEnd& front) {
-  const TlsSection& tls = config.server.tls;
-  const bool with_tls = !tls.cert_file.empty();
-  if (with_tls) {  // before the files are read: a later change is seen
+absl::Status ReadKeys(FrontEnd& front) {
+  ASYMSERVE_RETURN_IF_ERROR(Annotate(front.keys->Reload(), "server.api_keys_file"));
+  front.metrics.api_keys.Set(static_cast<int64_t>(front.keys->size()));
+  return absl::OkStatus();
+}
+
+/// Before the files are read: later changes are seen.
+void WatchFiles(const ServerSection& options, FrontEnd& front) {
+  const TlsSection& tls = options.tls;
+  if (!tls.cert_file.empty()) {
     front.reloaders.emplace_back(
         "tls", std::vector<std::string>{tls.cert_file, tls.key_file, tls.client_ca_file},
         [&front] { return front.server->ReloadTls(); }, front.metrics.tls_reloads);
   }
+  if (front.keys != nullptr) {
+    front.reloaders.emplace_back(
+        "api_keys", std::vector<std::string>{options.api_keys_file},
+        [&front] { return ReadKeys(front); }, front.metrics.key_reloads);
+  }
+}
+
+absl::Status Start(const Config& config, FrontEnd& front) {
+  WatchFiles(config.server, front);
+  if (front.keys != nullptr) ASYMSERVE_RETURN_IF_ERROR(ReadKeys(front));
   ASYMSERVE_ASSIGN_OR_RETURN(front.server,
                              GrpcServer::Start(config.server, front.service, front.metrics));
-  Log(LogLevel::kInfo, "listening", {{"address", front.server->address()}, {"tls", with_tls}});
+  Log(LogLevel::kInfo, "listening",
+      {{"address", front.server->address()},
+       {"tls", !config.server.tls.cert_file.empty()},
+       {"api_keys", front.metrics.api_keys.value()}});
   if (config.metrics.address.empty()) return absl::OkStatus();
   ASYMSERVE_ASSIGN_OR_RETURN(front.endpoint,
                              MetricsEndpoint::Start(config.metrics.address, front.exporter));

@@ -21,9 +21,23 @@ inline constexpr std::array<std::string_view, 6> kMethodNames = {
     "Generate", "GenerateUnary", "Chat", "Tokenize", "Detokenize", "GetModelInfo"};
 
 /// Why a call was refused before the engine took it.
-enum class Rejection : uint8_t { kQueueFull, kDraining, kLoading, kFailed, kInvalid, kDeadline };
-inline constexpr std::array<std::string_view, 6> kRejectionNames = {
-    "queue_full", "draining", "loading", "failed", "invalid", "deadline"};
+enum class Rejection : uint8_t {
+  kQueueFull,
+  kDraining,
+  kLoading,
+  kFailed,
+  kInvalid,
+  kDeadline,
+  kNoKey,
+  kMalformedKey,
+  kUnknownKey,
+  kKeyRequests,  // limits of the key, here to kKeyTokens
+  kKeyConcurrent,
+  kKeyTokens,
+};
+inline constexpr std::array<std::string_view, 12> kRejectionNames = {
+    "queue_full", "draining",      "loading",     "failed",       "invalid",        "deadline",
+    "no_key",     "malformed_key", "unknown_key", "key_requests", "key_concurrent", "key_tokens"};
 
 /// gRPC status codes 0 .. 16 by their names.
 inline constexpr std::array<std::string_view, 17> kCodeNames = {
@@ -59,7 +73,8 @@ struct ServerMetrics {
   LatencyHistogram refusal_seconds;  // one observation for each of rejections
   Counter slow_readers;              // streams ended because the client did not keep up
   Counter refused_connections;       // closed at once, for want of descriptors
-  ReloadMetrics tls_reloads;
+  ReloadMetrics tls_reloads, key_reloads;
+  Gauge api_keys;         // in use
   Gauge tls_not_after_s;  // of the server's certificate, since 1970; 0: no TLS
   Gauge open_calls;       // accepted by gRPC and not yet gone
   Gauge drain_budget_ms;

@@ -54,7 +54,7 @@ class ServiceFixture : public ::testing::Test {
     served_.limits = {AlphabetModel::kVocabulary, model_.context_length()};
     served_.name = "alphabet";
     served_.page_tokens = engine_options_.scheme.page_tokens;
-    service_ = std::make_unique<InferenceService>(metrics_, stream_options_);
+    service_ = std::make_unique<InferenceService>(metrics_, stream_options_, keys_.get());
     section_.address = "127.0.0.1:0";
     auto server = GrpcServer::Start(section_, *service_, metrics_);
     ASSERT_TRUE(server.ok()) << server.status();
@@ -99,6 +99,7 @@ class ServiceFixture : public ::testing::Test {
   std::unique_ptr<Engine> engine_;
   ServedModel served_;
   ServerMetrics metrics_;
+  std::unique_ptr<KeyRing> keys_;  // null: none is needed
   std::unique_ptr<InferenceService> service_;
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "tests/server/api_key_file.h"
 #include "tests/server/process_fixture.h"
 #include "tests/server/test_certificates.h"
 #include "tests/support/file_io.h"
@@ -169,7 +170,7 @@ TEST_F(TlsTest, SighupReadsTheFilesAtOnceAndDoesNotEndTheServer) {
   EXPECT_EQ(CodeFor(authority_.certificate()), StatusCode::OK);
 }
 
-TEST_F(TlsTest, BeyondThisMachineTheServerNeedsTlsAndClientCertificatesOrToBeToldOtherwise) {
+TEST_F(TlsTest, BeyondThisMachineTheServerNeedsTlsAndToKnowItsCallersOrToBeToldOtherwise) {
   const auto refusal = [this](std::vector<std::string> options) {
     std::vector<std::string> arguments = {"--model", model_path_};
     options.emplace_back("server.address=0.0.0.0:0");
@@ -183,14 +184,22 @@ TEST_F(TlsTest, BeyondThisMachineTheServerNeedsTlsAndClientCertificatesOrToBeTol
     return server.log();
   };
   PutServer(authority_.Issue("server"));
-  EXPECT_THAT(refusal({}), HasSubstr("without TLS and client certificates; set server.tls."));
-  EXPECT_THAT(refusal(TlsOptions()), HasSubstr(", without client certificates; set"));
-  std::vector<std::string> options = MutualOptions(authority_.certificate());
-  options.emplace_back("server.address=0.0.0.0:0");
-  ASSERT_NO_FATAL_FAILURE(Start(options));
+  Put("keys.yaml", KeyEntry("alice", "secret"));
+  const std::string keys = "server.api_keys_file=" + directory_.Path("keys.yaml");
+  EXPECT_THAT(
+      refusal({}),
+      HasSubstr("without TLS and without API keys or client certificates; set server.tls."));
+  EXPECT_THAT(refusal(TlsOptions()), HasSubstr(", without API keys or client certificates; set"));
+  EXPECT_THAT(refusal({keys}), HasSubstr(", without TLS; set"));
+  for (std::vector<std::string> options :
+       {MutualOptions(authority_.certificate()), TlsOptions({keys})}) {
+    options.emplace_back("server.address=0.0.0.0:0");
+    ASSERT_NO_FATAL_FAILURE(Start(options));
+    EXPECT_THAT(server_->log(), ::testing::Not(HasSubstr(" insecure ")));
+  }
   ASSERT_NO_FATAL_FAILURE(Start({"server.address=0.0.0.0:0", "server.insecure=true"}));
   EXPECT_THAT(server_->log(), HasSubstr(" insecure address=0.0.0.0:"));
-  EXPECT_THAT(server_->log(), HasSubstr("without=\"TLS and client certificates\""));
+  EXPECT_THAT(server_->log(), HasSubstr("without=\"TLS and without API keys"));
 }
 
 TEST_F(TlsTest, ABrokenFileEndsTheStartWithItsOptionAndName) {
@@ -201,6 +210,19 @@ TEST_F(TlsTest, ABrokenFileEndsTheStartWithItsOptionAndName) {
   EXPECT_EQ(server.WaitForExit(), 1);
   EXPECT_TRUE(server.WaitForLog("server.tls.key_file: " + directory_.Path("key.pem")))
       << server.log();
+}
+
+TEST_F(TlsTest, AKeyIsNeededOverTlsToo) {
+  PutServer(authority_.Issue("server"));
+  Put("keys.yaml", KeyEntry("alice", "secret"));
+  ASSERT_NO_FATAL_FAILURE(
+      Start(TlsOptions({"server.api_keys_file=" + directory_.Path("keys.yaml")})));
+  const auto stub = Connect(authority_.certificate());
+  EXPECT_EQ(Call(*stub).error_code(), StatusCode::UNAUTHENTICATED);
+  grpc::ClientContext context;
+  context.AddMetadata("authorization", "Bearer secret");
+  v1::GetModelInfoResponse info;
+  EXPECT_TRUE(stub->GetModelInfo(&context, {}, &info).ok());
 }
 
 TEST_F(TlsTest, TheClientTakesAnAuthorityAndACertificate) {

@@ -45,9 +45,9 @@ std::optional<double> RetryDelay(const grpc::Status& status) {
 }
 
 /// What gRPC can send as metadata; how much of it the server takes, it says itself.
-std::string CheckTenant(const std::string& tenant) {
+std::string CheckMetadata(const std::string& value) {
   const bool printable =
-      std::all_of(tenant.begin(), tenant.end(), [](char c) { return c >= 0x20 && c <= 0x7E; });
+      std::all_of(value.begin(), value.end(), [](char c) { return c >= 0x20 && c <= 0x7E; });
   return printable ? "" : "not printable ASCII";
 }
 
@@ -78,6 +78,7 @@ std::shared_ptr<grpc::Channel> Connection::Connect() const {
 }
 
 void Connection::Prepare(grpc::ClientContext& context) const {
+  if (!api_key.empty()) context.AddMetadata("authorization", "Bearer " + api_key);
   if (!tenant.empty()) context.AddMetadata("x-tenant-id", tenant);
   if (timeout_seconds <= 0) return;
   context.set_deadline(std::chrono::system_clock::now() +
@@ -90,7 +91,12 @@ void AddConnectionOptions(CLI::App& command, Connection& connection) {
   command.add_option("--timeout", connection.timeout_seconds, "deadline of a call in seconds")
       ->check(CLI::Range(0.0, 1e6));
   command.add_option("--tenant", connection.tenant, "whose share of the server this takes")
-      ->check(CheckTenant);
+      ->check(CheckMetadata);
+  command
+      .add_option("--api-key", connection.api_key,
+                  "who calls; other users of the machine see arguments, not the variable")
+      ->envname("ASYMSERVE_API_KEY")
+      ->check(CheckMetadata);
   CLI::Option* const ca =
       command.add_option("--tls-ca", connection.tls_ca_file, "TLS; trust these authorities (PEM)")
           ->check(CheckPem)

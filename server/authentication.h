@@ -1,0 +1,43 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "grpc/grpc_security.h"
+
+#include "server/key_ring.h"
+#include "server/server_metrics.h"
+
+namespace asymserve {
+
+/// The API key in a call's metadata: `authorization: Bearer KEY` or `x-api-key: KEY`, one of them
+/// once. Refers to the metadata.
+class PresentedKey {
+ public:
+  /// Each metadatum in turn; names are lower case, as HTTP/2 has them.
+  void Add(std::string_view name, std::string_view value);
+
+  /// Empty when there is none, or no proper one.
+  std::string_view key() const { return malformed_ ? std::string_view() : key_; }
+  bool malformed() const { return malformed_; }
+
+ private:
+  std::string_view key_;
+  bool found_ = false, malformed_ = false;
+};
+
+struct Authentication {
+  std::shared_ptr<const KeyHolder> holder;  // null: refused
+  Rejection reason = Rejection::kNoKey;
+  const char* message = "";  // for the caller; a string literal
+};
+Authentication Authenticate(const KeyRing& keys, const PresentedKey& presented);
+
+/// Ends calls without a valid key with UNAUTHENTICATED before they reach a service, except those of
+/// grpc.health.v1.Health, which are for everybody, and of asymserve.v1.Inference, which does this
+/// itself. So it is the only guard of reflection. `keys` and `metrics` outlive the credentials.
+void GuardMethods(grpc_server_credentials& credentials, const KeyRing& keys,
+                  ServerMetrics& metrics);
+
+}  // namespace asymserve

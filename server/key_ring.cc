@@ -1,0 +1,54 @@
+#include "server/key_ring.h"
+
+#include <chrono>
+#include <map>
+
+#include "openssl/crypto.h"
+
+#include "config/read_file.h"
+#include "config/yaml_entries.h"
+#include "engine/base/sha256.h"
+#include "engine/base/status.h"
+
+namespace asymserve {
+
+absl::Status KeyRing::Reload() {
+  ASYMSERVE_ASSIGN_OR_RETURN(const std::string text, ReadRegularFile(file_, kMaxYamlBytes));
+  ASYMSERVE_ASSIGN_OR_RETURN(const std::vector<ApiKey> keys, ParseApiKeys(text, file_));
+  const auto now = std::chrono::steady_clock::now();
+  std::map<std::string, std::shared_ptr<KeyMeter>> meters;
+  for (const auto& holder : *Holders()) meters[holder->name] = holder->meter;
+  auto holders = std::make_shared<List>();
+  for (const ApiKey& key : keys) {
+    std::shared_ptr<KeyMeter>& meter = meters[key.name];
+    if (meter == nullptr) {
+      meter = std::make_shared<KeyMeter>(key.limits, now);
+    } else {
+      meter->Configure(key.limits, now);
+    }
+    holders->push_back(
+        std::make_shared<KeyHolder>(KeyHolder{key.name, key.tenant, key.sha256, meter}));
+  }
+  const std::lock_guard lock(mutex_);
+  holders_ = std::move(holders);
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const KeyRing::List> KeyRing::Holders() const {
+  const std::lock_guard lock(mutex_);
+  return holders_;
+}
+
+std::shared_ptr<const KeyHolder> KeyRing::Find(std::string_view key) const {
+  Sha256 hash;
+  hash.Update(key);
+  const Sha256Digest digest = hash.Finish();
+  const std::shared_ptr<const List> holders = Holders();
+  const std::shared_ptr<const KeyHolder>* found = nullptr;
+  for (const auto& holder : *holders) {  // all of them
+    if (CRYPTO_memcmp(digest.data(), holder->sha256.data(), digest.size()) == 0) found = &holder;
+  }
+  return found == nullptr ? nullptr : *found;
+}
+
+}  // namespace asymserve

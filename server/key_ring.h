@@ -1,0 +1,48 @@
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "config/api_keys.h"
+#include "server/key_meter.h"
+
+namespace asymserve {
+
+/// Who holds a key.
+struct KeyHolder {
+  std::string name, tenant;
+  Sha256Digest sha256 = {};
+  std::shared_ptr<KeyMeter> meter;
+};
+
+/// The keys of a file. Any thread.
+class KeyRing {
+ public:
+  /// Empty until Reload.
+  explicit KeyRing(std::string file) : file_(std::move(file)) {}
+  KeyRing(const KeyRing&) = delete;
+  KeyRing& operator=(const KeyRing&) = delete;
+  ~KeyRing() = default;
+
+  /// Reads the file. What a name has used of its limits stays counted. An error of the file or of
+  /// ParseApiKeys, which names the file, leaves everything as it was.
+  absl::Status Reload();
+  /// Null: nobody's. Its time does not depend on how much of the key is right.
+  std::shared_ptr<const KeyHolder> Find(std::string_view key) const;
+  size_t size() const { return Holders()->size(); }
+
+ private:
+  using List = std::vector<std::shared_ptr<const KeyHolder>>;
+  std::shared_ptr<const List> Holders() const;
+
+  const std::string file_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const List> holders_ = std::make_shared<List>();  // guarded by mutex_
+};
+
+}  // namespace asymserve
