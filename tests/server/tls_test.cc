@@ -1,7 +1,11 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
+#include <atomic>
 #include <filesystem>
+#include <future>
+
+#include "openssl/ssl.h"
 
 #include "tests/server/api_key_file.h"
 #include "tests/server/process_fixture.h"
@@ -15,6 +19,24 @@ namespace {
 
 using grpc::StatusCode;
 using ::testing::HasSubstr;
+
+/// Whether somebody who speaks this version only, and trusts everybody, gets through the handshake.
+bool Handshake(const std::string& address, int version) {
+  SSL_CTX* const context = SSL_CTX_new(TLS_client_method());
+  SSL_CTX_set_security_level(context, 0);  // lets this side speak old versions
+  SSL_CTX_set_min_proto_version(context, version);
+  SSL_CTX_set_max_proto_version(context, version);
+  BIO* const connection = BIO_new_ssl_connect(context);
+  BIO_set_conn_hostname(connection, address.c_str());
+  SSL* ssl = nullptr;
+  BIO_get_ssl(connection, &ssl);
+  const unsigned char protocol[] = {2, 'h', '2'};
+  SSL_set_alpn_protos(ssl, protocol, sizeof(protocol));
+  const bool done = BIO_do_connect(connection) == 1 && BIO_do_handshake(connection) == 1;
+  BIO_free_all(connection);
+  SSL_CTX_free(context);
+  return done;
+}
 
 class TlsTest : public ProcessFixture {
  protected:
@@ -74,6 +96,15 @@ TEST_F(TlsTest, OnlyClientsThatSpeakTlsAndTrustTheAuthorityGetThrough) {
   EXPECT_THAT(server_->log(), ::testing::Not(HasSubstr("ssl_transport_security")));
 }
 
+TEST_F(TlsTest, NothingOlderThanTls12IsSpoken) {
+  PutServer(authority_.Issue("server"));
+  ASSERT_NO_FATAL_FAILURE(Start(TlsOptions()));
+  EXPECT_FALSE(Handshake(server_->address(), TLS1_VERSION));
+  EXPECT_FALSE(Handshake(server_->address(), TLS1_1_VERSION));
+  EXPECT_TRUE(Handshake(server_->address(), TLS1_2_VERSION));
+  EXPECT_TRUE(Handshake(server_->address(), TLS1_3_VERSION));
+}
+
 TEST_F(TlsTest, APlaintextServerIsOfNoUseToATlsClient) {
   ASSERT_NO_FATAL_FAILURE(Start());
   EXPECT_EQ(CodeFor(authority_.certificate()), StatusCode::UNAVAILABLE);
@@ -126,6 +157,34 @@ TEST_F(TlsTest, ARotationUnderAnOpenStreamIsForNewConnectionsAndTheStreamGoesOn)
   while (reader->Read(&message)) final = final || message.has_final();
   EXPECT_TRUE(reader->Finish().ok());
   EXPECT_TRUE(final);
+}
+
+TEST_F(TlsTest, RotationsUnderLoadFailNoCallOfAClientThatTrustsBothAuthorities) {
+  PutServer(authority_.Issue("server"));
+  ASSERT_NO_FATAL_FAILURE(Start(TlsOptions()));
+  std::atomic<bool> stop{false};
+  std::atomic<int> calls{0};
+  const auto load = [&] {
+    std::string errors;
+    while (!stop) {
+      const grpc::Status status =
+          Call(*Connect(authority_.certificate() + stranger_.certificate()));
+      if (!status.ok()) errors += status.error_message() + "\n";
+      ++calls;
+    }
+    return errors;
+  };
+  std::vector<std::future<std::string>> clients;
+  for (int i = 0; i < 3; ++i) clients.push_back(std::async(std::launch::async, load));
+  const std::string ok = "asymserve_reloads_total{what=\"tls\",result=\"ok\"}";
+  for (int i = 1; i <= 3; ++i) {
+    const int before = calls;
+    PutServer((i % 2 == 1 ? stranger_ : authority_).Issue("server"));
+    EXPECT_TRUE(Eventually([&] { return server_->Metrics()[ok] >= i; }));
+    EXPECT_TRUE(Eventually([&] { return calls > before + 6; }));
+  }
+  stop = true;
+  for (std::future<std::string>& client : clients) EXPECT_EQ(client.get(), "");
 }
 
 TEST_F(TlsTest, ANewListOfClientAuthoritiesLocksOutThoseThatLeftIt) {
