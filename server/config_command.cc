@@ -14,6 +14,8 @@
 #include "engine/kv/quality_gate.h"
 #include "engine/kv/scheme.h"
 #include "engine/quality/model_profile.h"
+#include "server/key_ring.h"
+#include "server/tls_files.h"
 
 namespace asymserve {
 namespace {
@@ -60,16 +62,30 @@ absl::Status CheckProfileFile(const ConfigSource& source, const Config& config,
       {"kv.quality.max_mean_kl", "kv.quality.max_copy_loss", "kv.scheme", "kv.profile"});
 }
 
+/// The files of server.tls and server.api_keys_file.
+absl::Status CheckServerFiles(const ConfigSource& source, const ServerSection& server) {
+  absl::Status status;
+  if (!server.tls.cert_file.empty()) status = ReadTlsFiles(server.tls).status();
+  if (status.ok() && !server.api_keys_file.empty()) {
+    status = Annotate(KeyRing(server.api_keys_file).Reload(), "server.api_keys_file");
+  }
+  // Messages begin with the option.
+  const std::string message(status.message());
+  return AtOrigin(status, source, {std::string_view(message).substr(0, message.find(':'))});
+}
+
 }  // namespace
 
 void AddConfigCheckOptions(CLI::App& command, ConfigCheckArguments& arguments) {
   command.add_flag("--no-files", arguments.no_files,
-                   "do not read the profile that it names: it is on another machine");
+                   "do not read the files that it names: they are on another machine");
   command.footer(
-      "Reads the file and each --set as serve does, then the profile, and judges kv.scheme by it.\n"
+      "Reads the file and each --set as serve does, then the profile, and judges kv.scheme by it, "
+      "then\n"
+      "the files of server.tls and server.api_keys_file.\n"
       "Not checked: the model and whether the profile is of it, memory, the CPU's instruction "
       "set,\n"
-      "whether the addresses can be bound. Exit status: 0 ok, 1 a profile or its scheme, 2 an "
+      "whether the addresses can be bound. Exit status: 0 ok, 1 a file or the scheme, 2 an "
       "option.");
 }
 
@@ -83,6 +99,13 @@ absl::Status RunConfigCheck(const ConfigCheckArguments& arguments, const ConfigS
     absl::StrAppend(&unchecked, ", the profile and whether it has kv.scheme");
   } else {
     ASYMSERVE_RETURN_IF_ERROR(CheckProfileFile(source, config, profile));
+  }
+  const bool server_files =
+      !config.server.tls.cert_file.empty() || !config.server.api_keys_file.empty();
+  if (!arguments.no_files) {
+    ASYMSERVE_RETURN_IF_ERROR(CheckServerFiles(source, config.server));
+  } else if (server_files) {
+    absl::StrAppend(&unchecked, ", the files of server.tls and server.api_keys_file");
   }
   std::string text = absl::StrCat(source.path.empty() ? "defaults" : source.path,
                                   ": ok\nnot checked: ", unchecked, "\n");

@@ -22,8 +22,9 @@ struct ConfigCheckArguments {
 void AddConfigCheckOptions(CLI::App& command, ConfigCheckArguments& arguments);
 
 /// `asymserve config check`, of a configuration that was read from `source` and is valid: reads the
-/// profile that it names, checks kv.scheme against it, and writes "FILE: ok" and what was not
-/// checked to `out`. Errors begin with the file and line that name what is wrong.
+/// profile that it names, checks kv.scheme against it, reads the files of TLS and API keys, and
+/// writes "FILE: ok" and what was not checked to `out`. Errors begin with the file and line that
+/// name what is wrong.
 absl::Status RunConfigCheck(const ConfigCheckArguments& arguments, const ConfigSource& source,
                             const Config& config, std::ostream& out);
 

@@ -11,7 +11,9 @@
 #include "config/config.h"
 #include "config/schema.h"
 #include "config/yaml_text.h"
+#include "tests/server/api_key_file.h"
 #include "tests/server/server_process.h"
+#include "tests/server/test_certificates.h"
 #include "tests/support/file_io.h"
 #include "tests/support/temp_dir.h"
 
@@ -73,6 +75,8 @@ TEST_F(ConfigCommandTest, CheckNamesFileLineKeyAndWhatWasExpected) {
        ":2: log.level: expected one of debug, info, warn, error, off, got loud"},
       {"metrics:\n  address: 127.0.0.1:50051\n",
        ":2: metrics.address: expected another than server.address, got 127.0.0.1:50051"},
+      {"server:\n  tls:\n    cert_file: c.pem\n",
+       ":3: server.tls.key_file: is required with server.tls.cert_file"},
   };
   for (const auto& [yaml, message] : cases) {
     const Finished run = Check(yaml);
@@ -103,6 +107,35 @@ TEST_F(ConfigCommandTest, CheckReadsTheProfileUnlessToldThatItIsElsewhere) {
   const Finished cut = Check("", {"--set", "kv.profile=" + broken});
   EXPECT_EQ(cut.status, kFailure);
   EXPECT_THAT(cut.err, StartsWith("asymserve: --set: kv.profile: " + broken + ": "));
+}
+
+TEST_F(ConfigCommandTest, CheckReadsTheFilesOfTlsAndApiKeysUnlessToldThatTheyAreElsewhere) {
+  const TestAuthority authority("authority");
+  const TestIdentity identity = authority.Issue("server");
+  const std::string certificate = directory_.Path("cert.pem"), key = directory_.Path("key.pem");
+  const std::string keys = directory_.Path("keys.yaml");
+  WriteFile(certificate, identity.certificate);
+  WriteFile(key, identity.key);
+  WriteFile(keys, KeyEntry("alice", "secret"));
+  const std::string yaml = "server:\n  api_keys_file: " + keys +
+                           "\n  tls:\n    cert_file: " + certificate + "\n    key_file: " + key +
+                           "\n";
+  const Finished good = Check(yaml);
+  EXPECT_EQ(good.status, 0) << good.err;
+  EXPECT_THAT(good.out, ::testing::Not(HasSubstr("server.tls")));
+  WriteFile(keys, "alice:\n");
+  const Finished no_digest = Check(yaml);
+  EXPECT_EQ(no_digest.status, kFailure);
+  EXPECT_EQ(no_digest.err, "asymserve: " + path_ + ":2: server.api_keys_file: " + keys +
+                               ":1: alice: sha256 is missing\n");
+  WriteFile(key, authority.Issue("another").key);
+  const Finished mismatch = Check(yaml);
+  EXPECT_EQ(mismatch.status, kFailure);
+  EXPECT_EQ(mismatch.err, "asymserve: " + path_ + ":5: server.tls.key_file: " + key +
+                              ": does not belong to the certificate in " + certificate + "\n");
+  const Finished elsewhere = Check(yaml, {"--no-files"});
+  EXPECT_EQ(elsewhere.status, 0);
+  EXPECT_THAT(elsewhere.out, HasSubstr(", the files of server.tls and server.api_keys_file\n"));
 }
 
 TEST_F(ConfigCommandTest, CheckJudgesTheSchemeByTheProfileAndItsLimits) {
