@@ -46,6 +46,7 @@ struct KvQualitySection {
 struct KvSection {
   std::string scheme = "auto";  // how keys and values are stored
   bool prefix_cache = true;     // keep and share the pages of prompts
+  bool elastic = false;         // under pressure less precision rather than preemption
   std::string profile;          // learned codes; empty: the model's path + ".asymkv", if it exists
   KvQualitySection quality;
 

@@ -51,6 +51,7 @@ constexpr Option kOptions[] = {
     {"kv.quality.max_copy_loss", +[](Config& c) -> double& { return c.kv.quality.max_copy_loss; },
      0, 100},
     {"kv.prefix_cache", +[](Config& c) -> bool& { return c.kv.prefix_cache; }},
+    {"kv.elastic", +[](Config& c) -> bool& { return c.kv.elastic; }},
     {"kv.quality.self_check", +[](Config& c) -> bool& { return c.kv.quality.self_check; }},
     {"scheduling.tenants",
      +[](Config& c) -> std::string& { return c.scheduling.tenants; },

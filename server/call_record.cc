@@ -51,6 +51,7 @@ void CallRecord::AddFinal(const Delta& delta) {
   prompt_tokens_ = delta.prompt_tokens;
   cached_tokens_ = delta.cached_tokens;
   generated_tokens_ += delta.generated_tokens;
+  degraded_ += delta.degraded_from >= 0 ? 1 : 0;
   timings_ = delta.timings;
 }
 
@@ -86,7 +87,9 @@ void CallRecord::Write(const grpc::Status& status) const {
        {"prompt_tokens", prompt_tokens_},
        {"cached_tokens", cached_tokens_},
        {"generated_tokens", generated_tokens_},
-       {"kv", precision_ == KvPrecision::kExact ? "exact" : "scheme"},
+       {"kv", precision_ == KvPrecision::kExact ? "exact"
+              : degraded_ > 0                   ? "degraded"
+                                                : "scheme"},
        {"queue_s", timings_.queue},
        {"prefill_s", timings_.prefill},
        {"first_token_s", timings_.first_token},

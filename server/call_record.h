@@ -54,7 +54,8 @@ class CallRecord {
   KvPrecision precision_ = KvPrecision::kScheme;
   FinishReason finish_ = FinishReason::kNone;  // of the first sequence that ended
   int32_t prompt_tokens_ = 0, cached_tokens_ = 0, generated_tokens_ = 0;
-  Timings timings_;  // of the sequence that ended last
+  int32_t degraded_ = 0;  // sequences
+  Timings timings_;       // of the sequence that ended last
   bool rejected_ = false;
   bool ended_ = false;
 };

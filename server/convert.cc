@@ -125,6 +125,7 @@ void FillFinal(const Delta& delta, const OutputFormat& format, v1::Final& final)
     final.set_stop_string(format.stop_strings[delta.stop_index]);
   }
   if (delta.stop_token >= 0) final.set_stop_token_id(delta.stop_token);
+  if (delta.degraded_from >= 0) final.set_degraded_from_token(delta.degraded_from);
   v1::Usage& usage = *final.mutable_usage();
   usage.set_prompt_tokens(delta.prompt_tokens);
   usage.set_cached_tokens(delta.cached_tokens);

@@ -105,6 +105,9 @@ void AddTokens(const EngineMetrics& metrics, MetricFamilies& families) {
                    Value(metrics.cache_evictions));
   families.Counter("asymserve_preemptions_total", "Sequences that lost their KV pages to another.",
                    Value(metrics.preemptions));
+  families.Counter("asymserve_kv_degraded_sequences_total",
+                   "Sequences kept with less precision for want of KV memory (kv.elastic).",
+                   Value(metrics.degraded));
   families.Counter("asymserve_steps_total", "Steps of the engine.", Value(metrics.steps));
   families.Open("asymserve_sequences_finished_total", "Sequences that ended, by finish reason.",
                 MetricType::Counter);

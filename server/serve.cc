@@ -108,6 +108,7 @@ LoadOptions ToLoadOptions(const Config& config) {
 }
 
 void SetScheduling(const Config& config, EngineOptions& options) {
+  options.elastic = config.kv.elastic;
   options.step_us = std::llround(config.engine.step_ms * 1e3);
   options.aging_us = static_cast<int64_t>(config.scheduling.aging_seconds * 1e6);
   const auto tenants = ParseTenants(config.scheduling.tenants);

@@ -95,6 +95,7 @@ SimFigures FiguresOf(const SimResult& result, const Workload& workload, int32_t 
   figures.waste = static_cast<double>(result.scheduler.recomputed_tokens) /
                   static_cast<double>(std::max<int64_t>(1, result.computed_tokens));
   figures.preemptions = static_cast<int64_t>(result.scheduler.preemptions);
+  figures.unrefined = static_cast<int64_t>(result.scheduler.unrefined);
   figures.peak_running = result.peak_running;
   figures.peak_waiting = result.peak_waiting;
   figures.mean_running = result.mean_running;

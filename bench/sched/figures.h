@@ -27,6 +27,7 @@ struct SimFigures {
   double fairness = 0;  // FairnessIndex of the tenants' tokens
   double waste = 0;     // recomputed / computed tokens
   int64_t preemptions = 0;
+  int64_t unrefined = 0;  // sequences that gave up their refinements
   int32_t peak_running = 0, peak_waiting = 0;
   double mean_running = 0;
   double peak_memory = 0, mean_memory = 0;  // of the arena

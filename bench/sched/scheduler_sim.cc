@@ -91,6 +91,7 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): CLI11 m
   app.add_option("--max-running", options.setup.max_running, "sequences in a batch");
   app.add_option("--max-waiting", options.setup.max_waiting, "sequences in the queue");
   app.add_option("--step-tokens", options.setup.step_tokens, "token budget of a step");
+  app.add_flag("--elastic", options.setup.elastic, "refinements are given up before preemptions");
   app.add_option("--ask", options.clients.ask_tokens,
                  "max_new_tokens of requests; 0: what they get");
   app.add_option("--deadline-ms", deadline_ms, "of every request, after its arrival; 0: none");

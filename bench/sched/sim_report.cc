@@ -34,6 +34,7 @@ void AppendHead(const SweepResult& result, std::string& out) {
          "good: TTFT <= %g ms and mean TPOT <= %g ms\n",
          static_cast<double>(setup.kv_bytes) * 1e-6, setup.context_tokens, setup.max_running,
          setup.max_waiting, setup.step_tokens, result.limits.ttft_ms, result.limits.tpot_ms);
+  if (setup.elastic) Append(out, "elastic: refinements are given up before anybody is preempted\n");
   if (result.clients.ask_tokens > 0) {
     Append(out, "requests ask for %d tokens\n", result.clients.ask_tokens);
   }
@@ -98,6 +99,7 @@ Json RunJson(const SweepRun& run) {
           {"fairness", Rounded(f.fairness)},
           {"waste", Rounded(f.waste)},
           {"preemptions", f.preemptions},
+          {"unrefined", f.unrefined},
           {"peak_running", f.peak_running},
           {"peak_waiting", f.peak_waiting},
           {"mean_running", Rounded(f.mean_running)},
@@ -162,6 +164,7 @@ std::string SweepJson(const SweepResult& result) {
                {"max_running", result.setup.max_running},
                {"max_waiting", result.setup.max_waiting},
                {"step_tokens", result.setup.step_tokens},
+               {"elastic", result.setup.elastic},
                {"ask_tokens", result.clients.ask_tokens},
                {"deadline_ms", static_cast<double>(result.clients.deadline_us) * 1e-3},
                {"patience_ms", static_cast<double>(result.clients.patience_us) * 1e-3},

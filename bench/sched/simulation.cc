@@ -63,6 +63,7 @@ absl::StatusOr<SchedulerOptions> MakeOptions(const Machine& machine, const KvSch
         absl::StrCat("kv_bytes: ", kv_bytes, " hold ", tokens, " tokens in scheme ", scheme.name,
                      ", the context is ", options.max_context_tokens));
   }
+  options.elastic = setup.elastic;
   // As the engine does by default: a page per running sequence, at most 5 % of the pool.
   options.watermark_pages = static_cast<int32_t>(
       std::min<int64_t>(options.max_running, tokens / scheme.page_tokens / 20));

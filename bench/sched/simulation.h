@@ -19,6 +19,7 @@ struct ServerSetup {
   int32_t max_running = 0;
   int32_t max_waiting = 0;
   int32_t step_tokens = 0;
+  bool elastic = false;  // SchedulerOptions::elastic
 };
 
 /// What clients do.

@@ -81,7 +81,8 @@ ServerSetup Effective(const ServerSetup& setup, const Machine& machine) {
           .context_tokens = choose(setup.context_tokens, machine.context_tokens),
           .max_running = choose(setup.max_running, machine.max_running),
           .max_waiting = choose(setup.max_waiting, machine.max_waiting),
-          .step_tokens = choose(setup.step_tokens, machine.step_tokens)};
+          .step_tokens = choose(setup.step_tokens, machine.step_tokens),
+          .elastic = setup.elastic};
 }
 
 SweepScheme Describe(const Machine& machine, const KvScheme& scheme, const ServerSetup& setup) {

@@ -191,8 +191,8 @@ KvDemand PageStore::Missing(const std::vector<KvPage>& pages, int32_t count, int
   missing.records[0] = std::max(0, count - held) * scheme_.near_records(precision);
   for (int32_t i = 0; scheme_.seals(precision) && i < held; ++i) {
     const KvPage& page = pages[static_cast<size_t>(i)];
-    const KvTier key = TierOf(scheme_, KvTensor::kKey, i, complete);
-    const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete);
+    const KvTier key = TierOf(scheme_, KvTensor::kKey, i, complete, precision);
+    const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete, precision);
     const bool sealed = key != KvTier::kNear || value != KvTier::kNear;
     const bool fresh = key == KvTier::kFresh || value == KvTier::kFresh;
     if (sealed && (page.base == kNoPage || SealsAgain(page, key, value))) ++missing.records[1];
@@ -217,14 +217,14 @@ bool PageStore::SealsAgain(const KvPage& page, KvTier key, KvTier value) const {
   return seals && page.base != kNoPage && pool_.shared(KvRecord::kBase, page.base);
 }
 
-void PageStore::Unshare(const std::vector<KvPage>& pages, int32_t complete) {
+void PageStore::Unshare(const std::vector<KvPage>& pages, int32_t complete, KvPrecision precision) {
   const auto forget = [&](KvRecord kind, PageId id) {
     if (id != kNoPage && pool_.pins(kind, id) == 1) index_.Forget(kind, id, pool_);
   };
   for (int32_t i = 0; i < std::ssize(pages); ++i) {
     const KvPage& page = pages[static_cast<size_t>(i)];
-    const KvTier key = TierOf(scheme_, KvTensor::kKey, i, complete);
-    const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete);
+    const KvTier key = TierOf(scheme_, KvTensor::kKey, i, complete, precision);
+    const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete, precision);
     if (SealsAgain(page, key, value)) forget(KvRecord::kBase, page.base);
     if (key != KvTier::kNear && value != KvTier::kNear) forget(KvRecord::kNear, page.near);
     if (key != KvTier::kFresh && value != KvTier::kFresh) {
@@ -248,14 +248,14 @@ bool PageStore::Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t comp
   };
   if (!make_room()) {
     if (!scheme_.seals(precision)) return false;
-    Unshare(pages, complete);
+    Unshare(pages, complete, precision);
     if (!make_room()) return false;
   }
   if (reserve != nullptr) *reserve -= taken_of_reserve;
   reserved_ -= taken_of_reserve;
   if (scheme_.seals(precision)) {
     for (size_t i = 0; i < pages.size(); ++i) {
-      Advance(pages[i], static_cast<int32_t>(i), complete, seals);
+      Advance(pages[i], static_cast<int32_t>(i), complete, precision, seals);
     }
   }
   for (auto i = static_cast<int32_t>(pages.size()); i < count; ++i) {
@@ -267,10 +267,10 @@ bool PageStore::Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t comp
   return true;
 }
 
-void PageStore::Advance(KvPage& page, int32_t index, int32_t complete,
+void PageStore::Advance(KvPage& page, int32_t index, int32_t complete, KvPrecision precision,
                         std::vector<KvSealOp>& seals) {
-  const KvTier key = TierOf(scheme_, KvTensor::kKey, index, complete);
-  const KvTier value = TierOf(scheme_, KvTensor::kValue, index, complete);
+  const KvTier key = TierOf(scheme_, KvTensor::kKey, index, complete, precision);
+  const KvTier value = TierOf(scheme_, KvTensor::kValue, index, complete, precision);
   KvSealOp op;
   if (SealsAgain(page, key, value)) {
     Retire(KvRecord::kBase, page.base);
@@ -319,6 +319,21 @@ void PageStore::Retire(KvRecord kind, PageId& id) {
 
 void PageStore::Unpin(KvRecord kind, PageId id) {
   if (id != kNoPage && pool_.Release(kind, id)) index_.OnUnpinned(kind, id);
+}
+
+void PageStore::FreeRefinements(std::vector<KvPage>& pages) {
+  for (KvPage& page : pages) {
+    if (page.key_tier == KvTier::kFresh) page.key_tier = KvTier::kAged;
+    if (page.value_tier == KvTier::kFresh) page.value_tier = KvTier::kAged;
+    Unpin(KvRecord::kRefinement, page.refinement);
+    page.refinement = kNoPage;
+  }
+}
+
+int32_t PageStore::OwnRefinements(std::span<const KvPage> pages) const {
+  return static_cast<int32_t>(std::count_if(pages.begin(), pages.end(), [&](const KvPage& page) {
+    return page.refinement != kNoPage && pool_.pins(KvRecord::kRefinement, page.refinement) == 1;
+  }));
 }
 
 void PageStore::Release(std::vector<KvPage>& pages) {

@@ -64,12 +64,18 @@ class PageStore {
   /// Makes the page table ready for a step that stores tokens up to `tokens` and reads complete
   /// pages as TierOf says for `complete`: seals what leaves the window, ages what is no longer
   /// fresh, and gives every page near enough to be written a record. Nothing is sealed for kExact,
-  /// whose pages are `exact`; a sequence keeps its precision. False, and nothing done, when records
-  /// are missing. A sequence with a reserve takes from that, and what it alone gives up is added.
+  /// whose pages are `exact`; a sequence keeps its precision, until FreeRefinements makes it
+  /// kUnrefined. False, and nothing done, when records are missing. A sequence with a reserve takes
+  /// from that, and what it alone gives up is added.
   [[nodiscard]] bool Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t complete,
                              std::vector<KvSealOp>& seals,
                              KvPrecision precision = KvPrecision::kScheme,
                              KvDemand* reserve = nullptr);
+  /// Ages the fresh pages of a kScheme sequence for which nothing was prepared in this plan: from
+  /// now on it is kUnrefined. Its refinements can be had at once, unless others hold them.
+  void FreeRefinements(std::vector<KvPage>& pages);
+  /// Refinements that only these pages hold.
+  int32_t OwnRefinements(std::span<const KvPage> pages) const;
   /// What a sequence of `demand` that holds `pages` may still take on its way: it gets nothing for
   /// the shared records that it gives up.
   KvDemand StillTakes(const KvDemand& demand, std::span<const KvPage> pages) const;
@@ -132,12 +138,13 @@ class PageStore {
   bool MakeRoom(const KvDemand& demand);
   /// Makes the records that the pages are about to give up theirs alone, where only the prefix
   /// cache has a share in them.
-  void Unshare(const std::vector<KvPage>& pages, int32_t complete);
+  void Unshare(const std::vector<KvPage>& pages, int32_t complete, KvPrecision precision);
   bool SealsAgain(const KvPage& page, KvTier key, KvTier value) const;
   PageId Take(KvRecord kind);
   void Unpin(KvRecord kind, PageId id);
   void Retire(KvRecord kind, PageId& id);
-  void Advance(KvPage& page, int32_t index, int32_t complete, std::vector<KvSealOp>& seals);
+  void Advance(KvPage& page, int32_t index, int32_t complete, KvPrecision precision,
+               std::vector<KvSealOp>& seals);
 
   const KvScheme scheme_;
   const ArenaCut arena_;

@@ -21,10 +21,11 @@ struct KvShape {
   friend bool operator==(const KvShape&, const KvShape&) = default;
 };
 
-/// What a sequence asked for.
+/// How the pages of a sequence are kept. It asks for one of the first two.
 enum class KvPrecision : uint8_t {
-  kScheme,  // as the scheme says
-  kExact,   // 16 bit throughout, never sealed
+  kScheme,     // as the scheme says
+  kExact,      // 16 bit throughout, never sealed
+  kUnrefined,  // kScheme, and sealed pages are aged at once: under memory pressure, where allowed
 };
 
 /// Which complete pages of a tensor are still near: the newest `recent_pages`, and those after the
@@ -54,7 +55,7 @@ struct KvScheme {
 
   bool seals() const { return !items.empty(); }
   /// Whether pages of sequences of that precision are sealed.
-  bool seals(KvPrecision precision) const { return seals() && precision == KvPrecision::kScheme; }
+  bool seals(KvPrecision precision) const { return seals() && precision != KvPrecision::kExact; }
   /// Near-sized records of a page that is not sealed (kv/page.h).
   int32_t near_records(KvPrecision precision) const {
     return precision == KvPrecision::kExact && near == KvCodec::kInt8 ? 2 : 1;

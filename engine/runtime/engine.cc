@@ -53,6 +53,7 @@ SchedulerOptions ToSchedulerOptions(const EngineOptions& options) {
   scheduler.aging_us = options.aging_us;
   scheduler.bypass_sequences = options.bypass_sequences;
   scheduler.bypass_tokens = options.bypass_tokens;
+  scheduler.elastic = options.elastic;
   return scheduler;
 }
 

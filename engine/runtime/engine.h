@@ -35,6 +35,7 @@ struct EngineOptions {
   int64_t aging_us = 10'000'000;     // SchedulerOptions::aging_us
   int32_t bypass_sequences = 8;      // SchedulerOptions::bypass_sequences
   int64_t bypass_tokens = 0;         // 0: max_context_tokens
+  bool elastic = false;              // SchedulerOptions::elastic
   std::vector<TenantShare> tenants;  // with a weight of their own
 };
 

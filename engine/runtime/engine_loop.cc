@@ -172,6 +172,10 @@ void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
       generation.cached_tokens = item.begin;
       LeaveQueue(generation, now);
     }
+    if (item.unrefined && generation.degraded_from < 0) {
+      generation.degraded_from = item.begin;
+      metrics_.degraded.Add();
+    }
     for (int32_t i = item.begin; i < item.begin + item.count; ++i) {
       tokens_.push_back(generation.tokens[static_cast<size_t>(i)]);
       positions_.push_back(i);
@@ -280,6 +284,7 @@ void EngineLoop::FillFinal(const Generation& generation, Delta& delta, TimeUs no
   delta.prompt_tokens = static_cast<int32_t>(generation.request->request.prompt.size());
   delta.cached_tokens = generation.cached_tokens;
   delta.generated_tokens = generation.generated();
+  delta.degraded_from = generation.degraded_from;
   delta.error = generation.error;
   delta.timings.total = Seconds(submitted, now);
   const TimeUs first_step = generation.first_step != 0 ? generation.first_step : now;

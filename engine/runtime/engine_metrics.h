@@ -20,6 +20,7 @@ struct TenantMetrics {
 struct EngineMetrics {
   Counter prompt_tokens, generated_tokens, recomputed_tokens;
   Counter preemptions, steps;
+  Counter degraded;                        // sequences (EngineOptions::elastic)
   Counter cached_tokens, cache_evictions;  // of the prefix cache
   Counter finished_eos, finished_stop, finished_length, finished_cancelled, finished_deadline,
       finished_queue_timeout, finished_error;  // sequences

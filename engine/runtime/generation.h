@@ -50,7 +50,8 @@ struct Generation {
   /// Index 0 of several: the others wait for its first token, to begin with the pages of its
   /// prompt.
   bool others_wait = false;
-  int32_t cached_tokens = 0;  // of the prompt, not computed when it first ran
+  int32_t cached_tokens = 0;   // of the prompt, not computed when it first ran
+  int32_t degraded_from = -1;  // first position computed from unrefined pages
   // Clock readings, 0 until they happen.
   TimeUs first_step = 0, first_token = 0, last_token = 0;
 };

@@ -149,6 +149,7 @@ SchedulerStats Scheduler::stats() const {
           .slabs_cached = store_.idle_slabs() - store_.empty_slabs(),
           .preemptions = preemptions_,
           .recomputed_tokens = recomputed_tokens_,
+          .unrefined = unrefined_,
           .cached_tokens = cached_tokens_,
           .cache_evictions = store_.prefix_index().evictions()};
 }

@@ -28,6 +28,11 @@
 // meanwhile takes those of the youngest that is not protected, or waits. Who is admitted next:
 // AdmissionQueue.
 //
+// An elastic scheduler has refinements freed first, so that who runs can go on, never to admit
+// others: those of the lowest priority, of its sequences the youngest's. From that token on the
+// sequence reads its sealed pages as aged. Preempted later, it is computed again in just that way,
+// and nothing that it computed so is shared.
+//
 // Prompts that begin alike share the pages of whole chunks, while they run and afterwards
 // (kv/prefix_index.h): a sequence that is admitted begins after the chunks that are there.
 //
@@ -54,6 +59,9 @@ struct SchedulerOptions {
   /// is never overtaken.
   int32_t bypass_sequences = 0;
   int64_t bypass_tokens = 0;
+  /// Before a sequence is preempted, the lowest class gives up the refinements of its fresh pages
+  /// and goes on with less precision.
+  bool elastic = false;
 };
 
 /// One sequence's share of a step, at most one per sequence: tokens [begin, begin + count) of
@@ -67,7 +75,8 @@ struct StepItem {
   int32_t begin = 0;
   int32_t count = 0;
   Role role = Role::kPrefill;
-  bool sample = false;  // the last token's logits give the next token
+  bool sample = false;     // the last token's logits give the next token
+  bool unrefined = false;  // reads pages as aged that are to be fresh (SchedulerOptions::elastic)
   /// Page table up to and including the item's last token, as this item reads it. Valid until the
   /// next non-const call.
   std::span<const KvPage> pages;
@@ -97,6 +106,7 @@ struct SchedulerStats {
   int32_t slabs_cached = 0;                 // hold nothing but what the prefix cache keeps
   uint64_t preemptions = 0;
   uint64_t recomputed_tokens = 0;  // computed again because of preemption
+  uint64_t unrefined = 0;          // sequences that gave up their refinements
   uint64_t cached_tokens = 0;      // of prompts, never computed, for records held them
   uint64_t cache_evictions = 0;    // groups of records that the prefix cache gave up for room
 };
@@ -161,6 +171,9 @@ class Scheduler {
   /// Gives a sequence the records for its next `count` tokens; false when they are missing.
   bool Prepare(Sequence& sequence, int32_t count, Draft& draft);
   bool MakeRoom(size_t index, Draft& draft);
+  /// Frees the refinements of one of the running sequences from `index` on, those not planned yet;
+  /// false: none has any.
+  bool FreeRefinements(size_t index);
   void Preempt(size_t index, Draft& draft);
   void Admit(Draft& draft);
   bool FindRoom(Sequence& sequence, const KvDemand& headroom, const Draft& draft);
@@ -175,13 +188,17 @@ class Scheduler {
   bool Seals(const Sequence& sequence) const {
     return options_.scheme.seals(sequence.spec.precision);
   }
-  /// Room for every running sequence to grow for `steps` steps, and no less than the watermark.
+  /// What all running sequences take to grow for `steps` steps, and no less than `least_pages`.
+  KvDemand Growth(int32_t steps, int32_t least_pages = 0) const;
+  /// Growth, and no less than the watermark.
   KvDemand Headroom(int32_t steps) const;
   /// The most steps that a sequence runs before it may be preempted again, if it gets a chunk or a
   /// page of tokens in each while it catches up, or `catch_up_tokens` where those are fewer.
   int32_t ProtectedSteps(const Sequence& sequence, int32_t catch_up_tokens) const;
   /// Records that admitted sequences are still to take until they have caught up.
   KvDemand Promised() const;
+  /// Refinements that running sequences would hold, had they not given them up.
+  KvDemand GivenUp() const;
   bool HasRoomFor(const Sequence& sequence, const KvDemand& headroom, const Draft& draft) const;
   /// Gives a sequence that holds nothing the pages that are cached, or takes those back.
   void TakeCached(Sequence& sequence);
@@ -204,7 +221,7 @@ class Scheduler {
   std::deque<OutstandingPlan> outstanding_;            // at most two
   int32_t retired_ = 0;
   uint64_t added_ = 0, admitted_ = 0, planned_ = 0;
-  uint64_t preemptions_ = 0, recomputed_tokens_ = 0, cached_tokens_ = 0;
+  uint64_t preemptions_ = 0, recomputed_tokens_ = 0, cached_tokens_ = 0, unrefined_ = 0;
 };
 
 }  // namespace asymserve

@@ -79,6 +79,9 @@ void Scheduler::Expire(TimeUs now, StepPlan& plan) {
 }
 
 void Scheduler::PlanRunning(Draft& draft) {
+  // Whoever is planned keeps the pages that it has: what is needed now is freed before.
+  while (options_.elastic && !store_.Fits(Growth(1)) && FreeRefinements(0)) {
+  }
   for (const Sequence* sequence : running_) draft.decode_left += sequence->decode_ready() ? 1 : 0;
   draft.step_tokens = options_.step_tokens;
   if (draft.decode_left > 0 && draft.catch_up_tokens < draft.step_tokens - draft.decode_left) {
@@ -110,8 +113,9 @@ bool Scheduler::Prepare(Sequence& sequence, int32_t count, Draft& draft) {
   const int32_t complete = (prefill ? chunk_start : begin) / scheme.page_tokens;
   const auto held = static_cast<int64_t>(sequence.pages.size()) * scheme.page_tokens;
   PublishTail(sequence);
+  if (begin == sequence.unrefined_from) store_.FreeRefinements(sequence.pages);
   if (tokens > held || (Seals(sequence) && complete != sequence.complete)) {
-    if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals, sequence.spec.precision,
+    if (!store_.Prepare(sequence.pages, tokens, complete, draft.plan.seals, sequence.precision(),
                         sequence.is_protected() ? &sequence.reserve : nullptr)) {
       return false;
     }
@@ -127,6 +131,7 @@ void Scheduler::PublishChunks(Sequence& sequence) {
   const int32_t chunk = options_.scheme.chunk_tokens;
   const PrefixChain* chain = sequence.spec.prefix.get();
   if (!sequence.shares || chain == nullptr || tokens == 0 || tokens % chunk != 0) return;
+  if (sequence.unrefined()) return;
   if (static_cast<size_t>(tokens / chunk) > chain->chunks.size()) return;
   store_.Publish(*chain, tokens, sequence.spec.precision, sequence.pages, sequence.reserve);
 }
@@ -135,6 +140,7 @@ void Scheduler::PublishChunks(Sequence& sequence) {
 void Scheduler::PublishTail(Sequence& sequence) {
   const PrefixChain* chain = sequence.spec.prefix.get();
   if (!sequence.shares || chain == nullptr || chain->tail_tokens == 0) return;
+  if (sequence.unrefined()) return;
   const KvScheme& scheme = options_.scheme;
   const int32_t complete =
       chain->tail_tokens / scheme.chunk_tokens * scheme.chunk_tokens / scheme.page_tokens;
@@ -174,8 +180,9 @@ int32_t Scheduler::CatchUpCount(const Sequence& sequence, const Draft& draft) co
   const bool prefill = sequence.computed < sequence.spec.prompt_tokens;
   const int32_t grain = prefill ? options_.scheme.chunk_tokens : options_.scheme.page_tokens;
   const int32_t end = prefill ? sequence.spec.prompt_tokens : sequence.known() - 1;
-  return std::min(
-      {draft.CatchUpBudget(), end - sequence.computed, grain - sequence.computed % grain});
+  const int32_t refined = sequence.unrefined() ? INT32_MAX : sequence.unrefined_from;
+  return std::min({draft.CatchUpBudget(), std::min(end, refined) - sequence.computed,
+                   grain - sequence.computed % grain});
 }
 
 void Scheduler::PlanCatchUp(size_t index, Draft& draft) {
@@ -196,11 +203,28 @@ void Scheduler::EmitCatchUp(Sequence& sequence, int32_t count, Draft& draft) {
        draft);
 }
 
-/// Frees pages for the running sequence at `index` by preempting the youngest that is not protected
-/// and that no outstanding plan holds. False: it must wait, or was itself the youngest and is
-/// preempted.
+bool Scheduler::FreeRefinements(size_t index) {
+  if (!options_.elastic) return false;
+  Sequence* lowest = nullptr;
+  for (size_t i = running_.size(); i-- > index;) {
+    Sequence& sequence = *running_[i];
+    if (sequence.is_protected() || sequence.unrefined_from != INT32_MAX) continue;
+    if (lowest != nullptr && sequence.spec.priority >= lowest->spec.priority) continue;
+    if (store_.OwnRefinements(sequence.pages) > 0) lowest = &sequence;
+  }
+  if (lowest == nullptr) return false;
+  lowest->unrefined_from = lowest->computed;
+  store_.FreeRefinements(lowest->pages);
+  ++unrefined_;
+  return true;
+}
+
+/// Frees pages for the running sequence at `index`: refinements if that is allowed, else by
+/// preempting the youngest that is not protected and that no outstanding plan holds. False: it must
+/// wait, or was itself the youngest and is preempted.
 bool Scheduler::MakeRoom(size_t index, Draft& draft) {
   draft.out_of_pages = true;
+  if (FreeRefinements(index)) return true;
   while (draft.victims_end > index + 1) {
     const size_t victim = --draft.victims_end;
     if (running_[victim]->outstanding() || running_[victim]->is_protected()) continue;
@@ -251,12 +275,23 @@ KvDemand Scheduler::Promised() const {
   return promised;
 }
 
+/// Or those that gave it up would have done so for newcomers, again and again.
+KvDemand Scheduler::GivenUp() const {
+  KvDemand given_up;
+  for (const Sequence* sequence : running_) {
+    if (!sequence->unrefined()) continue;
+    given_up.records[static_cast<size_t>(KvRecord::kRefinement)] += options_.scheme.fresh_pages;
+  }
+  return given_up;
+}
+
 bool Scheduler::HasRoomFor(const Sequence& sequence, const KvDemand& headroom,
                            const Draft& draft) const {
   const KvDemand peak = store_.PeakDemand(sequence.tokens_at_admission(), sequence.spec.precision);
   KvDemand demand =
       sequence.never_ran() ? Beyond(peak, sequence.pages) : store_.StillTakes(peak, sequence.pages);
   demand += Promised();
+  demand += GivenUp();
   if (!running_.empty()) {
     demand +=
         sequence.never_ran() ? headroom : Headroom(ProtectedSteps(sequence, draft.catch_up_tokens));
@@ -355,25 +390,29 @@ bool Scheduler::AdmitBehindHead(const KvDemand& headroom, Draft& draft) {
   return false;
 }
 
-/// Or one of them would preempt who is admitted right away. The new page of a sequence that seals
-/// takes the near record of the one that is sealed for it.
-KvDemand Scheduler::Headroom(int32_t steps) const {
-  const auto growth = [this](KvPrecision precision) {
+/// The new page of a sequence that seals takes the near record of the one that is sealed for it.
+KvDemand Scheduler::Growth(int32_t steps, int32_t least_pages) const {
+  const auto kind = [this](KvPrecision precision) {
     return options_.scheme.seals(precision) ? KvRecord::kBase : KvRecord::kNear;
   };
-  KvDemand headroom;
+  KvDemand growth;
   int32_t pages = 0;
   for (const Sequence* sequence : running_) {
     const int32_t more = sequence->pages_within(steps, options_.scheme.page_tokens);
     if (more == 0) continue;
     const KvPrecision precision = sequence->spec.precision;
-    headroom.records[static_cast<size_t>(growth(precision))] +=
+    growth.records[static_cast<size_t>(kind(precision))] +=
         more * options_.scheme.near_records(precision);
     pages += more;
   }
-  headroom.records[static_cast<size_t>(growth(KvPrecision::kScheme))] +=
-      std::max(0, options_.watermark_pages - pages);
-  return headroom;
+  growth.records[static_cast<size_t>(kind(KvPrecision::kScheme))] +=
+      std::max(0, least_pages - pages);
+  return growth;
+}
+
+/// Or one of those that run would preempt who is admitted right away.
+KvDemand Scheduler::Headroom(int32_t steps) const {
+  return Growth(steps, options_.watermark_pages);
 }
 
 void Scheduler::Emit(Sequence& sequence, int32_t count, StepItem::Role role, bool sample,
@@ -387,6 +426,7 @@ void Scheduler::Emit(Sequence& sequence, int32_t count, StepItem::Role role, boo
                          .count = count,
                          .role = role,
                          .sample = sample,
+                         .unrefined = sequence.unrefined(),
                          .pages = std::span(sequence.pages).first(page_count)};
   const bool prefill = role == StepItem::Role::kPrefill;
   (prefill ? draft.prefill : draft.decode).push_back({item, &sequence});

@@ -66,8 +66,10 @@ struct Sequence {
   int64_t overtaken_tokens = 0;   // cost of those
   int32_t protected_until = 0;    // tokens it computes before it may be preempted (again)
   std::vector<KvPage> pages;
-  bool shares = true;      // false: the room is so tight that its pages must lie in order
-  int32_t complete = 0;    // pages that count as complete in the newest plan (PageStore::Prepare)
+  bool shares = true;    // false: the room is so tight that its pages must lie in order
+  int32_t complete = 0;  // pages that count as complete in the newest plan (PageStore::Prepare)
+  /// Tokens from this one on read its sealed pages without refinements, in every life.
+  int32_t unrefined_from = INT32_MAX;
   KvDemand reserve;        // records that it takes while it is protected
   int64_t hit_waited = 0;  // tokens of others since it has room only without what is cached
   uint64_t tried_in = 0;   // the plan that last counted those
@@ -87,6 +89,9 @@ struct Sequence {
   bool fully_planned() const { return sampled == spec.max_new_tokens; }
   /// The next step computes its newest token and samples another.
   bool decode_ready() const { return sampled > 0 && computed == known() - 1 && !fully_planned(); }
+  bool unrefined() const { return computed >= unrefined_from; }
+  /// How its next token reads its pages.
+  KvPrecision precision() const { return unrefined() ? KvPrecision::kUnrefined : spec.precision; }
   /// Running, it may not be preempted.
   bool is_protected() const { return computed < protected_until; }
   /// A sequence is preempted now: before it may be again it is to compute a page of tokens that no
@@ -101,7 +106,9 @@ struct Sequence {
     return std::max(std::min(known() + 1, max_stored()), protected_until);
   }
   /// Tokens of the prompt that may be taken from the cache: some token is left to compute.
-  int32_t resumable_tokens() const { return spec.prompt_tokens - (sampled > 1 ? 0 : 1); }
+  int32_t resumable_tokens() const {
+    return std::min(spec.prompt_tokens - (sampled > 1 ? 0 : 1), unrefined_from);
+  }
   /// Pages that it asks for within `steps` steps beyond those that it holds or was admitted for.
   int32_t pages_within(int32_t steps, int32_t page_tokens) const {
     const bool catches_up = !decode_ready() && !fully_planned();

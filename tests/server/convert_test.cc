@@ -197,6 +197,17 @@ TEST_F(ConvertTest, JoinedDeltasAreTheConcatenation) {
   EXPECT_EQ(message.final().stop_string(), "y");
   EXPECT_EQ(message.final().usage().generated_tokens(), 3);
   EXPECT_FALSE(message.final().has_stop_token_id());
+  EXPECT_FALSE(message.final().has_degraded_from_token());
+}
+
+TEST_F(ConvertTest, TheFinalMessageTellsFromWhichTokenASequenceIsDegraded) {
+  Delta last;
+  last.finish = FinishReason::kLength;
+  last.degraded_from = 0;
+  v1::GenerateResponse message;
+  AppendDelta(last, {}, *tokenizer_, message);
+  ASSERT_TRUE(message.final().has_degraded_from_token());
+  EXPECT_EQ(message.final().degraded_from_token(), 0);
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ class TokenSink final : public OutputSink {
     if (delta.finish != FinishReason::kNone) {
       EXPECT_NE(delta.finish, FinishReason::kError) << delta.error;
       cached_tokens_ = delta.cached_tokens;
+      degraded_from_ = delta.degraded_from;
       done_ = true;
       changed_.notify_all();
     }
@@ -50,12 +51,14 @@ class TokenSink final : public OutputSink {
   const std::vector<int32_t>& tokens() const { return tokens_; }
   const std::vector<float>& logprobs() const { return logprobs_; }
   int32_t cached_tokens() const { return cached_tokens_; }
+  int32_t degraded_from() const { return degraded_from_; }
 
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
   bool done_ = false;
   int32_t cached_tokens_ = 0;
+  int32_t degraded_from_ = -1;
   std::vector<int32_t> tokens_;
   std::vector<float> logprobs_;
 };
@@ -80,6 +83,7 @@ struct EngineSetup {
   std::string kv_scheme = "exact";
   std::string kv_profile = {};
   bool prefix_cache = true;
+  bool elastic = false;
 };
 
 class Server {
@@ -106,6 +110,7 @@ class Server {
     EngineOptions engine = loaded_.engine_options;
     if (setup.slabs > 0) engine.arena.slabs = setup.slabs;
     engine.watermark_pages = 0;
+    engine.elastic = setup.elastic;
     engine_ = std::make_unique<Engine>(*loaded_.model, *loaded_.tokenizer, engine);
   }
 
@@ -332,6 +337,41 @@ INSTANTIATE_TEST_SUITE_P(InEveryScheme, ExactSequenceTest,
                                            SmallArena{"kivi-2", 12}, SmallArena{"fit-2/1", 12},
                                            SmallArena{"toy", 20}),
                          [](const auto& test) { return Letters(test.param.scheme); });
+
+TEST_F(InvarianceTest, AnElasticServerTellsTheTokenUpToWhichATextIsSure) {
+  const testing::TempDir directory;
+  const std::string profile = WriteStoriesProfile(directory.Path("stories.asymkv"));
+  std::vector<GenerateRequest> requests = MixedRequests(8, 150, 330, 512);
+  for (GenerateRequest& request : requests) request.stop.max_tokens = 350;
+  requests[0].kv_precision = KvPrecision::kExact;
+  const auto alone = Alone(kStories, requests, 512, "toy", profile);
+  EngineSetup setup = {2, Isa::kAuto, 6, 256, 28, "toy", profile};
+  Server plain(kStories, setup, 512);
+  ExpectSame(plain.Run(requests), alone, "without kv.elastic");
+  setup.elastic = true;
+  Server server(kStories, setup, 512);
+  const auto elastic = server.Run(requests);
+  uint64_t degraded = 0, changed = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const std::vector<float>& expected = alone[i]->logprobs();
+    const std::vector<float>& got = elastic[i]->logprobs();
+    const int32_t from = elastic[i]->degraded_from();
+    const auto prompt = static_cast<int32_t>(requests[i].prompt.size());
+    // The token at `from` is the first whose logits, and so the one after it, may differ.
+    const size_t sure =
+        from < 0 ? expected.size() : static_cast<size_t>(std::max(0, from - prompt + 1));
+    ASSERT_LE(sure, got.size()) << "request " << i << " from " << from;
+    EXPECT_TRUE(
+        std::equal(got.begin(), got.begin() + static_cast<std::ptrdiff_t>(sure), expected.begin()))
+        << "request " << i << " differs before token " << from;
+    degraded += from >= 0 ? 1 : 0;
+    changed += got != expected ? 1 : 0;
+  }
+  EXPECT_EQ(elastic[0]->degraded_from(), -1) << "an exact sequence has nothing to give up";
+  EXPECT_GT(changed, 0u);
+  EXPECT_EQ(server.metrics().degraded.value(), degraded);
+  EXPECT_LT(server.metrics().preemptions.value(), plain.metrics().preemptions.value());
+}
 
 /// Two families of prompts that begin alike for about `common` tokens, some of them exact.
 std::vector<GenerateRequest> RelatedRequests(int count, int32_t common, int32_t own,

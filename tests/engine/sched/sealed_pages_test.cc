@@ -21,7 +21,7 @@ namespace {
 
 /// Which page of which text a record holds, how many of its tokens, and what of them. Whole chunks
 /// of a prompt are one text for all whose prompts begin with them; the rest is one for each life of
-/// each sequence.
+/// each sequence, and what it computed without refinements is one that it shares with nobody.
 struct Content {
   enum class Part : uint8_t { kBoth, kExactKeys, kExactValues };
   uint64_t text = 0;
@@ -89,6 +89,7 @@ SchedulerOptions RandomOptions(std::mt19937& random) {
   options.max_waiting = 20;
   options.step_tokens = options.max_running + below(40);
   options.watermark_pages = below(3);
+  options.elastic = below(2) == 0;
   options.max_context_tokens = static_cast<int32_t>(PageStore(scheme, options.arena).MaxTokens());
   return options;
 }
@@ -106,6 +107,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     tails_.clear();
     branches_.clear();
     exact_.clear();
+    unrefined_from_.clear();
     last_ = {};
     outstanding_.clear();
     options_ = RandomOptions(random_);
@@ -120,6 +122,8 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     EXPECT_EQ(scheduler_->stats().slabs_used, 0);
     cached_tokens_ += scheduler_->stats().cached_tokens;
     evictions_ += scheduler_->stats().cache_evictions;
+    unrefined_ += scheduler_->stats().unrefined;
+    EXPECT_TRUE(options_.elastic || scheduler_->stats().unrefined == 0);
   }
 
   uint64_t preemptions() const { return preemptions_; }
@@ -130,6 +134,8 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   uint64_t resumed_with_cache() const { return resumed_with_cache_; }
   uint64_t evictions() const { return evictions_; }
   uint64_t tail_hits() const { return tail_hits_; }
+  uint64_t unrefined() const { return unrefined_; }
+  uint64_t unrefined_again() const { return unrefined_again_; }
 
  private:
   void Step(uint32_t seed) {
@@ -223,6 +229,26 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     const auto tail = tails_.find(id);
     if (tail != tails_.end() && page < tail->second.first) return tail->second.second;
     return (static_cast<uint64_t>(id) << 16) + lives_[id];
+  }
+
+  /// The text that a page whose newest token is `token` belongs to.
+  uint64_t TextAt(SequenceId id, int32_t token) {
+    const auto from = unrefined_from_.find(id);
+    if (from == unrefined_from_.end() || token < from->second) return TextOf(id, token / kP);
+    return kUnrefinedText | ((static_cast<uint64_t>(id) << 16) + lives_[id]);
+  }
+
+  /// A sequence reads without refinements from one token on, the same in each life.
+  void CheckUnrefined(const StepItem& item) {
+    if (item.unrefined) {
+      ASSERT_TRUE(options_.elastic && !exact_.contains(item.sequence));
+      const bool first = unrefined_from_.try_emplace(item.sequence, item.begin).second;
+      unrefined_again_ += !first && item.begin == unrefined_from_[item.sequence] ? 1 : 0;
+    }
+    const auto from = unrefined_from_.find(item.sequence);
+    if (from == unrefined_from_.end()) return;
+    ASSERT_EQ(item.unrefined, item.begin >= from->second);
+    ASSERT_TRUE(item.unrefined || item.begin + item.count <= from->second);
   }
 
   /// Plans a step and runs it at once; commits it now or one plan later.
@@ -319,6 +345,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   }
 
   void RunItem(const StepItem& item) {
+    CheckUnrefined(item);
     if (began_.insert(item.sequence).second && item.begin > 0) {
       ASSERT_EQ(item.begin % kP, 0);
       tail_hits_ += item.begin % options_.scheme.chunk_tokens != 0 ? 1 : 0;
@@ -334,19 +361,21 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       const KvPage& page = item.pages[static_cast<size_t>(token / kP)];
       ASSERT_EQ(page.key_tier, KvTier::kNear);
       ASSERT_EQ(page.value_tier, KvTier::kNear);
-      arena_->Write(KvRecord::kNear, page.near) = {TextOf(item.sequence, token / kP), token / kP,
+      arena_->Write(KvRecord::kNear, page.near) = {TextAt(item.sequence, token), token / kP,
                                                    token % kP + 1};
     }
+    const auto precision = item.unrefined ? KvPrecision::kUnrefined : KvPrecision::kScheme;
     for (int32_t i = 0; i < static_cast<int32_t>(item.pages.size()); ++i) {
       const KvPage& page = item.pages[static_cast<size_t>(i)];
-      ASSERT_EQ(page.key_tier, TierOf(options_.scheme, KvTensor::kKey, i, complete));
-      ASSERT_EQ(page.value_tier, TierOf(options_.scheme, KvTensor::kValue, i, complete));
+      ASSERT_EQ(page.key_tier, TierOf(options_.scheme, KvTensor::kKey, i, complete, precision));
+      ASSERT_EQ(page.value_tier, TierOf(options_.scheme, KvTensor::kValue, i, complete, precision));
+      const uint64_t text = TextAt(item.sequence, std::min(end, (i + 1) * kP) - 1);
       for (const KvTier tier : {page.key_tier, page.value_tier}) {
         ExpectHeld(tier == KvTier::kNear ? KvRecord::kNear : KvRecord::kBase,
-                   tier == KvTier::kNear ? page.near : page.base, TextOf(item.sequence, i), i,
+                   tier == KvTier::kNear ? page.near : page.base, text, i,
                    std::min(kP, end - i * kP));
         if (tier == KvTier::kFresh && options_.arena.per_slab[2] > 0) {
-          ExpectHeld(KvRecord::kRefinement, page.refinement, TextOf(item.sequence, i), i, kP);
+          ExpectHeld(KvRecord::kRefinement, page.refinement, text, i, kP);
         }
       }
     }
@@ -394,6 +423,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   std::optional<ArenaModel> arena_;
   std::deque<StepPlan> outstanding_;
   static constexpr uint64_t kSharedText = uint64_t{1} << 63;
+  static constexpr uint64_t kUnrefinedText = uint64_t{1} << 62;
   bool shares_ = true;
   std::map<SequenceId, uint64_t> lives_;
   std::set<SequenceId> began_;  // in their present lives
@@ -408,10 +438,12 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   std::map<SequenceId, std::pair<int32_t, uint64_t>> tails_;  // where they end, in pages; text
   std::map<std::pair<uint64_t, uint64_t>, uint64_t> branches_;
   std::set<SequenceId> exact_;
+  std::map<SequenceId, int32_t> unrefined_from_;
   SequenceSpec last_;
   uint64_t added_ = 0, admitted_ = 0, preemptions_ = 0, exact_preemptions_ = 0, seals_ = 0,
            steps_of_both_ = 0;
   uint64_t cached_tokens_ = 0, resumed_with_cache_ = 0, evictions_ = 0, tail_hits_ = 0;
+  uint64_t unrefined_ = 0, unrefined_again_ = 0;
 };
 
 TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
@@ -424,6 +456,8 @@ TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
   EXPECT_GT(resumed_with_cache(), 10u);
   EXPECT_GT(tail_hits(), 20u);
   EXPECT_GT(evictions(), 100u);
+  EXPECT_GT(unrefined(), 20u);
+  EXPECT_GT(unrefined_again(), 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, SealedPagesTest, ::testing::Range(0, 10));
