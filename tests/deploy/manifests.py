@@ -10,12 +10,14 @@ import yaml
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 DEPLOY = os.path.join(ROOT, "deploy")
-OVERLAYS = ("cpu", "autoscale", "autoscale-keda")
+OVERLAYS = ("cpu", "autoscale", "autoscale-keda", "mtls")
+COMPOSED = os.path.join(ROOT, "tests/deploy/composed")  # of an overlay and components
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 @functools.cache
 def render(folder):
-    """The documents of deploy/kustomize/`folder`."""
+    """The documents of deploy/kustomize/`folder`, or of an absolute path."""
     kubectl = os.path.join(os.path.dirname(sys.executable), "kubectl")
     run = subprocess.run(
         [kubectl, "kustomize", os.path.join(DEPLOY, "kustomize", folder)],
@@ -78,8 +80,36 @@ def config_text(documents):
     return data[os.path.relpath(path, mount["mountPath"])]
 
 
+def arguments_set(arguments):
+    """{section.name: value} of the options that follow --set, which are stronger than the file."""
+    pairs = [arguments[i + 1] for i, argument in enumerate(arguments) if argument == "--set"]
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
 def config(documents):
-    return yaml.safe_load(config_text(documents))
+    """What the server goes by: its configuration file and its arguments."""
+    options = yaml.safe_load(config_text(documents))
+    for name, value in arguments_set(container(documents)["args"]).items():
+        *sections, key = name.split(".")
+        node = options
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[key] = yaml.safe_load(value)
+    return options
+
+
+def component_arguments(name):
+    """The arguments that a component adds."""
+    patches = load(f"kustomize/components/{name}/kustomization.yaml")["patches"]
+    operations = [item for patch in patches for item in yaml.safe_load(patch.get("patch", "[]"))]
+    return [item["value"] for item in operations if "/args/" in item["path"]]
+
+
+def component_container(name):
+    """What a component changes in the server's container."""
+    patch = load(f"kustomize/components/{name}/deployment.yaml")
+    (found,) = patch["spec"]["template"]["spec"]["containers"]
+    return found
 
 
 def size_bytes(text):

@@ -11,10 +11,22 @@ import kubernetes_validate
 from kubernetes_validate import SchemaNotFoundError
 
 import manifests
-from manifests import OVERLAYS, config, container, deployment, of_kind, overlay, pod_template, the
+from manifests import (
+    COMPOSED,
+    OVERLAYS,
+    PROBES,
+    config,
+    container,
+    deployment,
+    of_kind,
+    overlay,
+    pod_template,
+    the,
+)
 
 VERSION = None
-SERVERS = tuple(f"overlays/{name}" for name in OVERLAYS)
+SERVERS = tuple(f"overlays/{name}" for name in OVERLAYS) + (COMPOSED,)
+ENCRYPTED = ("overlays/mtls", COMPOSED)
 FOLDERS = ("model-volume",) + SERVERS
 CUSTOM_KINDS = {"PodMonitor", "PrometheusRule", "ScaledObject"}
 CLUSTER_KINDS = {"Namespace"}
@@ -28,6 +40,27 @@ def pods(documents):
         template = workload["spec"]["template"]
         found.append((template["metadata"]["labels"], template["spec"]))
     return found
+
+
+def mounted_file(documents, path):
+    """(volume, name in it) of a file in the server's container."""
+    mounts = [
+        mount
+        for mount in container(documents)["volumeMounts"]
+        if path.startswith(mount["mountPath"] + "/")
+    ]
+    if len(mounts) != 1:
+        raise AssertionError(f"{path}: {len(mounts)} mounts")
+    (volume,) = [
+        volume
+        for volume in pod_template(documents)["spec"]["volumes"]
+        if volume["name"] == mounts[0]["name"]
+    ]
+    return volume, path[len(mounts[0]["mountPath"]) + 1 :]
+
+
+def is_encrypted(documents):
+    return "tls" in config(documents)["server"]
 
 
 def selects(selector, labels):
@@ -96,7 +129,7 @@ class ManifestsTest(unittest.TestCase):
                 self.assertNotIn("hostPort", str(item.get("ports")))
             for volume in pod["volumes"]:
                 self.assertIn(
-                    (set(volume) - {"name"}).pop(), {"configMap", "persistentVolumeClaim"}
+                    (set(volume) - {"name"}).pop(), {"configMap", "persistentVolumeClaim", "secret"}
                 )
 
     @of_each(*FOLDERS)
@@ -153,9 +186,17 @@ class ManifestsTest(unittest.TestCase):
         for service in of_kind(documents, "Service"):
             (port,) = service["spec"]["ports"]
             self.assertEqual(port["targetPort"], "grpc")
-            self.assertEqual(port["appProtocol"], "kubernetes.io/h2c")
-        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            self.assertEqual(container(documents)[probe]["grpc"]["port"], ports["grpc"])
+            self.assertEqual(
+                port["appProtocol"], "https" if is_encrypted(documents) else "kubernetes.io/h2c"
+            )
+        probes = [container(documents)[probe] for probe in PROBES]
+        for probe in probes:
+            if "grpc" in probe:
+                self.assertEqual(probe["grpc"]["port"], ports["grpc"])
+            elif "exec" in probe:
+                self.assertIn(f"--address=localhost:{ports['grpc']}", probe["exec"]["command"])
+            else:
+                self.assertEqual(probe["httpGet"]["port"], "metrics")
         (scraped,) = the(documents, "PodMonitor")["spec"]["podMetricsEndpoints"]
         self.assertEqual(scraped["port"], "metrics")
 
@@ -189,9 +230,62 @@ class ManifestsTest(unittest.TestCase):
     @of_each_overlay
     def test_liveness_asks_for_the_process_and_readiness_for_the_service(self, documents):
         server = container(documents)
-        self.assertEqual(server["livenessProbe"]["grpc"]["service"], "")
-        for probe in ("startupProbe", "readinessProbe"):
-            self.assertEqual(server[probe]["grpc"]["service"], "asymserve.v1.Inference")
+        if is_encrypted(documents):  # Kubernetes's gRPC probes speak no TLS
+            self.assertEqual(server["livenessProbe"]["httpGet"]["path"], "/metrics")
+            asked = {server[probe]["exec"]["command"][-1] for probe in PROBES[:2]}
+        else:
+            self.assertEqual(server["livenessProbe"]["grpc"]["service"], "")
+            asked = {server[probe]["grpc"]["service"] for probe in PROBES[:2]}
+        self.assertEqual(asked, {"asymserve.v1.Inference"})
+
+    @of_each(*ENCRYPTED)
+    def test_tls_asks_for_client_certificates_from_files_of_the_secret(self, documents):
+        options = config(documents)["server"]
+        self.assertIs(options["insecure"], False)
+        self.assertEqual(sorted(options["tls"]), ["cert_file", "client_ca_file", "key_file"])
+        for option, name in (
+            ("cert_file", "tls.crt"), ("key_file", "tls.key"), ("client_ca_file", "ca.crt"),
+        ):
+            volume, file = mounted_file(documents, options["tls"][option])
+            self.assertEqual(volume["secret"]["secretName"], "asymserve-tls")
+            self.assertNotIn("optional", volume["secret"])
+            self.assertEqual(file, name)
+
+    @of_each(*ENCRYPTED)
+    def test_probes_show_the_servers_certificate_and_give_up_in_their_time(self, documents):
+        tls = config(documents)["server"]["tls"]
+        for name in PROBES[:2]:
+            probe = container(documents)[name]
+            command = probe["exec"]["command"]
+            self.assertEqual(command[:2], ["asymserve-client", "health"])  # as in the image
+            self.assertIn(f"--tls-ca={tls['client_ca_file']}", command)
+            self.assertIn(f"--tls-cert={tls['cert_file']}", command)
+            self.assertIn(f"--tls-key={tls['key_file']}", command)
+            (timeout,) = [item for item in command if item.startswith("--timeout=")]
+            self.assertLess(float(timeout.partition("=")[2]), probe["timeoutSeconds"])
+
+    @of_each(*ENCRYPTED)
+    def test_no_certificate_decides_over_restarts(self, documents):
+        self.assertNotIn("exec", container(documents)["livenessProbe"])
+
+    def test_without_the_component_the_server_is_told_that_it_is_insecure(self):
+        for folder in set(SERVERS) - set(ENCRYPTED):
+            documents = manifests.render(folder)
+            self.assertIs(config(documents)["server"]["insecure"], True)
+            self.assertFalse(is_encrypted(documents))
+
+    def test_keys_are_asked_for_with_the_component_only(self):
+        for folder in SERVERS:
+            path = config(manifests.render(folder))["server"].get("api_keys_file")
+            self.assertEqual(path is not None, folder == COMPOSED, folder)
+        volume, file = mounted_file(manifests.render(COMPOSED), path)
+        self.assertEqual((volume["secret"]["secretName"], file), ("asymserve-api-keys", "keys.yaml"))
+
+    def test_what_a_probe_runs_is_in_the_image(self):
+        with open(f"{manifests.ROOT}/Dockerfile", encoding="utf-8") as file:
+            text = file.read()
+        self.assertIn("build/release/bin/asymserve-client\n", text.replace(" \\\n", "\n"))
+        self.assertIn("COPY --from=build /image/usr/local/bin /usr/local/bin\n", text)
 
     @of_each(*FOLDERS)
     def test_every_namespace_denies_by_default(self, documents):
