@@ -193,12 +193,12 @@ void AddKvCache(const KvCacheInfo& kv, MetricFamilies& families) {
       "Constant 1; how keys and values are stored, and the tier of the profile that this "
       "is (empty: a built-in scheme), as labels.",
       1, {{"scheme", kv.scheme}, {"tier", kv.tier}});
-  families.Open("asymserve_kv_bits_per_element",
-                "Bits per key or value element: of sealed pages, and in all of a sequence of the "
-                "whole context.",
+  families.Open("asymserve_kv_bytes_per_element",
+                "Bytes per key or value element, an eighth of the bits: of sealed pages, and in "
+                "all of a sequence of the whole context.",
                 MetricType::Gauge);
-  families.Sample({{"of", "sealed"}}, kv.sealed_bits);
-  families.Sample({{"of", "sequence"}}, kv.effective_bits);
+  families.Sample({{"of", "sealed"}}, kv.sealed_bits / 8);
+  families.Sample({{"of", "sequence"}}, kv.effective_bits / 8);
 
   const auto sample = [&families](const char* loss, const std::optional<double>& value) {
     if (value.has_value()) families.Sample({{"loss", loss}}, *value);

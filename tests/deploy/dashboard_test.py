@@ -166,6 +166,15 @@ class DashboardTest(unittest.TestCase):
             values = self.prometheus.get(f"label/{name}/values", **{"match[]": "asymserve_build_info"})
             self.assertEqual(values, [JOB if name == "job" else TARGET[name]])
 
+    def test_promtool_finds_fault_with_no_name_but_the_aliases(self):
+        run = subprocess.run(
+            ["promtool", "check", "metrics"], input=self.server.scrape(), capture_output=True, text=True
+        )
+        complaints = (run.stdout + run.stderr).splitlines()
+        self.assertTrue(complaints)
+        for complaint in complaints:
+            self.assertRegex(complaint, r"^vllm:\w+ metric names should not contain ':'$")
+
     def test_what_keda_asks_for_has_data(self):
         triggers = manifests.load("kustomize/overlays/autoscale-keda/scaled-object.yaml")
         for trigger in triggers["spec"]["triggers"]:

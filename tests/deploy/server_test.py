@@ -41,6 +41,22 @@ def dashboard_queries():
     ]
 
 
+def samples_of_tls(directory):
+    """What a server with TLS exports besides."""
+    make = os.path.join(manifests.DEPLOY, "make-certificates")
+    subprocess.run([make, directory, "server", "localhost"], check=True)
+    files = (("cert_file", "server.crt"), ("key_file", "server.key"))
+    server = deployed_toy_server(
+        BINARY, WRITER, CONFIG, directory,
+        sets=[f"server.tls.{name}={directory}/{file}" for name, file in files],
+    )
+    try:
+        samples = promql.parse_scrape(server.scrape())
+    finally:
+        server.kill()
+    return [sample for sample in samples if sample[0].startswith("asymserve_tls_")]
+
+
 class ToyServerTest(unittest.TestCase):
     """The deployed configuration, but for the model and the addresses."""
 
@@ -51,7 +67,7 @@ class ToyServerTest(unittest.TestCase):
         cls.server = deployed_toy_server(BINARY, WRITER, CONFIG, cls.directory.name)
         cls.addClassCleanup(cls.server.kill)
         cls.server.complete(CLIENT, tokens=8)
-        cls.samples = promql.parse_scrape(cls.server.scrape())
+        cls.samples = promql.parse_scrape(cls.server.scrape()) + samples_of_tls(cls.directory.name)
 
     @classmethod
     def tearDownClass(cls):

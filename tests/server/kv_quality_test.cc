@@ -107,8 +107,9 @@ TEST_F(KvQualityTest, ATierWithinTheDefaultLimitsIsServedAndItsLossesAreShown) {
   EXPECT_EQ(metrics["asymserve_kv_loss_limit_nats{loss=\"mean_kl\"}"], 0.15);
   EXPECT_EQ(metrics["asymserve_kv_loss_limit_nats{loss=\"copy\"}"], 0.75);
   EXPECT_EQ(metrics.count("asymserve_kv_loss_estimate_nats{loss=\"self_check\"}"), 0u);
-  EXPECT_DOUBLE_EQ(metrics["asymserve_kv_bits_per_element{of=\"sealed\"}"], info.kv_sealed_bits());
-  EXPECT_DOUBLE_EQ(metrics["asymserve_kv_bits_per_element{of=\"sequence\"}"],
+  EXPECT_DOUBLE_EQ(metrics["asymserve_kv_bytes_per_element{of=\"sealed\"}"] * 8,
+                   info.kv_sealed_bits());
+  EXPECT_DOUBLE_EQ(metrics["asymserve_kv_bytes_per_element{of=\"sequence\"}"] * 8,
                    info.kv_effective_bits());
   const auto count = [](int64_t value) { return static_cast<double>(value); };
   EXPECT_EQ(metrics["asymserve_kv_capacity_tokens{cache=\"served\"}"],
