@@ -75,6 +75,7 @@ struct ServerSection {
   int64_t max_message_bytes = 4 << 20;  // of one request
   int32_t stream_queue_messages = 256;  // unread by a slow client before its request is cancelled
   double drain_seconds = 20;            // SIGTERM to exit at most
+  double max_connection_age_seconds = 120;  // then its client is asked for another; 0: no limit
   bool reflection = true;
   bool insecure = false;  // may listen beyond this machine in plaintext or for everybody
   TlsSection tls = {};

@@ -72,6 +72,8 @@ constexpr Option kOptions[] = {
     {"server.stream_queue_messages",
      +[](Config& c) -> int32_t& { return c.server.stream_queue_messages; }, 1, 1'000'000},
     {"server.drain_seconds", +[](Config& c) -> double& { return c.server.drain_seconds; }, 0, 3600},
+    {"server.max_connection_age_seconds",
+     +[](Config& c) -> double& { return c.server.max_connection_age_seconds; }, 0, 86'400},
     {"server.reflection", +[](Config& c) -> bool& { return c.server.reflection; }},
     {"server.api_keys_file", +[](Config& c) -> std::string& { return c.server.api_keys_file; }},
     {"server.insecure", +[](Config& c) -> bool& { return c.server.insecure; }},

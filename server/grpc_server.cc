@@ -30,6 +30,11 @@ void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsPerConnection);
   // Beyond it gRPC ends streams. It counts headers that never end in part only.
   builder.SetResourceQuota(
+  if (options.max_connection_age_seconds > 0) {
+    // The grace after it is without end unless it is set: no stream is cut off.
+    const double age_ms = std::max(1.0, options.max_connection_age_seconds * 1e3);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, static_cast<int>(age_ms));
+  }
       grpc::ResourceQuota("connections")
           .Resize(kConnectionBytes + static_cast<size_t>(kLargeMessages) *
                                          static_cast<size_t>(options.max_message_bytes)));
