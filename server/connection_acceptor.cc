@@ -2,7 +2,9 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <utility>
@@ -15,6 +17,14 @@ namespace {
 
 constexpr std::chrono::milliseconds kPause(50);  // without descriptors
 constexpr std::chrono::seconds kLogInterval(10);
+
+/// What no other socket has; 0: the descriptor is none.
+uint64_t Cookie(int socket) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (getsockopt(socket, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) return 0;
+  return cookie;
+}
 
 }  // namespace
 
@@ -36,8 +46,25 @@ ConnectionAcceptor::ConnectionAcceptor(ListenSocket socket, Handler handler, Cou
       thread_([this] { Run(); }) {}
 
 ConnectionAcceptor::~ConnectionAcceptor() {
+  Stop();
+}
+
+void ConnectionAcceptor::Stop() {
   eventfd_write(wake_.get(), 1);
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+}
+
+void ConnectionAcceptor::HangUp() {
+  Stop();
+  for (const auto& [socket, cookie] : connections_) {
+    if (Cookie(socket) == cookie) shutdown(socket, SHUT_WR);
+  }
+}
+
+size_t ConnectionAcceptor::open_connections() const {
+  return static_cast<size_t>(
+      std::count_if(connections_.begin(), connections_.end(),
+                    [](const auto& entry) { return Cookie(entry.first) == entry.second; }));
 }
 
 void ConnectionAcceptor::Run() {
@@ -63,6 +90,7 @@ bool ConnectionAcceptor::AcceptAll(const Descriptor& listener) {
     Accepted accepted = Accept(listener, kReserve);
     switch (accepted.outcome) {
       case Accepted::Outcome::kConnection:
+        connections_[accepted.connection.get()] = Cookie(accepted.connection.get());
         handler_(listener.get(), accepted.connection.Release());
         break;
       case Accepted::Outcome::kNone:

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -35,9 +36,18 @@ class ConnectionAcceptor {
 
   const std::string& address() const { return socket_.address(); }
 
+  /// Accepts no more and ends the sending half of every connection, behind what was written to it:
+  /// whatever its client waits for then ends UNAVAILABLE. The one that owns the acceptor calls it,
+  /// as with the next.
+  void HangUp();
+  /// How many of those are still open.
+  size_t open_connections() const;
+
  private:
   ConnectionAcceptor(ListenSocket socket, Handler handler, Counter& refused, Descriptor wake);
   void Run();
+  /// Ends the thread. May be called again.
+  void Stop();
   /// Everybody who waits at a listener; false when the system has no room for them now.
   bool AcceptAll(const Descriptor& listener);
   void LogShortage();
@@ -47,6 +57,9 @@ class ConnectionAcceptor {
   Counter& refused_;
   const Descriptor wake_;  // an eventfd that ends the thread
   std::chrono::steady_clock::time_point next_log_ = {};
+  // Descriptors that were handed over, with the cookies of their sockets: numbers are used again.
+  // The thread's own until it has ended.
+  std::map<int, uint64_t> connections_;
   std::thread thread_;
 };
 

@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kPoll(2);
 constexpr std::chrono::milliseconds kGrace(100);
+constexpr std::chrono::milliseconds kCutOffGrace(500);  // for the last word to those cut off
 
 }  // namespace
 
@@ -27,8 +28,16 @@ bool Drain(GrpcServer& server, InferenceService& service, Engine& engine,
   const bool finished = engine.WaitIdle(left());
   // What the engine has finished may still be on its way to slow clients. Health watches and
   // reflection streams stay open as long as their clients like; they get the grace only.
-  while (service.open_calls() > 0 && left().count() > 0) std::this_thread::sleep_for(kPoll);
-  server.Stop(kGrace);
+  const auto wait = [&](Clock::time_point end) {
+    while (service.open_calls() > 0 && Clock::now() < end) std::this_thread::sleep_for(kPoll);
+  };
+  wait(start + budget);
+  if (service.open_calls() > 0) {
+    service.CutOff();
+    wait(Clock::now() + kCutOffGrace);
+  }
+  server.HangUp(kGrace);
+  server.Stop(std::chrono::milliseconds(0));
   Log(finished ? LogLevel::kInfo : LogLevel::kWarn, "drained",
       {{"finished_all", finished},
        {"seconds", std::chrono::duration<double>(Clock::now() - start).count()}});

@@ -86,10 +86,20 @@ void GenerationCall::CountRejection(const absl::Status& status) {
 }
 
 void GenerationCall::HandleCancel() {
+  Abandon(DeadlinePassed()
+              ? grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline passed")
+              : grpc::Status(grpc::StatusCode::CANCELLED, "the client cancelled"));
+}
+
+void GenerationCall::EndByServer() {
+  Abandon({grpc::StatusCode::UNAVAILABLE,
+           "the server ends and its drain is over; send the request to another one"});
+}
+
+void GenerationCall::Abandon(const grpc::Status& status) {
   std::unique_lock lock(mutex_);
   cancelled_ = true;
-  Fail(DeadlinePassed() ? grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline passed")
-                        : grpc::Status(grpc::StatusCode::CANCELLED, "the client cancelled"));
+  Fail(status);
   const bool running = request_.has_value() && !complete();
   const RequestId request = request_.value_or(RequestId{});
   Pump();

@@ -23,6 +23,9 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
 
   bool Deliver(Delta delta) final;
 
+  /// Ends the call with UNAVAILABLE, if it has not ended: the server's drain is over.
+  void EndByServer();
+
  protected:
   /// `engine` outlives the call.
   GenerationCall(std::unique_ptr<CallRecord> record, const grpc::CallbackServerContext& context,
@@ -30,6 +33,8 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
 
   /// For OnCancel: the client cancelled, went away, or its deadline passed.
   void HandleCancel();
+  /// Ends the call early, with `status`, and has the engine cancel it.
+  void Abandon(const grpc::Status& status);
   /// Ends the call early, if nothing did so before. Lock held. The caller makes the engine cancel.
   void Fail(const grpc::Status& status);
 
@@ -61,7 +66,7 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
   const std::unique_ptr<CallRecord> record_;
   grpc::Status status_;
   bool failed_ = false;     // nothing more goes to the client but the status
-  bool cancelled_ = false;  // HandleCancel ran
+  bool cancelled_ = false;  // Abandon ran
   int32_t sequences_left_ = 1;
   std::optional<RequestId> request_;  // once Submit returned
 };

@@ -1,6 +1,7 @@
 #include "server/grpc_server.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -15,7 +16,8 @@ namespace {
 constexpr char kServiceName[] = "asymserve.v1.Inference";
 constexpr size_t kConnectionBytes = size_t{64} << 20;  // of all connections, and
 constexpr int kLargeMessages = 16;                     // so many of max_message_bytes
-constexpr int kStreamsPerConnection = 1024;            // more wait in the client
+constexpr std::chrono::milliseconds kPoll(2);
+constexpr int kStreamsPerConnection = 1024;  // more wait in the client
 
 void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(
@@ -28,13 +30,13 @@ void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsPerConnection);
-  // Beyond it gRPC ends streams. It counts headers that never end in part only.
-  builder.SetResourceQuota(
   if (options.max_connection_age_seconds > 0) {
     // The grace after it is without end unless it is set: no stream is cut off.
     const double age_ms = std::max(1.0, options.max_connection_age_seconds * 1e3);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, static_cast<int>(age_ms));
   }
+  // Beyond it gRPC ends streams. It counts headers that never end in part only.
+  builder.SetResourceQuota(
       grpc::ResourceQuota("connections")
           .Resize(kConnectionBytes + static_cast<size_t>(kLargeMessages) *
                                          static_cast<size_t>(options.max_message_bytes)));
@@ -118,6 +120,15 @@ absl::Status GrpcServer::ReloadTls() {
   ASYMSERVE_RETURN_IF_ERROR(tls_->Reload());
   metrics_.tls_not_after_s.Set(tls_->not_after());
   return absl::OkStatus();
+}
+
+void GrpcServer::HangUp(std::chrono::milliseconds timeout) {
+  if (acceptor_ == nullptr) return;
+  acceptor_->HangUp();
+  const auto end = std::chrono::steady_clock::now() + timeout;
+  while (acceptor_->open_connections() > 0 && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(kPoll);
+  }
 }
 
 void GrpcServer::Stop(std::chrono::milliseconds timeout) {

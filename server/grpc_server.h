@@ -36,6 +36,10 @@ class GrpcServer {
   /// Reads the TLS files again, for new connections; after an error the old ones stay in use. OK
   /// without TLS.
   absl::Status ReloadTls();
+  /// Accepts no more connections and ends the open ones, behind what was written to them; gives
+  /// their clients `timeout` to close them. Calls that come meanwhile end UNAVAILABLE, where Stop
+  /// would have gRPC end them CANCELLED. Before Stop, once the calls that count have ended.
+  void HangUp(std::chrono::milliseconds timeout);
   /// Accepts no more connections and calls, waits for the open ones, and cancels those left after
   /// `timeout`.
   void Stop(std::chrono::milliseconds timeout);

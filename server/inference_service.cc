@@ -20,7 +20,21 @@ class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void OnDone() override { delete this; }
 };
 
-/// Counts, logs and answers a call that ends at once.
+/// An answer that was made at once; the call is open until the client's connection has it.
+class AnsweredCall final : public grpc::ServerUnaryReactor {
+ public:
+  AnsweredCall(std::unique_ptr<CallRecord> record, const grpc::Status& status)
+      : record_(std::move(record)) {
+    record_->End(status);
+    Finish(status);
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  const std::unique_ptr<CallRecord> record_;
+};
+
+/// Counts, logs and answers a call that is refused.
 grpc::ServerUnaryReactor* FinishUnary(CallRecord& record, grpc::CallbackServerContext& context,
                                       const grpc::Status& status) {
   record.End(status);
@@ -168,6 +182,7 @@ InferenceService::Stream* InferenceService::StartStream(Method method, Context& 
   const std::shared_ptr<TokenStream> stream =
       TokenStream::Create(std::move(record), context, model, metrics_, std::move(decoded->format),
                           decoded->request.n, options_);
+  calls_.Add(stream);
   stream->Start(std::move(decoded->request));
   return stream.get();
 }
@@ -196,6 +211,7 @@ grpc::ServerUnaryReactor* InferenceService::GenerateUnary(Context* context,
   const std::shared_ptr<UnaryGeneration> call =
       UnaryGeneration::Create(std::move(record), *context, model, std::move(decoded->format),
                               decoded->request.n, *response);
+  calls_.Add(call);
   call->Start(std::move(decoded->request));
   return call.get();
 }
@@ -205,10 +221,10 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
                                                    const grpc::ByteBuffer& request,
                                                    grpc::ByteBuffer& response,
                                                    const Handler& handler) {
-  CallRecord record(method, context, metrics_);
+  auto record = std::make_unique<CallRecord>(method, context, metrics_);
   Admission admission;
-  const grpc::Status admitted = Admit(context, record, false, admission);
-  if (!admitted.ok()) return FinishUnary(record, context, admitted);
+  const grpc::Status admitted = Admit(context, *record, false, admission);
+  if (!admitted.ok()) return FinishUnary(*record, context, admitted);
   const absl::Status status = [&]() -> absl::Status {
     Request decoded;
     ASYMSERVE_RETURN_IF_ERROR(DecodeRequest(request, decoded));
@@ -217,7 +233,8 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
     EncodeMessage(message, response);
     return absl::OkStatus();
   }();
-  return FinishUnary(record, context, status.ok() ? grpc::Status::OK : Refused(record, status));
+  const grpc::Status answer = status.ok() ? grpc::Status::OK : Refused(*record, status);
+  return new AnsweredCall(std::move(record), answer);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(Context* context,

@@ -6,6 +6,7 @@
 #include "asymserve/v1/inference.grpc.pb.h"
 
 #include "server/key_ring.h"
+#include "server/open_calls.h"
 #include "server/served_model.h"
 #include "server/server_metrics.h"
 #include "server/token_stream.h"
@@ -37,7 +38,10 @@ class InferenceService final : public RawInferenceService {
   /// New calls are UNAVAILABLE from now on; the engine is told to refuse as well.
   void StartDrain();
 
-  /// Calls that have not ended.
+  /// Ends the calls that still run with UNAVAILABLE: the time of the drain is over.
+  void CutOff() { calls_.CutOff(); }
+
+  /// Calls that have not ended; those that were accepted not before their status was written.
   int64_t open_calls() const { return metrics_.open_calls.value(); }
 
   using Context = grpc::CallbackServerContext;
@@ -80,6 +84,7 @@ class InferenceService final : public RawInferenceService {
   const KeyRing* const keys_;
   std::atomic<const ServedModel*> model_{nullptr};
   std::atomic<bool> draining_{false};
+  OpenCalls calls_;
 };
 
 }  // namespace asymserve

@@ -137,6 +137,43 @@ TEST_F(DrainTest, RefusesNewWorkFinishesOldWorkAndTurnsNotServing) {
   EXPECT_TRUE(drained.get());
 }
 
+TEST_F(DrainTest, WhatIsCutOffEndsUnavailableAndIsToldWhy) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  std::string text;
+  std::future<grpc::Status> stream, unary;
+  const HoldSteps hold(model_);
+  stream = std::async([&] { return Generate(Request("a", 4000), text); });
+  unary = std::async([&] {
+    grpc::ClientContext context;
+    v1::GenerateUnaryResponse response;
+    return stub_->GenerateUnary(&context, Request("a", 4000), &response);
+  });
+  ASSERT_TRUE(Eventually([&] { return service_->open_calls() == 2 && model_.in_step(); }));
+  service_->CutOff();
+  model_.Release();
+  for (std::future<grpc::Status>* call : {&stream, &unary}) {
+    const grpc::Status status = call->get();
+    EXPECT_EQ(status.error_code(), StatusCode::UNAVAILABLE);
+    EXPECT_THAT(status.error_message(), ::testing::HasSubstr("drain is over"));
+  }
+  EXPECT_EQ(Ended(Method::kGenerate, StatusCode::UNAVAILABLE), 1);
+  EXPECT_EQ(Ended(Method::kGenerateUnary, StatusCode::UNAVAILABLE), 1);
+}
+
+TEST_F(DrainTest, AConnectionThatIsHungUpEndsItsCallsUnavailable) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  std::string text;
+  std::future<grpc::Status> running;
+  const HoldSteps hold(model_);
+  running = std::async([&] { return Generate(Request("a", 8), text); });
+  ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
+  server_->HangUp(std::chrono::seconds(10));
+  EXPECT_EQ(running.get().error_code(), StatusCode::UNAVAILABLE);
+  std::string refused;
+  EXPECT_EQ(Generate(Request("a", 1), refused).error_code(), StatusCode::UNAVAILABLE);
+  model_.Release();
+}
+
 TEST_F(DrainTest, CancelsWhatTheBudgetDoesNotCover) {
   ASSERT_NO_FATAL_FAILURE(Start());
   std::string text;
