@@ -4,7 +4,7 @@ ARG BASE=debian:12
 
 FROM ${BASE} AS build
 WORKDIR /src
-COPY tools/lib.sh tools/install-deps tools/runtime-packages tools/
+COPY tools/lib.sh tools/install-deps tools/runtime-packages tools/sbom tools/
 RUN tools/install-deps build
 COPY CMakeLists.txt CMakePresets.json ./
 COPY proto proto
@@ -15,16 +15,22 @@ COPY tools/client tools/client
 RUN cmake --preset release -DASYMSERVE_TESTS=OFF -DASYMSERVE_BENCH=OFF --log-level=WARNING \
  && cmake --build build/release --target asymserve asymserve-client \
  && install --strip -D -t /image/usr/local/bin build/release/bin/asymserve build/release/bin/asymserve-client \
- && tools/runtime-packages /image/usr/local/bin/* > /image/runtime-packages
+ && install -D -t /image/share tools/sbom \
+ && tools/runtime-packages /image/usr/local/bin/* > /image/share/runtime-packages \
+ && dpkg-query -W -f "$(tools/sbom --format)" libcli11-dev nlohmann-json3-dev libspdlog-dev > /image/share/compiled-in \
+ && sed -n 's/.*project(.* VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt > /image/share/version
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="AsymServe" \
       org.opencontainers.image.description="gRPC inference server for large language models (CPU)" \
       org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /image/runtime-packages /usr/local/share/asymserve/runtime-packages
+COPY --from=build /image/share /usr/local/share/asymserve
 RUN apt-get -q update \
  && xargs apt-get -q -y install --no-install-recommends < /usr/local/share/asymserve/runtime-packages \
  && rm -rf /var/lib/apt/lists/* \
+ && cd /usr/local/share/asymserve \
+ && dpkg-query -W -f "$(./sbom --format)" | cat - compiled-in \
+    | ./sbom asymserve "$(cat version)" > sbom.cdx.json && test -s sbom.cdx.json \
  && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin asymserve
 COPY --from=build /image/usr/local/bin /usr/local/bin
 USER 10001:10001
