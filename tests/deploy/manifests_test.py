@@ -194,7 +194,7 @@ class ManifestsTest(unittest.TestCase):
             if "grpc" in probe:
                 self.assertEqual(probe["grpc"]["port"], ports["grpc"])
             elif "exec" in probe:
-                self.assertIn(f"--address=localhost:{ports['grpc']}", probe["exec"]["command"])
+                self.assertIn(f"--address=127.0.0.1:{ports['grpc']}", probe["exec"]["command"])
             else:
                 self.assertEqual(probe["httpGet"]["port"], "metrics")
         (scraped,) = the(documents, "PodMonitor")["spec"]["podMetricsEndpoints"]

@@ -71,13 +71,13 @@ class MutualTlsTest(unittest.TestCase):
         command = [self.local(item) for item in probe["exec"]["command"]]
         self.assertEqual(command[0], "asymserve-client")
         port = server.address.rpartition(":")[2]
-        command = [CLIENT] + [item.replace("localhost:50051", f"localhost:{port}") for item in command[1:]]
+        command = [CLIENT] + [item.replace("127.0.0.1:50051", f"127.0.0.1:{port}") for item in command[1:]]
         run = subprocess.run(command, capture_output=True, text=True, timeout=30)
         return run.returncode, run.stdout.strip()
 
     def call(self, server, name, **environment):
         """What `asymserve-client info` with the certificate `name` of make-certificates says."""
-        command = [CLIENT, "info", "--address", server.address.replace("127.0.0.1", "localhost")]
+        command = [CLIENT, "info", "--address", server.address]
         command += ["--tls-ca", self.path("made/ca.crt"), "--tls-cert", self.path(f"made/{name}.crt")]
         command += ["--tls-key", self.path(f"made/{name}.key")]
         run = subprocess.run(
@@ -90,7 +90,7 @@ class MutualTlsTest(unittest.TestCase):
         return value
 
     def test_the_probes_find_the_server_serving_and_holders_of_a_certificate_may_call(self):
-        self.make("server", "localhost", "asymserve.asymserve.svc")
+        self.make("server", "127.0.0.1", "asymserve.asymserve.svc")
         self.make("my-app")
         self.put_all()
         server = self.start("mtls")
@@ -103,12 +103,12 @@ class MutualTlsTest(unittest.TestCase):
         self.assertEqual(server.stop(), 0)
 
     def test_a_certificate_made_again_is_taken_up_and_the_probe_goes_on(self):
-        self.make("server", "localhost")
+        self.make("server", "127.0.0.1")
         self.put_all()
         server = self.start("mtls")
         before = self.not_after(server)
         time.sleep(1.1)  # dates of certificates are in seconds
-        self.make("server", "localhost")
+        self.make("server", "127.0.0.1")
         self.put_all()
         deadline = time.monotonic() + 30
         while self.not_after(server) == before and time.monotonic() < deadline:
@@ -117,7 +117,7 @@ class MutualTlsTest(unittest.TestCase):
         self.assertEqual(self.probe(server, "readinessProbe"), (0, "SERVING"))
 
     def test_an_expired_certificate_takes_the_pod_out_of_balancing_and_restarts_nothing(self):
-        self.make("server", "localhost")
+        self.make("server", "127.0.0.1")
         # The same key, with a day that is over.
         run = subprocess.run(
             ["openssl", "x509", "-x509toreq", "-copy_extensions", "copy", "-in", "server.crt",
@@ -139,7 +139,7 @@ class MutualTlsTest(unittest.TestCase):
         self.assertIn("asymserve_build_info", server.scrape())
 
     def test_with_the_component_api_keys_a_certificate_alone_is_not_enough(self):
-        self.make("server", "localhost")
+        self.make("server", "127.0.0.1")
         self.make("my-app")
         self.put_all()
         run = subprocess.run(

@@ -44,7 +44,7 @@ def dashboard_queries():
 def samples_of_tls(directory):
     """What a server with TLS exports besides."""
     make = os.path.join(manifests.DEPLOY, "make-certificates")
-    subprocess.run([make, directory, "server", "localhost"], check=True)
+    subprocess.run([make, directory, "server", "127.0.0.1"], check=True)
     files = (("cert_file", "server.crt"), ("key_file", "server.key"))
     server = deployed_toy_server(
         BINARY, WRITER, CONFIG, directory,
