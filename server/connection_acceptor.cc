@@ -56,6 +56,7 @@ void ConnectionAcceptor::Stop() {
 
 void ConnectionAcceptor::HangUp() {
   Stop();
+  socket_.Close();
   for (const auto& [socket, cookie] : connections_) {
     if (Cookie(socket) == cookie) shutdown(socket, SHUT_WR);
   }

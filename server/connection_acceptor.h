@@ -52,7 +52,7 @@ class ConnectionAcceptor {
   bool AcceptAll(const Descriptor& listener);
   void LogShortage();
 
-  const ListenSocket socket_;
+  ListenSocket socket_;
   const Handler handler_;
   Counter& refused_;
   const Descriptor wake_;  // an eventfd that ends the thread

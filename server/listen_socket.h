@@ -21,6 +21,8 @@ class ListenSocket {
   /// `address` with the port that was bound.
   const std::string& address() const { return address_; }
   const std::vector<Descriptor>& sockets() const { return sockets_; }
+  /// Listens no more; who was not accepted is reset.
+  void Close() { sockets_.clear(); }
   /// Whether only this machine reaches it.
   bool loopback() const { return loopback_; }
 
