@@ -31,7 +31,7 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
       : answer_(answer), done_(std::move(done)), result_(std::move(result)) {}
 
   /// `request` outlives the call. `deadline`: seconds from now; 0: none.
-  void Start(v1::Inference::Stub& stub, const v1::GenerateRequest& request, double deadline) {
+  void Start(const Target& target, const v1::GenerateRequest& request, double deadline) {
     sent_ = Clock::now();
     deadline_ = deadline;
     if (deadline > 0) {
@@ -39,7 +39,8 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
                             std::chrono::duration_cast<std::chrono::system_clock::duration>(
                                 std::chrono::duration<double>(deadline)));
     }
-    stub.async()->Generate(&context_, &request, this);
+    target.Prepare(context_);
+    target.stub().async()->Generate(&context_, &request, this);
     StartRead(&message_);
     StartCall();
   }
@@ -100,8 +101,8 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
 /// Starts calls and collects their results. Its owner waits for all of them before it goes.
 class Sender {
  public:
-  Sender(v1::Inference::Stub& stub, const std::vector<PoolText>& texts, const Limits& limits)
-      : stub_(stub), texts_(texts), limits_(limits) {
+  Sender(const Target& target, const std::vector<PoolText>& texts, const Limits& limits)
+      : target_(target), texts_(texts), limits_(limits) {
     for (const PoolText& text : texts) {
       requests_.push_back(RequestFor(text));
       if (limits.max_queue_ms > 0) requests_.back().set_max_queue_ms(limits.max_queue_ms);
@@ -125,7 +126,7 @@ class Sender {
     });
     const double deadline =
         limits_.deadline ? limits_.DeadlineSeconds(texts_[text].length.output_tokens) : 0;
-    call->Start(stub_, requests_[text], deadline);
+    call->Start(target_, requests_[text], deadline);
   }
 
   /// Until fewer than `calls` are open.
@@ -143,7 +144,7 @@ class Sender {
   Clock::time_point begin() const { return begin_; }
 
  private:
-  v1::Inference::Stub& stub_;
+  const Target& target_;
   const std::vector<PoolText>& texts_;
   const Limits limits_;
   std::vector<v1::GenerateRequest> requests_;  // by text
@@ -157,9 +158,9 @@ class Sender {
 
 }  // namespace
 
-std::vector<CallResult> RunOpenLoop(v1::Inference::Stub& stub, const LoadPlan& plan,
+std::vector<CallResult> RunOpenLoop(const Target& target, const LoadPlan& plan,
                                     const std::vector<PoolText>& texts, const Limits& limits) {
-  Sender sender(stub, texts, limits);
+  Sender sender(target, texts, limits);
   for (const Arrival& arrival : plan.arrivals) {
     std::this_thread::sleep_until(sender.begin() + std::chrono::microseconds(arrival.at));
     sender.Send(arrival.text, static_cast<double>(arrival.at) * 1e-6);
@@ -167,10 +168,10 @@ std::vector<CallResult> RunOpenLoop(v1::Inference::Stub& stub, const LoadPlan& p
   return sender.Take();
 }
 
-std::vector<CallResult> RunClosedLoop(v1::Inference::Stub& stub, const LoadPlan& plan,
+std::vector<CallResult> RunClosedLoop(const Target& target, const LoadPlan& plan,
                                       const std::vector<PoolText>& texts, int32_t calls,
                                       double seconds) {
-  Sender sender(stub, texts, {.max_queue_ms = 0, .deadline = false});
+  Sender sender(target, texts, {.max_queue_ms = 0, .deadline = false});
   const Clock::time_point end = sender.begin() + ToDuration(seconds);
   for (size_t i = 0; Clock::now() < end; ++i) {
     sender.Send(plan.arrivals[i % plan.arrivals.size()].text,

@@ -10,6 +10,7 @@
 #include "grpcpp/grpcpp.h"
 
 #include "bench/serve/load_plan.h"
+#include "bench/serve/target.h"
 #include "bench/serve/text_pool.h"
 
 // Sends a load and notes what the client's clock says of each call.
@@ -63,12 +64,12 @@ struct CallResult {
 
 /// Open loop: each arrival is sent at its time, whatever became of the ones before. Returns when
 /// all have ended, in order of their ends.
-std::vector<CallResult> RunOpenLoop(v1::Inference::Stub& stub, const LoadPlan& plan,
+std::vector<CallResult> RunOpenLoop(const Target& target, const LoadPlan& plan,
                                     const std::vector<PoolText>& texts, const Limits& limits);
 
 /// Closed loop: `calls` calls are open at any time for `seconds`, without limits of time; the texts
 /// of the plan's arrivals in turn.
-std::vector<CallResult> RunClosedLoop(v1::Inference::Stub& stub, const LoadPlan& plan,
+std::vector<CallResult> RunClosedLoop(const Target& target, const LoadPlan& plan,
                                       const std::vector<PoolText>& texts, int32_t calls,
                                       double seconds);
 

@@ -21,7 +21,7 @@ namespace {
 constexpr int kExitWrong = 1, kExitUsage = 2;
 
 struct Arguments {
-  std::string address = "127.0.0.1:50051";
+  client::Connection connection;
   PlanOptions plan;
   std::string trace;
   double warmup_seconds = 5, tail_seconds = 2;
@@ -57,7 +57,7 @@ void AddRange(CLI::App& app, const char* name, LengthRange& range, const char* h
 void AddOptions(CLI::App& app, Arguments& arguments) {
   const CLI::Range positive(1e-6, 1e9);
   PlanOptions& plan = arguments.plan;
-  app.add_option("--address", arguments.address, "HOST:PORT of the server")->capture_default_str();
+  client::AddConnectionOptions(app, arguments.connection);
   app.add_option("--rate", plan.rate, "arrivals per second")
       ->check(positive)
       ->capture_default_str();
@@ -101,16 +101,17 @@ void AddOptions(CLI::App& app, Arguments& arguments) {
   app.add_option("--json", arguments.json, "write the result as JSON");
 }
 
-absl::StatusOr<std::vector<PoolText>> MakeTexts(v1::Inference::Stub& stub, const LoadPlan& plan,
+absl::StatusOr<std::vector<PoolText>> MakeTexts(const Target& target, const LoadPlan& plan,
                                                 const Arguments& arguments) {
-  absl::StatusOr<std::vector<PoolText>> texts = MakePrompts(stub, plan.texts, arguments.plan.seed);
+  absl::StatusOr<std::vector<PoolText>> texts =
+      MakePrompts(target, plan.texts, arguments.plan.seed);
   if (!texts.ok()) return texts.status();
   if (!arguments.answers.empty()) {
     const absl::Status read = ReadAnswers(arguments.answers, *texts);
     if (read.ok()) return texts;
     if (!absl::IsNotFound(read)) return read;
   }
-  const absl::Status fetched = FetchAnswers(stub, *texts);
+  const absl::Status fetched = FetchAnswers(target, *texts);
   if (!fetched.ok()) return fetched;
   if (!arguments.answers.empty()) {
     const absl::Status written = WriteAnswers(arguments.answers, *texts);
@@ -148,13 +149,13 @@ struct Run {
   double completed_per_second = 0;  // of calls that ended in the window
 };
 
-Run Measure(v1::Inference::Stub& stub, const LoadPlan& plan, const std::vector<PoolText>& texts,
+Run Measure(const Target& target, const LoadPlan& plan, const std::vector<PoolText>& texts,
             const Arguments& arguments) {
   const double seconds = arguments.plan.seconds;
   const Window window{arguments.warmup_seconds, seconds - arguments.tail_seconds};
   Run run;
-  run.calls = arguments.closed > 0 ? RunClosedLoop(stub, plan, texts, arguments.closed, seconds)
-                                   : RunOpenLoop(stub, plan, texts, arguments.limits);
+  run.calls = arguments.closed > 0 ? RunClosedLoop(target, plan, texts, arguments.closed, seconds)
+                                   : RunOpenLoop(target, plan, texts, arguments.limits);
   run.measured = Summarize(run.calls, arguments.limits, window);
   run.all = Summarize(run.calls, arguments.limits, {0, std::numeric_limits<double>::max()});
   run.all.seconds = seconds;
@@ -198,21 +199,21 @@ absl::StatusOr<Run> RunLoad(Arguments& arguments) {
     arguments.plan.trace = *std::move(rows);
   }
   arguments.plan.seconds += arguments.warmup_seconds + arguments.tail_seconds;
-  const auto stub = v1::Inference::NewStub(
-      grpc::CreateChannel(arguments.address, grpc::InsecureChannelCredentials()));
+  const Target target(arguments.connection);
   v1::GetModelInfoResponse info;
   grpc::ClientContext context;
-  const grpc::Status status = stub->GetModelInfo(&context, {}, &info);
+  target.Prepare(context);
+  const grpc::Status status = target.stub().GetModelInfo(&context, {}, &info);
   if (!status.ok()) {
-    return absl::UnavailableError(absl::StrCat(arguments.address, ": ", status.error_message()));
+    return absl::UnavailableError(absl::StrCat(target.address(), ": ", status.error_message()));
   }
   // The server may count a token more than was cut.
   arguments.plan.context_tokens = info.context_tokens() - 8;
   absl::StatusOr<LoadPlan> plan = MakeLoadPlan(arguments.plan);
   if (!plan.ok()) return plan.status();
-  absl::StatusOr<std::vector<PoolText>> texts = MakeTexts(*stub, *plan, arguments);
+  absl::StatusOr<std::vector<PoolText>> texts = MakeTexts(target, *plan, arguments);
   if (!texts.ok()) return texts.status();
-  return Measure(*stub, *plan, *texts, arguments);
+  return Measure(target, *plan, *texts, arguments);
 }
 
 int Main(int argc, char** argv) {

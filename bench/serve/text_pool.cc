@@ -40,7 +40,7 @@ std::string Words(int32_t tokens, uint64_t seed, size_t text) {
   return words;
 }
 
-absl::StatusOr<std::string> MakePrompt(v1::Inference::Stub& stub, int32_t tokens,
+absl::StatusOr<std::string> MakePrompt(const Target& target, int32_t tokens,
                                        const std::string& words) {
   v1::TokenizeRequest tokenize;
   tokenize.set_text(words);
@@ -48,7 +48,8 @@ absl::StatusOr<std::string> MakePrompt(v1::Inference::Stub& stub, int32_t tokens
   v1::TokenizeResponse ids;
   {
     grpc::ClientContext context;
-    const absl::Status done = ToAbsl(stub.Tokenize(&context, tokenize, &ids), "Tokenize");
+    target.Prepare(context);
+    const absl::Status done = ToAbsl(target.stub().Tokenize(&context, tokenize, &ids), "Tokenize");
     if (!done.ok()) return done;
   }
   v1::DetokenizeRequest detokenize;
@@ -57,21 +58,23 @@ absl::StatusOr<std::string> MakePrompt(v1::Inference::Stub& stub, int32_t tokens
   }
   v1::DetokenizeResponse text;
   grpc::ClientContext context;
-  const absl::Status done = ToAbsl(stub.Detokenize(&context, detokenize, &text), "Detokenize");
+  target.Prepare(context);
+  const absl::Status done =
+      ToAbsl(target.stub().Detokenize(&context, detokenize, &text), "Detokenize");
   if (!done.ok()) return done;
   return text.text();
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<PoolText>> MakePrompts(v1::Inference::Stub& stub,
+absl::StatusOr<std::vector<PoolText>> MakePrompts(const Target& target,
                                                   const std::vector<TextLength>& lengths,
                                                   uint64_t seed) {
   std::vector<PoolText> texts;
   for (const TextLength& length : lengths) {
     const int32_t tokens = length.prompt_tokens;
     absl::StatusOr<std::string> prompt =
-        MakePrompt(stub, tokens, Words(tokens, seed, texts.size()));
+        MakePrompt(target, tokens, Words(tokens, seed, texts.size()));
     if (!prompt.ok()) return prompt.status();
     texts.push_back({length, *std::move(prompt), ""});
   }
@@ -87,11 +90,12 @@ v1::GenerateRequest RequestFor(const PoolText& text) {
   return request;
 }
 
-absl::Status FetchAnswers(v1::Inference::Stub& stub, std::vector<PoolText>& texts) {
+absl::Status FetchAnswers(const Target& target, std::vector<PoolText>& texts) {
   for (PoolText& text : texts) {
     grpc::ClientContext context;
+    target.Prepare(context);
     v1::GenerateUnaryResponse response;
-    const grpc::Status status = stub.GenerateUnary(&context, RequestFor(text), &response);
+    const grpc::Status status = target.stub().GenerateUnary(&context, RequestFor(text), &response);
     if (!status.ok()) return ToAbsl(status, "GenerateUnary");
     text.answer = response.sequences(0).text();
   }

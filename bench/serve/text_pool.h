@@ -8,6 +8,7 @@
 #include "asymserve/v1/inference.grpc.pb.h"
 
 #include "bench/serve/load_plan.h"
+#include "bench/serve/target.h"
 
 // The texts of a load: prompts of the lengths wanted, and what an idle server answers to each. The
 // right answer is known because a token depends on its own request only (engine/README.md,
@@ -23,7 +24,7 @@ struct PoolText {
 
 /// Prompts of pseudo-random English words, cut to their lengths by the server's own Tokenize and
 /// Detokenize, pairwise distinct from the first words on. Errors are the server's.
-absl::StatusOr<std::vector<PoolText>> MakePrompts(v1::Inference::Stub& stub,
+absl::StatusOr<std::vector<PoolText>> MakePrompts(const Target& target,
                                                   const std::vector<TextLength>& lengths,
                                                   uint64_t seed);
 
@@ -31,7 +32,7 @@ absl::StatusOr<std::vector<PoolText>> MakePrompts(v1::Inference::Stub& stub,
 v1::GenerateRequest RequestFor(const PoolText& text);
 
 /// Asks for the answers, one by one; the server is idle meanwhile.
-absl::Status FetchAnswers(v1::Inference::Stub& stub, std::vector<PoolText>& texts);
+absl::Status FetchAnswers(const Target& target, std::vector<PoolText>& texts);
 
 /// Answers that were fetched earlier, as JSON. Read: NotFound without a file; InvalidArgument,
 /// which names it, if it is of other prompts or lengths.

@@ -7,7 +7,10 @@
 
 #include "nlohmann/json.hpp"
 
+#include "tests/server/api_key_file.h"
 #include "tests/server/process_fixture.h"
+#include "tests/server/test_certificates.h"
+#include "tests/support/file_io.h"
 
 namespace asymserve::testing {
 namespace {
@@ -66,6 +69,33 @@ TEST_F(LoadGeneratorTest, ItsSumsAreThoseOfTheServersMetrics) {
   EXPECT_EQ(all["wrong_texts"], 0);
   EXPECT_LT(result["measured"]["offered"], all["offered"]);  // without the warm-up
   EXPECT_EQ(after["asymserve_kv_pages{state=\"used\"}"], 0);
+}
+
+TEST_F(LoadGeneratorTest, ItLoadsAServerThatAsksForACertificateAndAKey) {
+  const TestAuthority authority("authority");
+  const TestIdentity server = authority.Issue("server"), me = authority.Issue("me");
+  for (const auto& [name, text] :
+       {std::pair{"ca.pem", authority.certificate()}, std::pair{"cert.pem", server.certificate},
+        std::pair{"key.pem", server.key}, std::pair{"me.pem", me.certificate},
+        std::pair{"me.key", me.key}, std::pair{"keys.yaml", KeyEntry("loader", "secret")}}) {
+    WriteFile(directory_.Path(name), text);
+  }
+  ASSERT_NO_FATAL_FAILURE(Start({"server.tls.cert_file=" + directory_.Path("cert.pem"),
+                                 "server.tls.key_file=" + directory_.Path("key.pem"),
+                                 "server.tls.client_ca_file=" + directory_.Path("ca.pem"),
+                                 "server.api_keys_file=" + directory_.Path("keys.yaml")}));
+  std::vector<std::string> arguments = {"--closed",   "2",
+                                        "--seconds",  "0.2",
+                                        "--tls-ca",   directory_.Path("ca.pem"),
+                                        "--tls-cert", directory_.Path("me.pem"),
+                                        "--tls-key",  directory_.Path("me.key")};
+  const Finished stranger = Load(arguments);
+  EXPECT_EQ(stranger.status, 2);
+  EXPECT_THAT(stranger.err, HasSubstr("key"));
+  arguments.insert(arguments.end(), {"--api-key", "secret"});
+  const Finished finished = Load(arguments);
+  EXPECT_EQ(finished.status, 0) << finished.err;
+  EXPECT_GT(server_->Metrics()["asymserve_requests_total{method=\"Generate\",code=\"OK\"}"], 0);
 }
 
 TEST_F(LoadGeneratorTest, ATextThatIsNotTheRightAnswerIsCountedAndFails) {

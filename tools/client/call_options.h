@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,19 +9,9 @@
 #include "asymserve/v1/inference.grpc.pb.h"
 #include "grpcpp/grpcpp.h"
 
+#include "tools/client/connection.h"
+
 namespace asymserve::client {
-
-struct Connection {
-  std::string address = "127.0.0.1:50051";
-  double timeout_seconds = 0;               // of a call; 0: none
-  std::string tenant;                       // empty: the server's default one
-  std::string api_key;                      // empty: none
-  std::string tls_ca_file;                  // PEM; empty: plaintext
-  std::string tls_cert_file, tls_key_file;  // PEM; empty: none is shown to the server
-
-  std::shared_ptr<grpc::Channel> Connect() const;
-  void Prepare(grpc::ClientContext& context) const;
-};
 
 /// What complete and chat have in common. Unset options are left to the server's defaults.
 struct GenerationOptions {
@@ -41,7 +30,6 @@ struct GenerationOptions {
   bool stats = false;
 };
 
-void AddConnectionOptions(CLI::App& command, Connection& connection);
 void AddGenerationOptions(CLI::App& command, GenerationOptions& options);
 
 /// Fills the fields that GenerateRequest and ChatRequest share.

@@ -37,6 +37,8 @@ int Main(int argc, char** argv) {
   CLI::App* info = app.add_subcommand("info", "print what is loaded, as JSON");
   for (CLI::App* command : {complete, chat, health, info}) {
     AddConnectionOptions(*command, connection);
+    command->add_option("--timeout", connection.timeout_seconds, "deadline of a call in seconds")
+        ->check(CLI::Range(0.0, 1e6));
   }
   try {
     app.parse(argc, argv);
