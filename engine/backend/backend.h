@@ -19,10 +19,9 @@
 // H query heads, G KV heads, D head size, C width, F feed-forward width, V vocabulary.
 //
 // Contract of every operation:
-//  - All calls come from one thread at a time. Operations run in call order; a host may read
-//  results
-//    after the call that produced them returned (cpu) or after Synchronize (a later device
-//    backend).
+//  - All calls come from one thread at a time. Operations run in call order, and may still run when
+//    a call has returned; what a call was given on the host may be changed then. The host reads
+//    results through Download only.
 //  - Row t of an output depends on row t of the inputs only, never on T or on the other rows, bit
 //    for bit (engine/README.md, invariant 8). So a token's value does not depend on its batch.
 //  - Shapes that do not fit are a bug of the caller: InternalError that names both shapes.
@@ -81,6 +80,9 @@ struct KvStep {
   std::span<const KvPage> pages;          // page tables of all sequences, one after the other
   std::span<const int32_t>
       page_offset;  // [S + 1] into `pages`; page i holds positions [64i, 64i + 64)
+  /// Not 0: calls with the same number, one after the other, are given the same step, so that a
+  /// backend may keep what it made of it.
+  uint64_t number = 0;
 };
 
 /// What the arena of a KV cache needs besides its shape.
@@ -108,6 +110,8 @@ class Backend {
   virtual absl::StatusOr<TensorView> Upload(std::span<const float> values, int64_t rows = 1) = 0;
   /// Activation memory, uninitialized. Lives as long as the backend.
   virtual absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) = 0;
+  /// The same for what is read by the host, with Download.
+  virtual absl::StatusOr<TensorView> AllocateResult(int64_t rows, int64_t cols) = 0;
   /// Scratch for steps of up to `max_tokens` rows of up to `max_cols` inputs.
   virtual absl::Status Reserve(int64_t max_tokens, int64_t max_cols) = 0;
   /// Allocates the arena; its page ids are those of kv/record_pool.h. Called again, it forgets all
@@ -160,6 +164,10 @@ class Backend {
   /// read in the tier that its KvPage says.
   virtual absl::Status Attention(const KvStep& step, int32_t layer, const AttentionShape& shape,
                                  TensorView out, TensorView qkv) = 0;
+
+  /// Waits for all operations; the values of `result`, first rows of what AllocateResult gave, on
+  /// the host. Valid until the next operation.
+  virtual absl::StatusOr<TensorView> Download(TensorView result) = 0;
 };
 
 }  // namespace asymserve

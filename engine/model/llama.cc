@@ -1,6 +1,7 @@
 #include "engine/model/llama.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 #include <utility>
 
@@ -31,6 +32,12 @@ absl::StatusOr<std::vector<float>> ReadFloats(const WeightSource& source, std::s
     values[i] = source.dtype == DType::kF16 ? HalfToFloat(bits) : BrainToFloat(bits);
   }
   return values;
+}
+
+/// Of no other step of this process: several models may share a backend.
+uint64_t NewStepNumber() {
+  static std::atomic<uint64_t> steps = 0;
+  return ++steps;
 }
 
 }  // namespace
@@ -140,17 +147,18 @@ absl::Status LlamaModel::AllocateActivations(const LlamaOptions& options) {
       {&gate_up_, tokens, int64_t{2} * config_.feed_forward_width},
       {&activated_, tokens, config_.feed_forward_width},
       {&selected_, options.max_logit_rows, config_.width},
-      {&logits_, options.max_logit_rows, config_.vocabulary},
   };
   for (const auto& buffer : buffers) {
     ASYMSERVE_ASSIGN_OR_RETURN(*buffer.view, backend_.AllocateActivation(buffer.rows, buffer.cols));
   }
+  ASYMSERVE_ASSIGN_OR_RETURN(logits_,
+                             backend_.AllocateResult(options.max_logit_rows, config_.vocabulary));
   const int64_t widest =
       std::max<int64_t>({config_.width, query_width, config_.feed_forward_width});
   return backend_.Reserve(tokens, widest);
 }
 
-absl::Status LlamaModel::RunLayer(const Batch& batch, int32_t index, int64_t tokens) {
+absl::Status LlamaModel::RunLayer(const KvStep& step, int32_t index, int64_t tokens) {
   const Layer& layer = layers_[static_cast<size_t>(index)];
   const TensorView normed = normed_.FirstRows(tokens);
   const TensorView residual = residual_.FirstRows(tokens);
@@ -162,9 +170,9 @@ absl::Status LlamaModel::RunLayer(const Batch& batch, int32_t index, int64_t tok
   const float epsilon = config_.norm_epsilon;
 
   ASYMSERVE_RETURN_IF_ERROR(backend_.MatMul(qkv, normed, *layer.qkv));
-  ASYMSERVE_RETURN_IF_ERROR(backend_.PrepareQkv(qkv, layer.qkv_params, batch.kv.positions));
-  ASYMSERVE_RETURN_IF_ERROR(backend_.KvWrite(batch.kv, index, qkv));
-  ASYMSERVE_RETURN_IF_ERROR(backend_.Attention(batch.kv, index, config_.attention, attention, qkv));
+  ASYMSERVE_RETURN_IF_ERROR(backend_.PrepareQkv(qkv, layer.qkv_params, step.positions));
+  ASYMSERVE_RETURN_IF_ERROR(backend_.KvWrite(step, index, qkv));
+  ASYMSERVE_RETURN_IF_ERROR(backend_.Attention(step, index, config_.attention, attention, qkv));
   ASYMSERVE_RETURN_IF_ERROR(backend_.MatMul(delta, attention, *layer.attention_output));
   ASYMSERVE_RETURN_IF_ERROR(
       backend_.AddRmsNorm(normed, residual, delta, layer.feed_forward_norm, epsilon));
@@ -191,16 +199,18 @@ absl::StatusOr<TensorView> LlamaModel::Forward(const Batch& batch) {
   ASYMSERVE_RETURN_IF_ERROR(backend_.Embed(residual, *embedding_, batch.tokens));
   ASYMSERVE_RETURN_IF_ERROR(
       backend_.RmsNorm(normed, residual, layers_.front().attention_norm, config_.norm_epsilon));
+  KvStep step = batch.kv;
+  step.number = NewStepNumber();
   for (int32_t i = 0; i < config_.layers; ++i) {
-    ASYMSERVE_RETURN_IF_ERROR(RunLayer(batch, i, tokens));
+    ASYMSERVE_RETURN_IF_ERROR(RunLayer(step, i, tokens));
   }
   const TensorView logits = logits_.FirstRows(rows);
-  if (rows == 0) return logits;
+  if (rows == 0) return TensorView();
   const TensorView selected = selected_.FirstRows(rows);
   ASYMSERVE_RETURN_IF_ERROR(backend_.GatherRows(selected, normed, batch.logit_rows));
   const Weight& output = config_.tied_output ? *embedding_ : *output_;
   ASYMSERVE_RETURN_IF_ERROR(backend_.MatMul(logits, selected, output));
-  return logits;
+  return backend_.Download(logits);
 }
 
 }  // namespace asymserve

@@ -53,7 +53,7 @@ class LlamaModel final : public Model {
                                                std::span<const std::string> names);
   absl::StatusOr<TensorView> UploadVector(const WeightFile& file, std::string_view name);
   absl::Status AllocateActivations(const LlamaOptions& options);
-  absl::Status RunLayer(const Batch& batch, int32_t index, int64_t tokens);
+  absl::Status RunLayer(const KvStep& step, int32_t index, int64_t tokens);
 
   const ModelConfig config_;
   Backend& backend_;

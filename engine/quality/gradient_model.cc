@@ -7,11 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "engine/base/dequantize.h"
 #include "engine/base/philox.h"
 #include "engine/base/status.h"
 #include "engine/kv/codec.h"
 #include "engine/kv/item_name.h"
-#include "engine/model/dequantize.h"
 #include "engine/model/llama.h"
 #include "engine/quality/fast_exp.h"
 

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "engine/model/dequantize.h"
+#include "engine/base/dequantize.h"
 
 namespace asymserve::testing {
 namespace {

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/base/check.h"
-#include "engine/model/dequantize.h"
+#include "engine/base/dequantize.h"
 #include "tests/support/file_io.h"
 #include "tests/support/gguf_writer.h"
 #include "tests/support/toy_tensors.h"

@@ -17,6 +17,7 @@
 #include "engine/backend/cpu/memory_counter.h"
 #include "engine/backend/cpu/packed_weight.h"
 #include "engine/backend/cpu/paged_attention.h"
+#include "engine/backend/operation_checks.h"
 #include "engine/base/status.h"
 #include "engine/base/thread_pool.h"
 
@@ -38,32 +39,6 @@ const Kernels* FindKernels(Isa isa) {
   }
 }
 
-std::string ShapeOf(TensorView view) {
-  return absl::StrCat("[", view.rows(), ", ", view.row_elements(), "]");
-}
-
-bool HasShape(TensorView view, int64_t rows, int64_t cols) {
-  return view.dtype == DType::kF32 && view.rows() == rows && view.row_elements() == cols;
-}
-
-bool IsVector(TensorView view, int64_t n) {
-  return view.dtype == DType::kF32 && view.elements() == n;
-}
-
-absl::Status ShapeError(const char* operation, TensorView a, TensorView b) {
-  return absl::InternalError(
-      absl::StrCat(operation, ": ", ShapeOf(a), " does not fit ", ShapeOf(b)));
-}
-
-bool Contains(std::span<const int32_t> values, int64_t end, int32_t& outside) {
-  for (const int32_t value : values) {
-    if (value >= 0 && value < end) continue;
-    outside = value;
-    return false;
-  }
-  return true;
-}
-
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, Isa isa, int threads)
@@ -81,6 +56,9 @@ class CpuBackend final : public Backend {
   }
   absl::StatusOr<TensorView> Upload(std::span<const float> values, int64_t rows) override;
   absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) override;
+  absl::StatusOr<TensorView> AllocateResult(int64_t rows, int64_t cols) override {
+    return AllocateActivation(rows, cols);
+  }
   absl::Status Reserve(int64_t max_tokens, int64_t max_cols) override;
   absl::Status KvInit(const KvSetup& setup) override { return kv_.Init(setup); }
 
@@ -107,6 +85,7 @@ class CpuBackend final : public Backend {
                          TensorView out, TensorView qkv) override {
     return attention_.Attend(step, layer, shape, out, qkv);
   }
+  absl::StatusOr<TensorView> Download(TensorView result) override { return result; }
 
  private:
   absl::StatusOr<float*> AllocateFloats(MemoryClass memory, int64_t rows, int64_t cols);
@@ -136,7 +115,7 @@ class CpuBackend final : public Backend {
 // ---- Start-up ---------------------------------------------------------------------------------
 
 absl::StatusOr<float*> CpuBackend::AllocateFloats(MemoryClass memory, int64_t rows, int64_t cols) {
-  ASYMSERVE_ASSIGN_OR_RETURN(const int64_t bytes, CpuFloatBytes(rows, cols));
+  ASYMSERVE_ASSIGN_OR_RETURN(const int64_t bytes, FloatBytes(rows, cols));
   ASYMSERVE_ASSIGN_OR_RETURN(AlignedBuffer buffer,
                              AlignedBuffer::Allocate(memory_.region(memory), bytes));
   buffers_.push_back(std::move(buffer));
@@ -145,7 +124,7 @@ absl::StatusOr<float*> CpuBackend::AllocateFloats(MemoryClass memory, int64_t ro
 
 absl::StatusOr<TensorView> CpuBackend::Upload(std::span<const float> values, int64_t rows) {
   const auto count = static_cast<int64_t>(values.size());
-  ASYMSERVE_RETURN_IF_ERROR(CheckCpuUpload(count, rows));
+  ASYMSERVE_RETURN_IF_ERROR(CheckUpload(count, rows));
   ASYMSERVE_ASSIGN_OR_RETURN(float* data, AllocateFloats(MemoryClass::kTables, rows, count / rows));
   std::copy(values.begin(), values.end(), data);
   return rows == 1 ? MakeVector(data, count) : MakeMatrix(data, rows, count / rows);
@@ -157,7 +136,7 @@ absl::StatusOr<TensorView> CpuBackend::AllocateActivation(int64_t rows, int64_t 
 }
 
 absl::Status CpuBackend::Reserve(int64_t max_tokens, int64_t max_cols) {
-  ASYMSERVE_RETURN_IF_ERROR(CheckCpuReserve(max_tokens, max_cols));
+  ASYMSERVE_RETURN_IF_ERROR(CheckReserve(max_tokens, max_cols));
   ASYMSERVE_RETURN_IF_ERROR(matmul_.Reserve(max_tokens, max_cols));
   ASYMSERVE_RETURN_IF_ERROR(attention_.Reserve(max_tokens));
   return memory_.region(MemoryClass::kWorkspace)->Populate();
@@ -169,16 +148,7 @@ absl::Status CpuBackend::Embed(TensorView out, const Weight& table,
                                std::span<const int32_t> tokens) {
   const auto* packed = dynamic_cast<const PackedWeight*>(&table);
   if (packed == nullptr) return absl::InternalError("Embed: the table is another backend's");
-  if (!HasShape(out, static_cast<int64_t>(tokens.size()), table.cols())) {
-    return absl::InternalError(absl::StrCat("Embed: ", ShapeOf(out), " does not fit ",
-                                            tokens.size(), " tokens of a table [", table.rows(),
-                                            ", ", table.cols(), "]"));
-  }
-  int32_t outside = 0;
-  if (!Contains(tokens, table.rows(), outside)) {
-    return absl::InternalError(
-        absl::StrCat("Embed: token ", outside, " of a table with ", table.rows(), " rows"));
-  }
+  ASYMSERVE_RETURN_IF_ERROR(CheckEmbed(out, table, tokens));
   ForRows(out.rows(), 4 * table.cols(), [&](int64_t row) {
     packed->Dequantize(tokens[static_cast<size_t>(row)], out.Row<float>(row));
   });
@@ -188,22 +158,19 @@ absl::Status CpuBackend::Embed(TensorView out, const Weight& table,
 absl::Status CpuBackend::MatMul(TensorView out, TensorView x, const Weight& w) {
   const auto* packed = dynamic_cast<const PackedWeight*>(&w);
   if (packed == nullptr) return absl::InternalError("MatMul: the weight is another backend's");
-  if (!HasShape(x, x.rows(), w.cols()) || !HasShape(out, x.rows(), w.rows())) {
-    return absl::InternalError(absl::StrCat("MatMul: ", ShapeOf(out), " = ", ShapeOf(x),
-                                            " times weight [", w.rows(), ", ", w.cols(), "]"));
-  }
+  ASYMSERVE_RETURN_IF_ERROR(CheckMatMul(out, x, w));
   if (x.rows() > matmul_.max_rows() || w.cols() > matmul_.max_inputs()) {
-    return absl::InternalError(absl::StrCat("MatMul: ", ShapeOf(x), " exceeds what is reserved, [",
-                                            matmul_.max_rows(), ", ", matmul_.max_inputs(), "]"));
+    return absl::InternalError(absl::StrCat("MatMul: [", x.rows(), ", ", w.cols(),
+                                            "] exceeds what is reserved, [", matmul_.max_rows(),
+                                            ", ", matmul_.max_inputs(), "]"));
   }
   matmul_.Run(out.As<float>(), x.As<const float>(), x.rows(), *packed);
   return absl::OkStatus();
 }
 
 absl::Status CpuBackend::RmsNorm(TensorView out, TensorView x, TensorView weight, float epsilon) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckRmsNorm(out, x, weight));
   const int64_t cols = x.row_elements();
-  if (!HasShape(out, x.rows(), cols)) return ShapeError("RmsNorm", out, x);
-  if (!IsVector(weight, cols)) return ShapeError("RmsNorm", weight, x);
   ForRows(x.rows(), cols, [&](int64_t row) {
     kernels_.rms_norm(out.Row<float>(row), x.Row<const float>(row), weight.As<const float>(), cols,
                       epsilon);
@@ -213,10 +180,8 @@ absl::Status CpuBackend::RmsNorm(TensorView out, TensorView x, TensorView weight
 
 absl::Status CpuBackend::AddRmsNorm(TensorView out, TensorView residual, TensorView delta,
                                     TensorView weight, float epsilon) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckAddRmsNorm(out, residual, delta, weight));
   const int64_t cols = residual.row_elements();
-  if (!HasShape(out, residual.rows(), cols)) return ShapeError("AddRmsNorm", out, residual);
-  if (!HasShape(delta, residual.rows(), cols)) return ShapeError("AddRmsNorm", delta, residual);
-  if (!IsVector(weight, cols)) return ShapeError("AddRmsNorm", weight, residual);
   ForRows(residual.rows(), 2 * cols, [&](int64_t row) {
     kernels_.add(residual.Row<float>(row), delta.Row<const float>(row), cols);
     kernels_.rms_norm(out.Row<float>(row), residual.Row<const float>(row), weight.As<const float>(),
@@ -226,8 +191,8 @@ absl::Status CpuBackend::AddRmsNorm(TensorView out, TensorView residual, TensorV
 }
 
 absl::Status CpuBackend::SwiGlu(TensorView out, TensorView gate_up) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckSwiGlu(out, gate_up));
   const int64_t cols = out.row_elements();
-  if (!HasShape(gate_up, out.rows(), 2 * cols)) return ShapeError("SwiGlu", gate_up, out);
   ForRows(out.rows(), 4 * cols, [&](int64_t row) {
     const auto* gate = gate_up.Row<const float>(row);
     kernels_.swiglu(out.Row<float>(row), gate, gate + cols, cols);
@@ -236,47 +201,20 @@ absl::Status CpuBackend::SwiGlu(TensorView out, TensorView gate_up) {
 }
 
 absl::Status CpuBackend::GatherRows(TensorView out, TensorView x, std::span<const int32_t> rows) {
-  const int64_t cols = x.row_elements();
-  if (!HasShape(out, static_cast<int64_t>(rows.size()), cols)) {
-    return ShapeError("GatherRows", out, x);
-  }
-  int32_t outside = 0;
-  if (!Contains(rows, x.rows(), outside)) {
-    return absl::InternalError(absl::StrCat("GatherRows: row ", outside, " of ", ShapeOf(x)));
-  }
+  ASYMSERVE_RETURN_IF_ERROR(CheckGatherRows(out, x, rows));
   for (size_t i = 0; i < rows.size(); ++i) {
     std::memcpy(out.Row<float>(static_cast<int64_t>(i)), x.Row<const float>(rows[i]),
-                static_cast<size_t>(cols) * sizeof(float));
+                static_cast<size_t>(x.row_elements()) * sizeof(float));
   }
   return absl::OkStatus();
 }
 
 absl::Status CpuBackend::PrepareQkv(TensorView qkv, const QkvParams& params,
                                     std::span<const int32_t> positions) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckPrepareQkv(qkv, params, positions));
   const AttentionShape& shape = params.shape;
-  const int64_t size = shape.head_size;
-  const int64_t cols = (int64_t{shape.heads} + 2 * int64_t{shape.kv_heads}) * size;
-  const auto fits = [](TensorView view, int64_t n) {
-    return view.data == nullptr || IsVector(view, n);
-  };
-  if (!HasShape(qkv, static_cast<int64_t>(positions.size()), cols) || size % 2 != 0) {
-    return absl::InternalError(absl::StrCat("PrepareQkv: ", ShapeOf(qkv), " does not fit ",
-                                            positions.size(), " tokens of ", shape.heads, " + 2 * ",
-                                            shape.kv_heads, " heads of ", size));
-  }
-  if (!fits(params.bias, cols)) return ShapeError("PrepareQkv bias", params.bias, qkv);
-  if (!fits(params.q_norm, size)) return ShapeError("PrepareQkv q_norm", params.q_norm, qkv);
-  if (!fits(params.k_norm, size)) return ShapeError("PrepareQkv k_norm", params.k_norm, qkv);
   const TensorView& rope = params.rope;
-  if (rope.data != nullptr) {
-    if (!HasShape(rope, rope.rows(), size)) return ShapeError("PrepareQkv rope", rope, qkv);
-    int32_t outside = 0;
-    if (!Contains(positions, rope.rows(), outside)) {
-      return absl::InternalError(absl::StrCat("PrepareQkv: position ", outside,
-                                              " of a rope table with ", rope.rows(), " rows"));
-    }
-  }
-  ForRows(qkv.rows(), 2 * cols, [&](int64_t t) {
+  ForRows(qkv.rows(), 2 * qkv.row_elements(), [&](int64_t t) {
     QkvRow row = {};
     row.qkv = qkv.Row<float>(t);
     row.heads = shape.heads;

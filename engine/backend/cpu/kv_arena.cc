@@ -29,16 +29,6 @@ void RotateBack(const float* rope, bool interleaved, int32_t head_size, float* x
   }
 }
 
-bool IsPartition(std::span<const int32_t> offset, int64_t total) {
-  return !offset.empty() && offset.front() == 0 && offset.back() == total &&
-         std::is_sorted(offset.begin(), offset.end());
-}
-
-bool HasPlanes(const KvScheme& scheme) {
-  return std::any_of(scheme.items.begin(), scheme.items.end(),
-                     [](const KvItem& item) { return item.codec == KvCodec::kPlanes; });
-}
-
 }  // namespace
 
 absl::Status KvArena::CheckShape(const KvShape& shape, const KvScheme& scheme) {
@@ -96,69 +86,11 @@ absl::Status KvArena::Init(const KvSetup& setup) {
   return absl::OkStatus();
 }
 
-// ---- Checks -----------------------------------------------------------------------------------
+// ---- Blocks -----------------------------------------------------------------------------------
 
-absl::Status KvArena::CheckPage(const KvPage& page) const {
-  const bool near = page.key_tier == KvTier::kNear || page.value_tier == KvTier::kNear;
-  const bool sealed = page.key_tier != KvTier::kNear || page.value_tier != KvTier::kNear;
-  const bool fresh = page.key_tier == KvTier::kFresh || page.value_tier == KvTier::kFresh;
-  const auto missing = [](const char* kind, PageId id, int32_t records) {
-    return absl::InternalError(
-        absl::StrCat(kind, " record ", Index(id), " of ", records, " in a KV page"));
-  };
-  if (near && !HasRecord(KvRecord::kNear, page.near)) {
-    return missing("near", page.near, cut_.records(KvRecord::kNear));
-  }
-  if (page.exact && sealed) return absl::InternalError("an exact KV page is sealed");
-  if (page.exact && scheme().near_records(KvPrecision::kExact) == 2 &&
-      !HasRecord(KvRecord::kNear, page.exact_values)) {
-    return missing("exact value", page.exact_values, cut_.records(KvRecord::kNear));
-  }
-  if (sealed && !HasRecord(KvRecord::kBase, page.base)) {
-    return missing("base", page.base, cut_.records(KvRecord::kBase));
-  }
-  if (fresh && cut_.records(KvRecord::kRefinement) > 0 &&
-      !HasRecord(KvRecord::kRefinement, page.refinement)) {
-    return missing("refinement", page.refinement, cut_.records(KvRecord::kRefinement));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status KvArena::CheckStep(const KvStep& step, int32_t layer, int64_t tokens) const {
-  if (arena_.data() == nullptr) return absl::InternalError("KvInit was not called");
-  if (layer < 0 || layer >= shape().layers) {
-    return absl::InternalError(absl::StrCat("layer ", layer, " of ", shape().layers));
-  }
-  if (static_cast<int64_t>(step.positions.size()) != tokens ||
-      !IsPartition(step.token_offset, tokens) ||
-      step.page_offset.size() != step.token_offset.size() ||
-      !IsPartition(step.page_offset, static_cast<int64_t>(step.pages.size()))) {
-    return absl::InternalError(absl::StrCat("step of ", tokens, " tokens with ",
-                                            step.positions.size(), " positions, ",
-                                            step.pages.size(), " pages and inconsistent offsets"));
-  }
-  for (size_t s = 0; s + 1 < step.token_offset.size(); ++s) {
-    const int32_t pages = step.page_offset[s + 1] - step.page_offset[s];
-    for (int32_t t = step.token_offset[s]; t < step.token_offset[s + 1]; ++t) {
-      const int32_t position = step.positions[static_cast<size_t>(t)];
-      if (position < 0 || position / kPageTokens >= pages) {
-        return absl::InternalError(
-            absl::StrCat("position ", position, " of sequence ", s, " with ", pages, " pages"));
-      }
-    }
-  }
-  for (size_t s = 0; s + 1 < step.page_offset.size(); ++s) {
-    const std::span<const KvPage> pages =
-        step.pages.subspan(static_cast<size_t>(step.page_offset[s]),
-                           static_cast<size_t>(step.page_offset[s + 1] - step.page_offset[s]));
-    for (const KvPage& page : pages) {
-      ASYMSERVE_RETURN_IF_ERROR(CheckPage(page));
-      if (page.exact != pages.front().exact) {
-        return absl::InternalError(absl::StrCat("sequence ", s, " has exact and other pages"));
-      }
-    }
-  }
-  return absl::OkStatus();
+KvArenaShape KvArena::arena_shape() const {
+  if (arena_.data() == nullptr) return {};
+  return {&setup_.shape, &setup_.scheme, &cut_};
 }
 
 uint8_t* KvArena::NearBlock(const KvPage& page, int32_t layer, KvTensor tensor,
@@ -214,20 +146,8 @@ void KvArena::WriteToken(const KvStep& step, int32_t layer, int32_t sequence, in
 
 absl::Status KvArena::Write(const KvStep& step, int32_t layer, TensorView qkv) {
   ASYMSERVE_RETURN_IF_ERROR(CheckStep(step, layer, qkv.rows()));
+  ASYMSERVE_RETURN_IF_ERROR(CheckKvWrite(step, qkv, arena_shape()));
   const int64_t kv_elements = int64_t{2} * shape().kv_heads * shape().head_size;
-  if (qkv.row_elements() < kv_elements) {
-    return absl::InternalError(absl::StrCat("KvWrite: rows of ", qkv.row_elements(),
-                                            " elements, keys and values are ", kv_elements));
-  }
-  for (size_t s = 0; s + 1 < step.token_offset.size(); ++s) {
-    for (int32_t t = step.token_offset[s]; t < step.token_offset[s + 1]; ++t) {
-      const int32_t page = step.positions[static_cast<size_t>(t)] / kPageTokens;
-      const KvPage& written = step.pages[static_cast<size_t>(step.page_offset[s] + page)];
-      if (written.key_tier != KvTier::kNear || written.value_tier != KvTier::kNear) {
-        return absl::InternalError(absl::StrCat("KvWrite: page ", page, " is sealed"));
-      }
-    }
-  }
   const int64_t tokens = qkv.rows();
   const int64_t keys = qkv.row_elements() - kv_elements;
   const int64_t chunks = (tokens + kWriteTokens - 1) / kWriteTokens;
@@ -278,18 +198,8 @@ void KvArena::SealBlock(const KvSealOp& op, int32_t layer, KvTensor tensor, int3
 }
 
 absl::Status KvArena::Seal(std::span<const KvSealOp> pages) {
-  if (!scheme().seals()) return absl::InternalError("KvSeal: the scheme never seals");
   const int64_t positions = setup_.rope.data == nullptr ? 0 : setup_.rope.rows();
-  for (const KvSealOp& op : pages) {
-    const bool refined = op.refinement != kNoPage;
-    if (!HasRecord(KvRecord::kNear, op.near) || !HasRecord(KvRecord::kBase, op.base) ||
-        (refined && !HasRecord(KvRecord::kRefinement, op.refinement)) || op.page < 0 ||
-        (positions > 0 && int64_t{op.page} * kPageTokens >= positions)) {
-      return absl::InternalError(absl::StrCat("KvSeal: page ", op.page, " with records ",
-                                              Index(op.near), ", ", Index(op.base), ", ",
-                                              Index(op.refinement)));
-    }
-  }
+  ASYMSERVE_RETURN_IF_ERROR(CheckKvSeal(pages, positions, arena_shape()));
   const int32_t heads = shape().kv_heads;
   const int32_t blocks = shape().layers * 2 * heads;
   pool_.ParallelFor(static_cast<int>(pages.size()) * blocks, [&](int chunk, int /*thread*/) {

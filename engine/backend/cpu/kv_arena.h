@@ -9,6 +9,7 @@
 #include "engine/backend/cpu/cpu_memory.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/kv_tables.h"
+#include "engine/backend/kv_checks.h"
 #include "engine/base/thread_pool.h"
 #include "engine/kv/layout.h"
 #include "engine/kv/record_pool.h"
@@ -29,10 +30,14 @@ class KvArena {
   static absl::Status CheckShape(const KvShape& shape, const KvScheme& scheme);
 
   /// InternalError unless the arena can hold every page of the step and `tokens` rows fit it.
-  absl::Status CheckStep(const KvStep& step, int32_t layer, int64_t tokens) const;
+  absl::Status CheckStep(const KvStep& step, int32_t layer, int64_t tokens) const {
+    return CheckKvStep(step, layer, tokens, arena_shape());
+  }
   absl::Status Write(const KvStep& step, int32_t layer, TensorView qkv);
   absl::Status Seal(std::span<const KvSealOp> pages);
 
+  /// What calls are held against (kv_checks.h).
+  KvArenaShape arena_shape() const;
   const KvShape& shape() const { return setup_.shape; }
   const KvScheme& scheme() const { return setup_.scheme; }
   const KvTables& tables() const { return tables_; }
@@ -63,10 +68,6 @@ class KvArena {
   }
   KvBlock Block(const KvPage& page, KvTier tier, int32_t layer, KvTensor tensor,
                 int32_t head) const;
-  bool HasRecord(KvRecord kind, PageId id) const {
-    return Index(id) >= 0 && Index(id) < cut_.records(kind);
-  }
-  absl::Status CheckPage(const KvPage& page) const;
   void WriteToken(const KvStep& step, int32_t layer, int32_t sequence, int64_t token,
                   const float* keys) const;
   void SealBlock(const KvSealOp& op, int32_t layer, KvTensor tensor, int32_t head) const;

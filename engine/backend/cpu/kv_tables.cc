@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "engine/backend/kv_checks.h"
 #include "engine/base/status.h"
 
 namespace asymserve {
@@ -141,25 +142,9 @@ KvTensor TensorOf(const KvShape& shape, size_t item) {
   return static_cast<KvTensor>(item / static_cast<size_t>(shape.kv_heads) % 2);
 }
 
-absl::Status CheckCode(const KvSetup& setup, size_t index) {
-  const KvItem& item = setup.scheme.items[index];
-  const auto size = static_cast<size_t>(setup.shape.head_size);
-  if (setup.codes == nullptr || setup.codes->size() != setup.scheme.items.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("KV scheme '", setup.scheme.name, "' needs the learned codes of a profile"));
-  }
+absl::Status CheckStages(const KvSetup& setup, size_t index) {
   const PlaneCode& code = (*setup.codes)[index];
-  const size_t planes = code.subvector.size();
-  const bool fits = code.head_size == setup.shape.head_size && planes >= item.fresh_planes &&
-                    code.codebooks.size() == planes * 64 && code.encode.size() == size * size &&
-                    code.decode.size() == size * size && code.mean.size() == size &&
-                    std::all_of(code.subvector.begin(), code.subvector.end(),
-                                [&](uint8_t s) { return s < size / 4; });
-  if (!fits) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "KV item ", index, ": a code of ", planes, " planes for head size ", code.head_size,
-        " does not fit ", int{item.fresh_planes}, " planes of head size ", size));
-  }
+  const auto size = static_cast<size_t>(setup.shape.head_size);
   // The int8 sum of a subvector's planes would be left with too few steps a plane.
   constexpr int64_t kMaxStages = 64;
   for (size_t s = 0; s < size / 4; ++s) {
@@ -176,9 +161,10 @@ absl::Status CheckCode(const KvSetup& setup, size_t index) {
 }  // namespace
 
 absl::Status KvTables::Check(const KvSetup& setup) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckPlaneCodes(setup));
   for (size_t i = 0; i < setup.scheme.items.size(); ++i) {
     if (setup.scheme.items[i].codec != KvCodec::kPlanes) continue;
-    ASYMSERVE_RETURN_IF_ERROR(CheckCode(setup, i));
+    ASYMSERVE_RETURN_IF_ERROR(CheckStages(setup, i));
   }
   return absl::OkStatus();
 }

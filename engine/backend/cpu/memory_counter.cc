@@ -9,6 +9,7 @@
 #include "engine/backend/cpu/memory_region.h"
 #include "engine/backend/cpu/packed_weight.h"
 #include "engine/backend/cpu/paged_attention.h"
+#include "engine/backend/operation_checks.h"
 #include "engine/base/status.h"
 #include "engine/kv/layout.h"
 #include "engine/kv/record_pool.h"
@@ -47,18 +48,21 @@ class CpuMemoryCounter final : public Backend {
   }
   absl::StatusOr<TensorView> Upload(std::span<const float> values, int64_t rows) override {
     const auto count = static_cast<int64_t>(values.size());
-    ASYMSERVE_RETURN_IF_ERROR(CheckCpuUpload(count, rows));
-    ASYMSERVE_ASSIGN_OR_RETURN(const int64_t bytes, CpuFloatBytes(rows, count / rows));
+    ASYMSERVE_RETURN_IF_ERROR(CheckUpload(count, rows));
+    ASYMSERVE_ASSIGN_OR_RETURN(const int64_t bytes, FloatBytes(rows, count / rows));
     Carve(MemoryClass::kTables, bytes);
     return rows == 1 ? MakeVector(nullptr, count) : MakeMatrix(nullptr, rows, count / rows);
   }
   absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) override {
-    ASYMSERVE_ASSIGN_OR_RETURN(const int64_t bytes, CpuFloatBytes(rows, cols));
+    ASYMSERVE_ASSIGN_OR_RETURN(const int64_t bytes, FloatBytes(rows, cols));
     Carve(MemoryClass::kWorkspace, bytes);
     return MakeMatrix(nullptr, rows, cols);
   }
+  absl::StatusOr<TensorView> AllocateResult(int64_t rows, int64_t cols) override {
+    return AllocateActivation(rows, cols);
+  }
   absl::Status Reserve(int64_t max_tokens, int64_t max_cols) override {
-    ASYMSERVE_RETURN_IF_ERROR(CheckCpuReserve(max_tokens, max_cols));
+    ASYMSERVE_RETURN_IF_ERROR(CheckReserve(max_tokens, max_cols));
     Carve(MemoryClass::kWorkspace, MatMulRunner::ScratchBytes(max_tokens, max_cols));
     for (const int64_t bytes : AttentionRunner::ScratchBytes(max_tokens, threads_)) {
       Carve(MemoryClass::kWorkspace, bytes);
@@ -118,6 +122,7 @@ class CpuMemoryCounter final : public Backend {
                          TensorView /*out*/, TensorView /*qkv*/) override {
     return NoOperations();
   }
+  absl::StatusOr<TensorView> Download(TensorView /*result*/) override { return NoOperations(); }
 
  private:
   void Carve(MemoryClass memory, int64_t bytes) {
@@ -130,29 +135,6 @@ class CpuMemoryCounter final : public Backend {
 };
 
 }  // namespace
-
-absl::Status CheckCpuUpload(int64_t count, int64_t rows) {
-  if (rows >= 1 && count % rows == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(count, " values do not make ", rows, " equal rows"));
-}
-
-absl::StatusOr<int64_t> CpuFloatBytes(int64_t rows, int64_t cols) {
-  constexpr int64_t kMaxElements = int64_t{1} << 40;
-  if (rows < 1 || cols < 1 || rows > kMaxElements / cols) {
-    return absl::InvalidArgumentError(absl::StrCat("activation of ", rows, " x ", cols));
-  }
-  return rows * cols * static_cast<int64_t>(sizeof(float));
-}
-
-absl::Status CheckCpuReserve(int64_t max_tokens, int64_t max_cols) {
-  constexpr int64_t kMax = int64_t{1} << 24;
-  if (max_tokens >= 1 && max_tokens <= kMax && max_cols >= 1 && max_cols <= kMax) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat("steps of ", max_tokens, " tokens and ", max_cols,
-                                                 " inputs; both must be in [1, ", kMax, "]"));
-}
 
 std::unique_ptr<Backend> MakeCpuMemoryCounter(int threads) {
   return std::make_unique<CpuMemoryCounter>(threads);

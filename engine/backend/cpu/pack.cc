@@ -259,10 +259,6 @@ float FloatValue(DType dtype, const std::byte* panel, int64_t index) {
 
 }  // namespace
 
-bool HasPacking(DType dtype) {
-  return IsFloat(dtype) || FindPacking(dtype) != nullptr;
-}
-
 int64_t PanelBytes(DType dtype, int64_t cols) {
   if (IsFloat(dtype)) return cols * kPanelColumns * Info(dtype).block_bytes;
   const Packing* packing = FindPacking(dtype);

@@ -10,9 +10,6 @@
 
 namespace asymserve {
 
-/// Types that have a packing. The others are refused by PackWeight.
-bool HasPacking(DType dtype);
-
 /// Bytes of a panel of 16 rows of `cols`, a multiple of 64.
 int64_t PanelBytes(DType dtype, int64_t cols);
 

@@ -8,45 +8,12 @@
 
 #include "engine/backend/cpu/pack.h"
 #include "engine/backend/cpu/packed_format.h"
+#include "engine/backend/operation_checks.h"
 #include "engine/base/check.h"
 #include "engine/base/status.h"
 
 namespace asymserve {
 namespace {
-
-// Output columns and bytes are counted in 32 and 64 bits; both stay far from their ends.
-constexpr int64_t kMaxExtent = int64_t{1} << 30;
-
-absl::Status CheckParts(std::span<const WeightSource> parts) {
-  if (parts.empty()) return absl::InvalidArgumentError("weight has no parts");
-  int64_t rows = 0;
-  for (const WeightSource& part : parts) {
-    const DTypeInfo info = Info(part.dtype);
-    if (!HasPacking(part.dtype)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("weights of type ", info.name, " are not supported"));
-    }
-    if (part.rows < 1 || part.rows > kMaxExtent || part.cols < 1 || part.cols > kMaxExtent) {
-      return absl::InvalidArgumentError(absl::StrCat("weight of ", part.rows, " x ", part.cols,
-                                                     "; extents must be in [1, ", kMaxExtent, "]"));
-    }
-    if (part.cols != parts[0].cols) {
-      return absl::InvalidArgumentError(absl::StrCat("weight parts have rows of ", parts[0].cols,
-                                                     " and of ", part.cols, " elements"));
-    }
-    if (part.cols % info.block_elements != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("weight rows of ", part.cols,
-                                                     " elements are not a multiple of ", info.name,
-                                                     "'s block of ", info.block_elements));
-    }
-    rows += part.rows;
-  }
-  if (rows > kMaxExtent) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("weight of ", rows, " rows; the limit is ", kMaxExtent));
-  }
-  return absl::OkStatus();
-}
 
 /// Packs panels of a run of parts of one type.
 class RunPacker {
@@ -92,7 +59,7 @@ int64_t PackedWeight::PlannedBytes() const {
 }
 
 absl::StatusOr<int64_t> PackedWeight::PackedBytes(std::span<const WeightSource> parts) {
-  ASYMSERVE_RETURN_IF_ERROR(CheckParts(parts));
+  ASYMSERVE_RETURN_IF_ERROR(CheckWeightParts(parts));
   PackedWeight weight;
   weight.Plan(parts);
   return weight.PlannedBytes();
@@ -101,7 +68,7 @@ absl::StatusOr<int64_t> PackedWeight::PackedBytes(std::span<const WeightSource> 
 absl::StatusOr<std::unique_ptr<PackedWeight>> PackedWeight::Pack(
     std::span<const WeightSource> parts, ThreadPool& pool,
     const std::shared_ptr<MemoryRegion>& region) {
-  ASYMSERVE_RETURN_IF_ERROR(CheckParts(parts));
+  ASYMSERVE_RETURN_IF_ERROR(CheckWeightParts(parts));
   std::unique_ptr<PackedWeight> weight(new PackedWeight());
   weight->Plan(parts);
   ASYMSERVE_ASSIGN_OR_RETURN(weight->memory_,

@@ -239,18 +239,7 @@ absl::Status AttentionRunner::Check(const KvStep& step, int32_t layer, const Att
     return absl::InternalError(absl::StrCat("step of ", qkv.rows(), " tokens, ", sequences,
                                             " sequences; reserved for ", max_tokens_));
   }
-  const KvShape& held = arena_.shape();
-  const int64_t size = shape.head_size;
-  if (shape.kv_heads != held.kv_heads || shape.head_size != held.head_size ||
-      shape.heads < shape.kv_heads || shape.heads % shape.kv_heads != 0 ||
-      qkv.row_elements() != (shape.heads + int64_t{2} * shape.kv_heads) * size ||
-      out.rows() != qkv.rows() || out.row_elements() != shape.heads * size) {
-    return absl::InternalError(absl::StrCat(
-        "Attention: ", shape.heads, " heads, ", shape.kv_heads, " KV heads of ", size, ", q k v [",
-        qkv.rows(), ", ", qkv.row_elements(), "], out [", out.rows(), ", ", out.row_elements(),
-        "]; the arena has ", held.kv_heads, " KV heads of ", held.head_size));
-  }
-  return absl::OkStatus();
+  return CheckAttention(shape, out, qkv, arena_.arena_shape());
 }
 
 absl::Status AttentionRunner::Attend(const KvStep& step, int32_t layer, const AttentionShape& shape,

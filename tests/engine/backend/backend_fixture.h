@@ -16,7 +16,7 @@
 
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/backend/cpu/kernels.h"
-#include "engine/model/dequantize.h"
+#include "engine/base/dequantize.h"
 #include "tests/support/random_weights.h"
 #include "tests/support/status_matchers.h"
 

@@ -10,7 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "engine/model/dequantize.h"
+#include "engine/base/dequantize.h"
 #include "tests/support/file_io.h"
 #include "tests/support/gguf_writer.h"
 #include "tests/support/status_matchers.h"

@@ -28,6 +28,9 @@ class SealInterceptor final : public Backend {
   absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) override {
     return real_.AllocateActivation(rows, cols);
   }
+  absl::StatusOr<TensorView> AllocateResult(int64_t rows, int64_t cols) override {
+    return real_.AllocateResult(rows, cols);
+  }
   absl::Status Reserve(int64_t max_tokens, int64_t max_cols) override {
     return real_.Reserve(max_tokens, max_cols);
   }
@@ -73,6 +76,7 @@ class SealInterceptor final : public Backend {
                          TensorView out, TensorView qkv) override {
     return real_.Attention(step, layer, shape, out, qkv);
   }
+  absl::StatusOr<TensorView> Download(TensorView result) override { return real_.Download(result); }
 
  private:
   Backend& real_;

@@ -1,4 +1,4 @@
-#include "engine/model/dequantize.h"
+#include "engine/base/dequantize.h"
 
 #include <cstring>
 
