@@ -1,24 +1,11 @@
 #include "engine/backend/cuda/gather_rows.h"
 #include "engine/backend/cuda/launch.cuh"
-#include "engine/base/float16.h"
+#include "engine/backend/cuda/stored_type.cuh"
 
 namespace asymserve::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-
-struct Float32 {
-  using Stored = float;
-  __device__ static float Value(Stored x) { return x; }
-};
-struct Float16 {
-  using Stored = uint16_t;
-  __device__ static float Value(Stored x) { return HalfToFloat(x); }
-};
-struct Brain16 {
-  using Stored = uint16_t;
-  __device__ static float Value(Stored x) { return BrainToFloat(x); }
-};
 
 /// A block for a row.
 template <typename Type>
