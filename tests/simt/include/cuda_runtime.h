@@ -185,11 +185,14 @@ inline int __popc(uint32_t bits) {
 // ---- The runtime --------------------------------------------------------------------------------
 
 using cudaStream_t = void*;
+using cudaEvent_t = void*;
 enum cudaError_t : int {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
-  cudaErrorLaunchFailure = 719
+  cudaErrorLaunchFailure = 719,
+  cudaErrorUnknown = 999
 };
 enum cudaFuncAttribute : int { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 

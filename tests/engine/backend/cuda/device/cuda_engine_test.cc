@@ -1,0 +1,166 @@
+// Requests through the engine on the CUDA backend, whose kernels run on tests/simt.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/runtime/engine.h"
+#include "engine/runtime/model_loader.h"
+#include "tests/engine/backend/cuda/device/toy_server.h"
+
+namespace asymserve {
+namespace {
+
+using ::asymserve::testing::DeviceCall;
+using ::asymserve::testing::DeviceLog;
+using ::asymserve::testing::FailsWith;
+using ::asymserve::testing::IsOk;
+using ::asymserve::testing::MakeCuda;
+using ::asymserve::testing::OddToy;
+using ::asymserve::testing::ToyPrompt;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+/// What a request got.
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;
+  FinishReason finish = FinishReason::kNone;
+  absl::Status error;
+};
+
+class Sink final : public OutputSink {
+ public:
+  bool Deliver(Delta delta) override {
+    std::lock_guard lock(mutex_);
+    for (const TokenInfo& token : delta.tokens) {
+      answer_.tokens.push_back(token.id);
+      answer_.logprobs.push_back(token.logprob);
+    }
+    answer_.finish = delta.finish;
+    answer_.error = delta.error;
+    changed_.notify_all();
+    return true;
+  }
+  Answer Wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return answer_.finish != FinishReason::kNone; });
+    return answer_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Answer answer_;
+};
+
+class CudaEngineTest : public ::testing::Test {
+ protected:
+  CudaEngineTest() { testing::WriteToyGguf(OddToy(), path_); }
+
+  static GenerateRequest Request(int32_t prompt, int32_t generated, uint32_t seed) {
+    GenerateRequest request;
+    request.prompt = ToyPrompt(prompt, seed, 291);
+    request.sampling.temperature = seed % 2 == 0 ? 0.0f : 0.9f;
+    request.has_seed = true;
+    request.sampling.seed = seed;
+    request.stop.max_tokens = generated;
+    request.stop.ignore_eos = true;
+    request.logprobs = 0;
+    return request;
+  }
+  static std::vector<GenerateRequest> Requests() {
+    return {Request(70, 12, 2), Request(5, 9, 3), Request(200, 5, 4), Request(130, 6, 5)};
+  }
+  void Start(const std::string& scheme, int32_t step_tokens) {
+    backend_ = MakeCuda(log_);
+    LoadOptions options;
+    options.path = path_;
+    options.kv_scheme = scheme;
+    options.kv_memory_bytes = 1 << 20;
+    options.max_context_tokens = 512;
+    options.max_running = 4;
+    options.step_tokens = step_tokens;
+    auto loaded = LoadModel(*backend_, options);
+    ASSERT_THAT(loaded, IsOk());
+    loaded_ = *std::move(loaded);
+    engine_ = std::make_unique<Engine>(*loaded_.model, *loaded_.tokenizer, loaded_.engine_options);
+  }
+  std::shared_ptr<Sink> Submit(const GenerateRequest& request) {
+    auto sink = std::make_shared<Sink>();
+    EXPECT_THAT(engine_->Submit(request, sink), IsOk());
+    return sink;
+  }
+  void Stop() {
+    engine_.reset();
+    loaded_ = LoadedModel();
+    backend_.reset();
+  }
+
+  const testing::TempDir directory_;
+  const std::string path_ = directory_.Path("toy.gguf");
+  const std::shared_ptr<DeviceLog> log_ = std::make_shared<DeviceLog>();
+  std::unique_ptr<Backend> backend_;
+  LoadedModel loaded_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(CudaEngineTest, ARequestGetsTheSameBitsAloneAndInABatch) {
+  std::vector<Answer> alone;
+  Start("kivi-2", 512);
+  for (const GenerateRequest& request : Requests()) alone.push_back(Submit(request)->Wait());
+  Stop();
+  Start("kivi-2", 37);
+  std::vector<std::shared_ptr<Sink>> sinks;
+  for (const GenerateRequest& request : Requests()) sinks.push_back(Submit(request));
+  for (size_t i = 0; i < sinks.size(); ++i) {
+    const Answer together = sinks[i]->Wait();
+    EXPECT_EQ(together.finish, FinishReason::kLength) << together.error;
+    EXPECT_EQ(together.tokens, alone[i].tokens) << "request " << i;
+    EXPECT_EQ(together.logprobs, alone[i].logprobs) << "request " << i;
+  }
+  Stop();
+  EXPECT_THAT(log_->misuse, IsEmpty());
+  EXPECT_TRUE(log_->empty());
+}
+
+TEST_F(CudaEngineTest, TheBackendTakesWhatWasPlanned) {
+  Start("fit-2/1", 64);
+  const MemoryBytes counted = backend_->CountedMemory();
+  const MemoryLedger& ledger = loaded_.memory_plan.ledger;
+  EXPECT_EQ(counted[MemoryClass::kWeights], ledger[LedgerRow::kWeights]);
+  EXPECT_EQ(counted[MemoryClass::kTables], ledger[LedgerRow::kTables]);
+  EXPECT_EQ(counted[MemoryClass::kWorkspace], ledger[LedgerRow::kWorkspace]);
+  EXPECT_EQ(counted[MemoryClass::kKv], ledger.kv_bytes());
+  Stop();
+}
+
+TEST_F(CudaEngineTest, ADeviceErrorEndsEveryRequestAndTheEngine) {
+  Start("exact", 64);
+  EXPECT_EQ(Submit(Request(5, 3, 2))->Wait().finish, FinishReason::kLength);
+  log_->failing = DeviceCall::kSynchronize;
+  log_->error = cudaErrorLaunchFailure;
+  log_->fails_at = log_->count(DeviceCall::kSynchronize) + 4;
+  const auto first = Submit(Request(5, 30, 2));
+  const auto second = Submit(Request(7, 30, 3));
+  for (const auto& sink : {first, second}) {
+    const Answer answer = sink->Wait();
+    EXPECT_EQ(answer.finish, FinishReason::kError);
+    EXPECT_THAT(std::string(answer.error.message()),
+                HasSubstr("cuda: waiting for the device: unspecified launch failure"));
+  }
+  EXPECT_FALSE(engine_->health().ok());
+  EXPECT_THAT(engine_->Submit(Request(5, 3, 2), std::make_shared<Sink>()),
+              FailsWith(absl::StatusCode::kUnavailable, ""));
+  Stop();
+  EXPECT_TRUE(log_->empty());
+}
+
+}  // namespace
+}  // namespace asymserve

@@ -1,0 +1,150 @@
+// A toy model on the CUDA backend, whose kernels run on tests/simt, against the CPU backend.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "tests/engine/backend/cuda/device/toy_server.h"
+
+namespace asymserve {
+namespace {
+
+using ::asymserve::testing::DeviceLog;
+using ::asymserve::testing::IsOk;
+using ::asymserve::testing::Largest;
+using ::asymserve::testing::MakeCpu;
+using ::asymserve::testing::MakeCuda;
+using ::asymserve::testing::OddToy;
+using ::asymserve::testing::ToyModel;
+using ::asymserve::testing::ToyPrompt;
+using ::asymserve::testing::ToyServer;
+using ::testing::IsEmpty;
+
+struct Case {
+  const char* name;
+  const char* scheme = "exact";
+  const char* architecture = "llama";
+  DType dtype = DType::kF32;
+  int32_t width = 36;
+  int32_t prompt = 150;
+  // Logits of these models span about 10. What they differ by at most: the backends sum in other
+  // orders, and the CPU rounds activations (of quantized weights) and queries (over codes) to
+  // integers; a 2-bit code of a key that lies between two levels may be another.
+  double largest_difference = 0;
+};
+
+class CudaModelTest : public ::testing::TestWithParam<Case> {};
+
+TEST_P(CudaModelTest, GivesTheTokensOfTheCpu) {
+  const Case& test = GetParam();
+  const testing::TempDir directory;
+  const std::string path = directory.Path("toy.gguf");
+  ToyModel toy = OddToy();
+  toy.architecture = test.architecture;
+  toy.dtype = test.dtype;
+  toy.width = test.width;
+  testing::WriteToyGguf(toy, path);
+
+  const std::unique_ptr<Backend> cpu = MakeCpu();
+  const auto log = std::make_shared<DeviceLog>();
+  {
+    const std::unique_ptr<Backend> cuda = MakeCuda(log);
+    ToyServer expected(*cpu, path, test.scheme);
+    ToyServer actual(*cuda, path, test.scheme);
+    ASSERT_THAT(expected.status(), IsOk());
+    ASSERT_THAT(actual.status(), IsOk());
+    std::vector<int32_t> tokens = ToyPrompt(test.prompt, 3, toy.vocabulary);
+    double worst = 0;
+    int32_t ties = 0;
+    constexpr int32_t kGenerated = 24;
+    for (int32_t step = 0; step < kGenerated; ++step) {
+      const auto a = expected.Next(tokens);
+      const auto b = actual.Next(tokens);
+      ASSERT_THAT(a, IsOk());
+      ASSERT_THAT(b, IsOk());
+      ASSERT_EQ(a->size(), b->size());
+      for (size_t i = 0; i < a->size(); ++i) {
+        worst = std::max(worst, std::abs(double{(*a)[i]} - (*b)[i]));
+      }
+      const size_t token = Largest(*a);
+      const size_t other = Largest(*b);
+      if (token != other) {
+        EXPECT_LT((*a)[token] - (*a)[other], 2 * test.largest_difference) << "token " << step;
+        ++ties;
+      }
+      tokens = {static_cast<int32_t>(token)};
+    }
+    std::cout << "largest difference of a logit: " << worst << ", ties: " << ties << '\n';
+    EXPECT_LT(worst, test.largest_difference);
+    EXPECT_LE(ties, 1);
+  }
+  EXPECT_THAT(log->misuse, IsEmpty());
+  EXPECT_TRUE(log->empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    OfEveryKind, CudaModelTest,
+    ::testing::Values(
+        Case{.name = "Exact", .largest_difference = 1e-3},
+        Case{.name = "Int8", .scheme = "int8", .largest_difference = 0.05},
+        Case{.name = "Kivi2", .scheme = "kivi-2", .prompt = 300, .largest_difference = 0.1},
+        Case{.name = "Fitted", .scheme = "fit-2/1", .prompt = 300, .largest_difference = 0.1},
+        Case{.name = "Learned", .scheme = "learned", .prompt = 300, .largest_difference = 0.1},
+        Case{.name = "Qwen2Brain16",
+             .architecture = "qwen2",
+             .dtype = DType::kBF16,
+             .largest_difference = 1e-3},
+        Case{.name = "Qwen3Half",
+             .architecture = "qwen3",
+             .dtype = DType::kF16,
+             .largest_difference = 1e-3},
+        Case{.name = "Q41", .dtype = DType::kQ4_1, .width = 64, .largest_difference = 0.2}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+/// The logits of a prompt and of two tokens after it.
+std::vector<float> LogitsOf(const std::string& path, const std::string& scheme,
+                            const cuda::CudaOptions& options) {
+  const auto log = std::make_shared<DeviceLog>();
+  const std::unique_ptr<Backend> backend = MakeCuda(log, options);
+  ToyServer server(*backend, path, scheme);
+  EXPECT_THAT(server.status(), IsOk());
+  std::vector<float> all;
+  for (const auto& tokens :
+       {ToyPrompt(140, 5, 291), std::vector<int32_t>{7}, std::vector<int32_t>{8}}) {
+    const auto logits = server.Next(tokens);
+    EXPECT_THAT(logits, IsOk());
+    if (logits.ok()) all.insert(all.end(), logits->begin(), logits->end());
+  }
+  EXPECT_THAT(log->misuse, IsEmpty());
+  return all;
+}
+
+TEST(CudaStepsTest, AreTheSameWhenTheyAreCutIntoPartsAndStagedInPieces) {
+  const testing::TempDir directory;
+  const std::string path = directory.Path("toy.gguf");
+  testing::WriteToyGguf(OddToy(), path);
+  const std::vector<float> whole = LogitsOf(path, "kivi-2", {});
+  ASSERT_EQ(whole.size(), 3u * 291);
+  // 10 pages are 2 splits; rows of a step are taken up to three at a time.
+  EXPECT_EQ(LogitsOf(path, "kivi-2", {.slice_pages = 10, .slice_work = 3}), whole);
+  EXPECT_EQ(LogitsOf(path, "kivi-2", {.staging_bytes = 80}), whole);
+}
+
+TEST(CudaStepsTest, ASequenceThatIsTooLongForAPartIsAnError) {
+  const testing::TempDir directory;
+  const std::string path = directory.Path("toy.gguf");
+  testing::WriteToyGguf(OddToy(), path);
+  const auto log = std::make_shared<DeviceLog>();
+  const std::unique_ptr<Backend> backend = MakeCuda(log, {.slice_pages = 2});
+  ToyServer server(*backend, path, "exact");
+  ASSERT_THAT(server.status(), IsOk());
+  EXPECT_THAT(server.Next(ToyPrompt(140, 5, 291)),
+              testing::FailsWith(absl::StatusCode::kInternal, "holds 2 pages of a sequence"));
+}
+
+}  // namespace
+}  // namespace asymserve

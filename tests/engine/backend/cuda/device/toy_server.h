@@ -1,0 +1,143 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/cpu/cpu_backend.h"
+#include "engine/backend/cuda/cuda_backend.h"
+#include "engine/base/status.h"
+#include "engine/model/llama.h"
+#include "engine/quality/pseudo_decode.h"
+#include "tests/engine/backend/cuda/device/fake_device.h"
+#include "tests/engine/kv/toy_profile.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/toy_model.h"
+
+namespace asymserve::testing {
+
+inline std::unique_ptr<Backend> MakeCuda(const std::shared_ptr<DeviceLog>& log,
+                                         const cuda::CudaOptions& options = {}) {
+  auto backend = cuda::MakeCudaBackend(std::make_unique<FakeDevice>(log), options);
+  EXPECT_THAT(backend, IsOk());
+  return backend.ok() ? *std::move(backend) : nullptr;
+}
+inline std::unique_ptr<Backend> MakeCpu() {
+  auto backend = MakeCpuBackend({.threads = 1});
+  EXPECT_THAT(backend, IsOk());
+  return *std::move(backend);
+}
+
+/// A scheme of the toy model's shape, a named one or `learned`, whose codes are made up.
+struct ToyScheme {
+  ToyScheme(const std::string& name, const KvShape& shape) {
+    if (name != "learned") {
+      auto named = NamedKvScheme(name, shape);
+      EXPECT_THAT(named, IsOk());
+      scheme = *std::move(named);
+      return;
+    }
+    const auto items = static_cast<size_t>(2 * shape.layers * shape.kv_heads);
+    codes.assign(items, ToyCode(8, 2.0f));
+    scheme.name = name;
+    scheme.near = KvCodec::kInt8;
+    scheme.sink_pages = 1;
+    scheme.fresh_pages = 1;
+    scheme.key_window = scheme.value_window = {.recent_pages = 1, .block_pages = 1};
+    scheme.items.assign(items, {.codec = KvCodec::kPlanes, .base_planes = 4, .fresh_planes = 8});
+  }
+
+  KvScheme scheme;
+  PlaneCodes codes;
+};
+
+/// A model on a backend, one sequence after the other.
+class ToyServer {
+ public:
+  static constexpr int32_t kMostTokens = 640;
+
+  ToyServer(Backend& backend, const std::string& path, const std::string& scheme)
+      : status_(Load(backend, path, scheme)) {}
+  const absl::Status& status() const { return status_; }
+  LlamaModel& model() { return *model_; }
+
+  /// The logits that follow each token of a prompt, but for the last one.
+  absl::StatusOr<std::vector<float>> Read(std::span<const int32_t> prompt) {
+    std::vector<float> rows;
+    ASYMSERVE_RETURN_IF_ERROR(decoder_->Run(prompt, 0, [&](int32_t, std::span<const float> logits) {
+      rows.insert(rows.end(), logits.begin(), logits.end());
+    }));
+    decoder_->Clear();
+    return rows;
+  }
+  /// The logits that follow the tokens, which take the positions after those before.
+  absl::StatusOr<std::vector<float>> Next(std::span<const int32_t> tokens) {
+    std::vector<float> row;
+    ASYMSERVE_RETURN_IF_ERROR(decoder_->Extend(
+        decoder_->length(), tokens,
+        [&](int32_t, std::span<const float> logits) { row.assign(logits.begin(), logits.end()); }));
+    return row;
+  }
+
+ private:
+  absl::Status Load(Backend& backend, const std::string& path, const std::string& scheme) {
+    ASYMSERVE_ASSIGN_OR_RETURN(const auto file, OpenWeightFile(path));
+    const AttentionShape& attention = file->config().attention;
+    const KvShape shape = {file->config().layers, attention.kv_heads, attention.head_size};
+    ASYMSERVE_ASSIGN_OR_RETURN(
+        model_, LlamaModel::Load(
+                    *file, backend,
+                    {.max_step_tokens = 64, .max_logit_rows = 64, .max_positions = kMostTokens}));
+    const ToyScheme toy(scheme, shape);
+    KvSetup setup;
+    setup.shape = shape;
+    setup.scheme = toy.scheme;
+    setup.codes = &toy.codes;
+    setup.rope = model_->rope();
+    setup.rope_style = file->config().rope_style;
+    ASYMSERVE_ASSIGN_OR_RETURN(PseudoDecoder decoder,
+                               PseudoDecoder::Create(*model_, backend, setup, kMostTokens));
+    decoder_ = std::make_unique<PseudoDecoder>(std::move(decoder));
+    return absl::OkStatus();
+  }
+
+  std::unique_ptr<LlamaModel> model_;
+  std::unique_ptr<PseudoDecoder> decoder_;
+  absl::Status status_;
+};
+
+/// Odd sizes; heads of 8 channels, as ToyCode has them.
+inline ToyModel OddToy() {
+  ToyModel toy;
+  toy.width = 36;
+  toy.feed_forward_width = 53;
+  toy.heads = 6;
+  toy.kv_heads = 2;
+  toy.head_size = 8;
+  toy.vocabulary = 291;
+  toy.context_length = 1024;
+  return toy;
+}
+
+inline std::vector<int32_t> ToyPrompt(int32_t tokens, uint32_t seed, int32_t vocabulary) {
+  std::vector<int32_t> prompt;
+  uint32_t state = seed;
+  for (int32_t i = 0; i < tokens; ++i) {
+    state = state * 1664525u + 1013904223u;
+    prompt.push_back(static_cast<int32_t>((state >> 8) % static_cast<uint32_t>(vocabulary)));
+  }
+  return prompt;
+}
+
+inline size_t Largest(std::span<const float> logits) {
+  return static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+}  // namespace asymserve::testing
