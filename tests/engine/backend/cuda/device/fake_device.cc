@@ -9,6 +9,11 @@ namespace {
 
 constexpr size_t kAlignment = 256;
 
+int64_t Rounded(int64_t bytes) {
+  constexpr auto kGrain = static_cast<int64_t>(kAlignment);
+  return (bytes + kGrain - 1) / kGrain * kGrain;
+}
+
 }  // namespace
 
 FakeDevice::~FakeDevice() {
@@ -21,7 +26,7 @@ cudaError_t FakeDevice::Count(DeviceCall call) {
 }
 
 std::byte* FakeDevice::New(int64_t bytes) {
-  const auto size = (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
+  const auto size = static_cast<size_t>(Rounded(bytes));
   auto* memory = static_cast<std::byte*>(std::aligned_alloc(kAlignment, size));
   std::memset(memory, 0xFF, size);
   return memory;
@@ -30,7 +35,7 @@ std::byte* FakeDevice::New(int64_t bytes) {
 void FakeDevice::Delete(Memory& memory, void* place, const char* what, int64_t& used) {
   const auto found = memory.find(static_cast<std::byte*>(place));
   if (found == memory.end()) return Misuse(std::string(what) + " is freed that was not allocated");
-  used -= found->second;
+  used -= Rounded(found->second);
   memory.erase(found);
   std::free(place);  // NOLINT(cppcoreguidelines-no-malloc): of aligned_alloc
 }
@@ -38,8 +43,8 @@ void FakeDevice::Delete(Memory& memory, void* place, const char* what, int64_t& 
 cudaError_t FakeDevice::Allocate(void** memory, int64_t bytes) {
   log_->allocated.push_back(bytes);
   if (const cudaError_t error = Count(DeviceCall::kAllocate); error != cudaSuccess) return error;
-  if (log_->used + bytes > log_->capacity) return cudaErrorMemoryAllocation;
-  log_->used += bytes;
+  if (log_->used + Rounded(bytes) > log_->capacity) return cudaErrorMemoryAllocation;
+  log_->used += Rounded(bytes);
   std::byte* place = New(bytes);
   device_.emplace(place, bytes);
   *memory = place;
@@ -53,7 +58,7 @@ void FakeDevice::Free(void* memory) {
 cudaError_t FakeDevice::AllocatePinned(void** memory, int64_t bytes) {
   const cudaError_t error = Count(DeviceCall::kAllocatePinned);
   if (error != cudaSuccess) return error;
-  log_->pinned += bytes;
+  log_->pinned += Rounded(bytes);
   std::byte* place = New(bytes);
   pinned_.emplace(place, bytes);
   *memory = place;

@@ -34,7 +34,7 @@ struct DeviceLog {
 
   int64_t calls[kDeviceCalls] = {};
   std::vector<int64_t> allocated;  // bytes, in order
-  int64_t used = 0;                // of the capacity
+  int64_t used = 0;                // of the capacity, each in multiples of 256 bytes
   int64_t pinned = 0;
   int64_t events = 0;
   std::vector<std::string> misuse;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <iostream>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,12 @@ struct Case {
   double largest_difference = 0;
 };
 
+double Distance(std::span<const float> a, std::span<const float> b) {
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(double{a[i]} - b[i]));
+  return worst;
+}
+
 class CudaModelTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(CudaModelTest, GivesTheTokensOfTheCpu) {
@@ -50,37 +57,42 @@ TEST_P(CudaModelTest, GivesTheTokensOfTheCpu) {
   testing::WriteToyGguf(toy, path);
 
   const std::unique_ptr<Backend> cpu = MakeCpu();
+  const std::unique_ptr<Backend> exact_cpu = MakeCpu();
   const auto log = std::make_shared<DeviceLog>();
   {
     const std::unique_ptr<Backend> cuda = MakeCuda(log);
     ToyServer expected(*cpu, path, test.scheme);
+    ToyServer exact(*exact_cpu, path, "exact");
     ToyServer actual(*cuda, path, test.scheme);
     ASSERT_THAT(expected.status(), IsOk());
+    ASSERT_THAT(exact.status(), IsOk());
     ASSERT_THAT(actual.status(), IsOk());
     std::vector<int32_t> tokens = ToyPrompt(test.prompt, 3, toy.vocabulary);
     double worst = 0;
-    int32_t ties = 0;
+    double of_scheme = 0;
     constexpr int32_t kGenerated = 24;
     for (int32_t step = 0; step < kGenerated; ++step) {
       const auto a = expected.Next(tokens);
       const auto b = actual.Next(tokens);
+      const auto e = exact.Next(tokens);
       ASSERT_THAT(a, IsOk());
       ASSERT_THAT(b, IsOk());
+      ASSERT_THAT(e, IsOk());
       ASSERT_EQ(a->size(), b->size());
-      for (size_t i = 0; i < a->size(); ++i) {
-        worst = std::max(worst, std::abs(double{(*a)[i]} - (*b)[i]));
-      }
+      worst = std::max(worst, Distance(*a, *b));
+      of_scheme = std::max(of_scheme, Distance(*a, *e));
       const size_t token = Largest(*a);
       const size_t other = Largest(*b);
-      if (token != other) {
-        EXPECT_LT((*a)[token] - (*a)[other], 2 * test.largest_difference) << "token " << step;
-        ++ties;
-      }
+      EXPECT_TRUE(token == other || (*a)[token] - (*a)[other] < 2 * test.largest_difference)
+          << "token " << step;
       tokens = {static_cast<int32_t>(token)};
     }
-    std::cout << "largest difference of a logit: " << worst << ", ties: " << ties << '\n';
+    std::cout << "largest difference of a logit: " << worst
+              << "; what the scheme changes: " << of_scheme << '\n';
     EXPECT_LT(worst, test.largest_difference);
-    EXPECT_LE(ties, 1);
+    if (test.scheme != std::string("exact")) {
+      EXPECT_GT(of_scheme, 4 * test.largest_difference);
+    }
   }
   EXPECT_THAT(log->misuse, IsEmpty());
   EXPECT_TRUE(log->empty());
@@ -90,10 +102,10 @@ INSTANTIATE_TEST_SUITE_P(
     OfEveryKind, CudaModelTest,
     ::testing::Values(
         Case{.name = "Exact", .largest_difference = 1e-3},
-        Case{.name = "Int8", .scheme = "int8", .largest_difference = 0.05},
-        Case{.name = "Kivi2", .scheme = "kivi-2", .prompt = 300, .largest_difference = 0.1},
-        Case{.name = "Fitted", .scheme = "fit-2/1", .prompt = 300, .largest_difference = 0.1},
-        Case{.name = "Learned", .scheme = "learned", .prompt = 300, .largest_difference = 0.1},
+        Case{.name = "Int8", .scheme = "int8", .largest_difference = 0.005},
+        Case{.name = "Kivi2", .scheme = "kivi-2", .prompt = 300, .largest_difference = 0.01},
+        Case{.name = "Fitted", .scheme = "fit-2/1", .prompt = 300, .largest_difference = 0.15},
+        Case{.name = "Learned", .scheme = "learned", .prompt = 300, .largest_difference = 0.2},
         Case{.name = "Qwen2Brain16",
              .architecture = "qwen2",
              .dtype = DType::kBF16,
@@ -102,7 +114,7 @@ INSTANTIATE_TEST_SUITE_P(
              .architecture = "qwen3",
              .dtype = DType::kF16,
              .largest_difference = 1e-3},
-        Case{.name = "Q41", .dtype = DType::kQ4_1, .width = 64, .largest_difference = 0.2}),
+        Case{.name = "Q41", .dtype = DType::kQ4_1, .width = 64, .largest_difference = 0.4}),
     [](const auto& test) { return std::string(test.param.name); });
 
 /// The logits of a prompt and of two tokens after it.

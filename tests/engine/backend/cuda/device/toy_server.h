@@ -64,8 +64,8 @@ class ToyServer {
   static constexpr int32_t kMostTokens = 640;
 
   ToyServer(Backend& backend, const std::string& path, const std::string& scheme)
-      : status_(Load(backend, path, scheme)) {}
-  const absl::Status& status() const { return status_; }
+      : loaded_(Load(backend, path, scheme)) {}
+  const absl::Status& status() const { return loaded_; }
   LlamaModel& model() { return *model_; }
 
   /// The logits that follow each token of a prompt, but for the last one.
@@ -110,7 +110,7 @@ class ToyServer {
 
   std::unique_ptr<LlamaModel> model_;
   std::unique_ptr<PseudoDecoder> decoder_;
-  absl::Status status_;
+  absl::Status loaded_;
 };
 
 /// Odd sizes; heads of 8 channels, as ToyCode has them.
