@@ -3,6 +3,8 @@
 #include <bit>
 #include <cstring>
 
+#include "engine/base/float16.h"
+
 namespace simt {
 namespace {
 
@@ -75,19 +77,25 @@ void MmaFloat(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], con
   const Machine::Deposits& all = OfWholeWarp("mma", &mine, sizeof(mine), site);
   double left[16][16];
   double right[16][8];
-  for (int lane = 0; lane < 32; ++lane) {
+  const int me = static_cast<int>(machine.lane());
+  for (int k = 0; k < 4; ++k) {  // the lanes with my two rows of a
+    const int lane = me / 4 * 4 + k;
     const auto other = At<Operands>(all, lane);
     for (int i = 0; i < 8; ++i) {
       const Place p = PlaceInA16(lane, i);
       left[p.row][p.column] = kValue(other.a[i / 2] >> (i % 2 * 16) & 0xFFFF);
     }
+  }
+  for (int k = 0; k < 8; ++k) {  // those with my two columns of b
+    const int lane = me % 4 * 8 + k;
+    const auto other = At<Operands>(all, lane);
     for (int i = 0; i < 4; ++i) {
       const Place p = PlaceInB16(lane, i);
       right[p.row][p.column] = kValue(other.b[i / 2] >> (i % 2 * 16) & 0xFFFF);
     }
   }
   for (int i = 0; i < 4; ++i) {
-    const Place p = PlaceInC(static_cast<int>(machine.lane()), i);
+    const Place p = PlaceInC(me, i);
     double sum = std::bit_cast<float>(mine.c[i]);
     for (int k = 0; k < 16; ++k) sum += left[p.row][k] * right[k][p.column];
     d[i] = static_cast<float>(sum);
@@ -178,6 +186,25 @@ void CopyAsync(uint32_t offset, const void* source, uint32_t bytes) {
   const Verdict verdict = machine.shared().BeginAsync(machine.toucher(), offset, bytes);
   if (verdict.offence != Offence::kNone) machine.FailAccess(verdict, "copies to", "shared memory");
   machine.CopyAsync(offset, source, bytes);
+}
+
+uint32_t PackHalves(float low, float high) {
+  return asymserve::FloatToHalf(low) | uint32_t{asymserve::FloatToHalf(high)} << 16;
+}
+
+// A float holds more than twice the bits of an fp16 and two: rounding to it first changes nothing.
+uint32_t AddHalves(uint32_t a, uint32_t b) {
+  return PackHalves(asymserve::HalfToFloat(static_cast<uint16_t>(a)) +
+                        asymserve::HalfToFloat(static_cast<uint16_t>(b)),
+                    asymserve::HalfToFloat(static_cast<uint16_t>(a >> 16)) +
+                        asymserve::HalfToFloat(static_cast<uint16_t>(b >> 16)));
+}
+
+uint32_t MultiplyHalves(uint32_t a, uint32_t b) {
+  return PackHalves(asymserve::HalfToFloat(static_cast<uint16_t>(a)) *
+                        asymserve::HalfToFloat(static_cast<uint16_t>(b)),
+                    asymserve::HalfToFloat(static_cast<uint16_t>(a >> 16)) *
+                        asymserve::HalfToFloat(static_cast<uint16_t>(b >> 16)));
 }
 
 }  // namespace simt

@@ -31,4 +31,10 @@ void LoadMatrix4(uint32_t (&r)[4], uint32_t offset, bool transposed, const Site&
 /// cp.async of `bytes` = 4, 8 or 16 to shared memory: arrives when its group is waited for.
 void CopyAsync(uint32_t offset, const void* source, uint32_t bytes);
 
+/// cvt.rn.f16x2.f32, add.rn.f16x2 and mul.rn.f16x2: two fp16 in a register, the first in the lower
+/// half.
+uint32_t PackHalves(float low, float high);
+uint32_t AddHalves(uint32_t a, uint32_t b);
+uint32_t MultiplyHalves(uint32_t a, uint32_t b);
+
 }  // namespace simt

@@ -1,11 +1,12 @@
 #include <cmath>
 
+#include "engine/backend/cuda/attention_split.cuh"
 #include "engine/backend/cuda/launch.cuh"
+#include "engine/backend/cuda/merge_states.h"
 #include "engine/backend/cuda/page_tile.cuh"
 #include "engine/backend/cuda/paged_attention.h"
 #include "engine/backend/cuda/rotate.cuh"
 #include "engine/backend/cuda/warp.cuh"
-#include "engine/kv/hadamard.h"
 
 namespace asymserve::cuda {
 namespace {
@@ -14,12 +15,6 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpLanes;
 constexpr int32_t kHeads = 8;  // query heads of a block at most
 constexpr int32_t kP = kKvPageTokens;
-constexpr int32_t kSplitTokens = kSplitPages * kP;
-
-// A softmax state: the largest score, the sum of exp(score - largest), the same over positions
-// whose values are summed in a space of their own, a float of padding, the weighted sum of values
-// [D], and that in the space of its own [D].
-constexpr int32_t kStateValues = 4;
 
 struct ScanShared {
   SharedSlice<float> tile;     // [P][D]
@@ -31,61 +26,6 @@ struct ScanShared {
   SharedSlice<float> natural;  // [kHeads][D] sums of values
   SharedSlice<float> rotated;  // [kHeads][D]
 };
-
-__device__ __forceinline__ int32_t Thread() {
-  return static_cast<int32_t>(threadIdx.x);
-}
-
-/// Whether values of a codec are summed in a space of their own and turned back at the end.
-__device__ __forceinline__ bool HasOwnSpace(KvCodec codec) {
-  return codec == KvCodec::kPlanes || codec == KvCodec::kFitted;
-}
-
-/// A split of a row and up to kHeads query heads of one KV head.
-struct Split {
-  const AttentionArgs& args;
-  AttentionRow row = {};
-  int32_t work = 0;
-  int32_t first_token = 0;  // of the split
-  int32_t tokens = 0;       // that the row sees of it
-  int32_t kv_head = 0;
-  int32_t first_head = 0, heads = 0;  // query heads
-
-  __device__ int32_t pages() const { return (tokens + kP - 1) / kP; }
-  __device__ KvPage Page(int32_t page) const {
-    return args.pages[row.first_page + first_token / kP + page];
-  }
-  __device__ int32_t PageTokens(int32_t page) const {
-    const int32_t left = tokens - page * kP;
-    return left < kP ? left : kP;
-  }
-  __device__ PageBlock Block(int32_t page, KvTensor tensor) const {
-    return BlockOf(args.kv, Page(page), args.layer, tensor, kv_head);
-  }
-  __device__ const PlaneCodeView* Code(KvTensor tensor) const {
-    if (args.kv.codes == nullptr) return nullptr;
-    return args.kv.codes + args.kv.ItemIndex(args.layer, tensor, kv_head);
-  }
-};
-
-__device__ Split MakeSplit(const AttentionArgs& args) {
-  const AttentionWork work = args.work[blockIdx.x];
-  const AttentionRow row = args.rows[work.row];
-  const int32_t group = args.heads / args.kv.kv_heads;
-  const int32_t parts = (group + kHeads - 1) / kHeads;
-  const auto y = static_cast<int32_t>(blockIdx.y);
-  const int32_t first = y % parts * kHeads;
-  const int32_t first_token = work.split * kSplitTokens;
-  const int32_t left = row.position + 1 - first_token;
-  return {args,
-          row,
-          static_cast<int32_t>(blockIdx.x),
-          first_token,
-          left < kSplitTokens ? left : kSplitTokens,
-          y / parts,
-          y / parts * group + first,
-          group - first < kHeads ? group - first : kHeads};
-}
 
 __device__ void LoadQueries(const Split& split, int64_t token, float scale,
                             SharedArray<float> queries) {
@@ -151,7 +91,7 @@ __device__ void ScorePage(const Split& split, int32_t page, bool planes, SharedA
 /// scores do not count for the largest but make the sums NaN.
 __device__ void Softmax(const Split& split, SharedArray<float> scores, float* states) {
   const int32_t lane = Thread() % kWarpLanes;
-  const int32_t state_floats = kStateValues + 2 * split.args.kv.head_size;
+  const int64_t state_floats = StateFloats(split.args.kv);
   for (int32_t head = Thread() / kWarpLanes; head < split.heads; head += kWarps) {
     const SharedArray<float> mine = scores + head * kSplitTokens;
     float largest = -INFINITY;
@@ -169,7 +109,7 @@ __device__ void Softmax(const Split& split, SharedArray<float> scores, float* st
     sum = WarpSum(sum);
     rotated = WarpSum(rotated);
     if (lane == 0) {
-      float* state = states + int64_t{head} * state_floats;
+      float* state = states + head * state_floats;
       state[0] = largest;
       state[1] = sum;
       state[2] = rotated;
@@ -194,7 +134,7 @@ __device__ void SumValues(const Split& split, int32_t page, SharedArray<float> t
 /// Block (x, y): split x of the work and part y of the query heads.
 __global__ void __launch_bounds__(kThreads, 4)
     ScanKernel(AttentionArgs args, float scale, ScanShared shared) {
-  const Split split = MakeSplit(args);
+  const Split split = MakeSplit<kHeads>(args);
   const int32_t size = args.kv.head_size;
   const SharedArray<float> tile = Shared("tile", shared.tile);
   const SharedArray<float> queries = Shared("queries", shared.queries);
@@ -225,7 +165,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     __syncthreads();
   }
 
-  const int64_t state_floats = kStateValues + int64_t{2} * size;
+  const int64_t state_floats = StateFloats(args.kv);
   float* states =
       args.states + (int64_t{split.work} * args.heads + split.first_head) * state_floats;
   Softmax(split, scores, states);
@@ -243,68 +183,6 @@ __global__ void __launch_bounds__(kThreads, 4)
     values[i % size] = natural[i];
     values[size + i % size] = rotated[i];
   }
-}
-
-// ---- Merging ------------------------------------------------------------------------------------
-
-struct MergeShared {
-  SharedSlice<float> rotated;  // [D]
-};
-
-/// Channel d of what the rotated sums are in the space of the others.
-__device__ float TurnedBack(const AttentionArgs& args, int32_t item, float weight, int32_t d,
-                            SharedArray<float> rotated) {
-  if (args.kv.items[item].codec == KvCodec::kFitted) return rotated[d];  // turned in place
-  const PlaneCodeView code = args.kv.codes[item];
-  const int32_t size = args.kv.head_size;
-  float sum = weight * code.mean[d];
-  for (int32_t i = 0; i < size; ++i) {
-    sum = fmaf(rotated[i], code.decode[int64_t{i} * size + d], sum);
-  }
-  return sum;
-}
-
-/// Block (x, y): row x, query head y; a thread for a channel.
-__global__ void MergeKernel(AttentionArgs args, MergeShared shared) {
-  const AttentionRow row = args.rows[blockIdx.x];
-  const auto head = static_cast<int32_t>(blockIdx.y);
-  const int32_t size = args.kv.head_size;
-  const int32_t d = Thread();
-  const int64_t state_floats = kStateValues + int64_t{2} * size;
-  float largest = -INFINITY;
-  float sum = 0.0f;
-  float rotated_sum = 0.0f;
-  float natural = 0.0f;
-  float rotated = 0.0f;
-  for (int32_t split = 0; split < row.splits; ++split) {
-    const float* state =
-        args.states + (int64_t{row.first_work + split} * args.heads + head) * state_floats;
-    const float top = fmaxf(largest, state[0]);
-    const float mine = split == 0 ? 0.0f : expf(largest - top);
-    const float other = expf(state[0] - top);
-    largest = top;
-    sum = fmaf(sum, mine, state[1] * other);
-    rotated_sum = fmaf(rotated_sum, mine, state[2] * other);
-    if (d < size) {
-      natural = fmaf(natural, mine, state[kStateValues + d] * other);
-      rotated = fmaf(rotated, mine, state[kStateValues + size + d] * other);
-    }
-  }
-  const int32_t item =
-      args.kv.ItemIndex(args.layer, KvTensor::kValue, head / (args.heads / args.kv.kv_heads));
-  // The same in all threads. A NaN sum is not zero, whatever the codec.
-  const bool turns =
-      args.kv.items != nullptr && HasOwnSpace(args.kv.items[item].codec) && rotated_sum != 0.0f;
-  const SharedArray<float> space = Shared("rotated", shared.rotated);
-  if (turns) {
-    if (d < size) space[d] = rotated;
-    __syncthreads();
-    if (args.kv.items[item].codec == KvCodec::kFitted && d == 0) HadamardInPlace(space, size);
-    __syncthreads();
-  }
-  if (d >= size) return;
-  if (turns) natural += TurnedBack(args, item, rotated_sum, d, space);
-  args.out[(int64_t{blockIdx.x} * args.heads + head) * size + d] = natural / sum;
 }
 
 }  // namespace
@@ -334,14 +212,7 @@ cudaError_t PagedAttention(const AttentionArgs& args, cudaStream_t stream) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(size));
   const cudaError_t error =
       Launch<ScanKernel>(splits, dim3(kThreads), plan.bytes(), stream, args, scale, scan);
-  if (error != cudaSuccess) return error;
-  SharedPlan merge_plan;
-  MergeShared merge;
-  merge.rotated = merge_plan.Take<float>(size);
-  const int32_t threads = (size + kWarpLanes - 1) / kWarpLanes * kWarpLanes;
-  return Launch<MergeKernel>(
-      dim3(static_cast<unsigned>(args.row_count), static_cast<unsigned>(args.heads)),
-      dim3(static_cast<unsigned>(threads)), merge_plan.bytes(), stream, args, merge);
+  return error != cudaSuccess ? error : MergeStates(args, stream);
 }
 
 }  // namespace asymserve::cuda

@@ -10,6 +10,13 @@
 // twins of tests/simt. Fragments are laid out as in the PTX ISA, "Matrix Fragments for
 // mma.m16n8k16" and "mma.m16n8k32"; all lanes of a warp call them together.
 
+/// Before a loop: nvcc unrolls it, so that arrays that it indexes are registers.
+#ifdef __CUDACC__
+#define ASYMSERVE_UNROLL _Pragma("unroll")
+#else
+#define ASYMSERVE_UNROLL
+#endif
+
 namespace asymserve {
 
 /// d += a b: a [16][16], b [16][8] fp16, d [16][8] fp32.
@@ -104,6 +111,40 @@ __device__ __forceinline__ void CopyWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
 #else
   simt::Machine::Instance().WaitAsync(kNewest);
+#endif
+}
+
+// ---- Two 16-bit floats in a register, the first in the lower half
+// ---------------------------------
+
+/// Each rounded to nearest even; what does not fit becomes infinite.
+__device__ __forceinline__ uint32_t PackHalves(float low, float high) {
+#ifdef __CUDACC__
+  uint32_t d;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  return d;
+#else
+  return simt::PackHalves(low, high);
+#endif
+}
+/// a + b of each, rounded once.
+__device__ __forceinline__ uint32_t AddHalves(uint32_t a, uint32_t b) {
+#ifdef __CUDACC__
+  uint32_t d;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+#else
+  return simt::AddHalves(a, b);
+#endif
+}
+/// a b of each, rounded once.
+__device__ __forceinline__ uint32_t MultiplyHalves(uint32_t a, uint32_t b) {
+#ifdef __CUDACC__
+  uint32_t d;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+#else
+  return simt::MultiplyHalves(a, b);
 #endif
 }
 

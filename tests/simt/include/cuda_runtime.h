@@ -178,6 +178,15 @@ template <typename T>
 T __ldg(const T* place) {
   return *place;
 }
+/// Byte i of the result is byte (selector >> 4 i & 7) of {x, y}, x being the lower four.
+inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
+  const uint64_t bytes = x | uint64_t{y} << 32;
+  uint32_t result = 0;
+  for (uint32_t i = 0; i < 4; ++i) {
+    result |= static_cast<uint32_t>(bytes >> (selector >> 4 * i & 7) * 8 & 0xFF) << 8 * i;
+  }
+  return result;
+}
 inline int __popc(uint32_t bits) {
   return std::popcount(bits);
 }

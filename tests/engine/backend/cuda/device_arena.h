@@ -58,7 +58,8 @@ inline std::string LaunchFault() {
 /// later than keys, and no page is fresh.
 struct TestScheme {
   TestScheme(const KvShape& shape, KvCodec near, const std::vector<KvItem>& items,
-             int32_t positions, bool interleaved, bool unequal_windows = false)
+             int32_t positions, bool interleaved, bool unequal_windows = false,
+             int32_t frame_tokens = 512)
       : rope(RotaryTable(positions, shape.head_size)) {
     setup.shape = shape;
     setup.scheme.near = near;
@@ -71,6 +72,7 @@ struct TestScheme {
               ? RandomPlaneCode(shape.head_size, item.fresh_planes, static_cast<uint32_t>(i) + 1)
               : PlaneCode());
     }
+    setup.scheme.frame_tokens = frame_tokens;
     setup.scheme.sink_pages = 1;
     setup.scheme.fresh_pages = unequal_windows ? 0 : 2;
     setup.scheme.key_window = {.recent_pages = 1, .block_pages = 1};

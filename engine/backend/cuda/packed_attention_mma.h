@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "engine/backend/cuda/paged_attention.h"
+#include "engine/kv/scheme.h"
+
+namespace asymserve::cuda {
+
+/// Whether PackedAttentionMma reads pages of that scheme and shape: heads of 64 or 128 channels,
+/// items that are kPlanes, kHalf or kInt8 (those of a profile's tiers; exact; int8), frames that
+/// are multiples of a split. Other schemes are PagedAttention's.
+bool CanUsePackedAttentionMma(const KvScheme& scheme, const KvShape& shape);
+
+/// What PagedAttention computes, from the same plan, in the same states, but with tensor cores:
+/// all query heads of a KV head, 8 or 16 at a time, are the columns of mma.m16n8k16, and codes
+/// become its other operand in registers. A row's bits do not depend on the other rows. Needs
+/// CanUsePackedAttentionMma; cudaErrorInvalidValue for sizes and frames that it refuses.
+///
+/// Inputs of products are rounded to fp16, u = 2^-11, sums are fp32 (fp32 rounding, some 2^-24 for
+/// an addition, is left out below):
+///  * a query by u relative to each channel, above 2^-28 of its head's largest magnitude. Its scale
+///    is a power of two, so no query is too large or too small;
+///  * learned codes: entries of codebooks by u (those of a profile are fp16: not at all), the sum
+///  of
+///    a subvector's n planes by u of every partial sum; fp16 pages and the codes of int8 keys not
+///    at all, int8 values by u. Infinite when it is over 65504;
+///  * weights by u, below 2^-14 by 2^-25; they are summed after that.
+/// So with K = sum over channels of |q||z|, in units of scores, scores are off by at most
+/// e = (1 + n) u K to first order, n = 0 for stored fp16 and int8, and outputs by at most
+/// 2 (e + u) max |v| + (1 + n) u max |v|. Errors are independent, so that what is seen is some
+/// tenth of that.
+cudaError_t PackedAttentionMma(const AttentionArgs& args, cudaStream_t stream);
+
+}  // namespace asymserve::cuda

@@ -1,0 +1,199 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "engine/backend/cuda/page_tile.cuh"
+#include "engine/backend/cuda/ptx.cuh"
+#include "engine/backend/cuda/shared_array.cuh"
+
+// Stored bytes decoded straight into the fragments of mma.m16n8k16, in registers: kHalf, kInt8 and
+// kPlanes. A lane is `group` = lane / 4 and `in_group` = lane % 4 in the words of the PTX ISA.
+//
+// The matrix product leaves two orders free: that of the summed index, as long as both operands
+// have the same, and that of the rows of the result. They are chosen so that a lane's part of two
+// A fragments is four neighbouring tokens by four neighbouring channels, that is one entry of a
+// codebook for each of four tokens, whose codes are the bytes of one word; or 16 bytes of an int8
+// block. For scores rows are tokens and channels are summed, for values the reverse.
+
+namespace asymserve::cuda {
+
+/// Four 16-bit floats.
+struct alignas(8) Quad {
+  uint32_t low, high;
+};
+struct alignas(16) FourWords {
+  uint32_t of[4];
+};
+
+/// 4 x 4 floats of 16 bits: of[i] is row i.
+struct Tile {
+  uint32_t of[4][2];
+};
+
+__device__ __forceinline__ Tile Transposed(const Tile& m) {
+  Tile t;
+  for (int i = 0; i < 4; ++i) {
+    for (int pair = 0; pair < 2; ++pair) {
+      t.of[i][pair] = __byte_perm(m.of[2 * pair][i / 2], m.of[2 * pair + 1][i / 2],
+                                  i % 2 == 0 ? 0x5410 : 0x7632);
+    }
+  }
+  return t;
+}
+
+/// Of an A fragment whose rows `group` and `group` + 8 are rows 2 half and 2 half + 1 of the tile,
+/// and whose columns 2 in_group, + 1, + 8 and + 9 are its columns.
+__device__ __forceinline__ void ToFragment(const Tile& m, int half, uint32_t (&a)[4]) {
+  a[0] = m.of[2 * half][0];
+  a[1] = m.of[2 * half + 1][0];
+  a[2] = m.of[2 * half][1];
+  a[3] = m.of[2 * half + 1][1];
+}
+
+/// The learned code of an item in shared memory, as a lane reads it.
+struct PlaneTables {
+  // [planes][16][copies], a lane's copy its own bank if there are 16: entries of four channels.
+  SharedArray<Quad> entries;
+  SharedArray<uint8_t> list;    // the planes of subvector 0, in order, of subvector 1, ...
+  SharedArray<int32_t> starts;  // [D/4 + 1] where those of a subvector begin
+  int32_t copies;               // a power of two, 16 at most
+};
+
+inline constexpr int32_t kEntries = 16;
+inline constexpr int32_t kMostCopies = 16;  // lanes that read 8 bytes at the same time
+
+/// How often tables of `planes` planes fit into `quads`.
+__device__ __forceinline__ int32_t CopiesOf(int32_t planes, int32_t quads) {
+  int32_t copies = kMostCopies;
+  while (copies > 1 && planes * kEntries * copies > quads) copies /= 2;
+  return copies;
+}
+
+/// Fills the tables of the first `planes` planes. All threads of the block; barriers are the
+/// caller's.
+__device__ __forceinline__ void FillTables(const PlaneCodeView& code, int32_t planes,
+                                           int32_t subvectors, const PlaneTables& tables) {
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const auto threads = static_cast<int32_t>(blockDim.x);
+  for (int32_t i = thread; i < planes * kEntries; i += threads) {
+    const float* book = code.codebooks + i / kEntries * 4 * kEntries + i % kEntries;
+    const Quad entry = {PackHalves(book[0], book[kEntries]),
+                        PackHalves(book[2 * kEntries], book[3 * kEntries])};
+    for (int32_t copy = 0; copy < tables.copies; ++copy) {  // neighbours write to different banks
+      tables.entries[i * tables.copies + ((copy + i) & (tables.copies - 1))] = entry;
+    }
+  }
+  for (int32_t subvector = thread; subvector <= subvectors; subvector += threads) {
+    int32_t start = 0;
+    for (int32_t p = 0; p < planes; ++p) start += code.subvector[p] < subvector ? 1 : 0;
+    tables.starts[subvector] = start;
+    for (int32_t p = 0; p < planes; ++p) {
+      if (code.subvector[p] == subvector) tables.list[start++] = static_cast<uint8_t>(p);
+    }
+  }
+}
+
+inline constexpr int kTiles = 2;  // decoded at a time: what they share is looked up once
+
+/// tiles[i] = tokens token[i] .. + 3, in rows, by the channels of a subvector.
+__device__ __forceinline__ void PlaneTiles(const PageBlock& block, const PlaneTables& tables,
+                                           int32_t subvector, const int32_t (&token)[kTiles],
+                                           Tile (&tiles)[kTiles]) {
+  for (Tile& tile : tiles) tile = {};
+  const int32_t lane = static_cast<int32_t>(threadIdx.x) & (tables.copies - 1);
+  const int32_t base_planes = block.item.base_planes;
+  const int32_t planes = block.refinement != nullptr ? block.item.fresh_planes : base_planes;
+  const int32_t end = tables.starts[subvector + 1];
+  for (int32_t i = tables.starts[subvector]; i < end; ++i) {
+    const int32_t p = tables.list[i];
+    if (p >= planes) break;
+    const uint8_t* row = p < base_planes ? block.bytes + p / 2 * kKvPageTokens
+                                         : block.refinement + (p - base_planes) / 2 * kKvPageTokens;
+    const SharedArray<Quad> entries = tables.entries + (p * kEntries * tables.copies + lane);
+    for (int n = 0; n < kTiles; ++n) {
+      const uint32_t codes = *reinterpret_cast<const uint32_t*>(row + token[n]) >> (p % 2 * 4);
+      for (int j = 0; j < 4; ++j) {
+        const auto code = static_cast<int32_t>(codes >> (8 * j) & 15);
+        const Quad entry = entries[code * tables.copies];
+        tiles[n].of[j][0] = AddHalves(tiles[n].of[j][0], entry.low);
+        tiles[n].of[j][1] = AddHalves(tiles[n].of[j][1], entry.high);
+      }
+    }
+  }
+}
+
+/// Four bytes that are 128 + code as 16-bit floats, exactly.
+__device__ __forceinline__ void Int8Halves(uint32_t bytes, uint32_t (&halves)[2]) {
+  constexpr uint32_t k1024 = 0x64646464;       // upper bytes of 1024 + byte
+  constexpr uint32_t kMinus1152 = 0xE480E480;  // twice
+  halves[0] = AddHalves(__byte_perm(bytes, k1024, 0x4140), kMinus1152);
+  halves[1] = AddHalves(__byte_perm(bytes, k1024, 0x4342), kMinus1152);
+}
+
+/// Keys, without the scales of kInt8: rows are tokens, columns the channels of a subvector.
+__device__ __forceinline__ void KeyTiles(const PageBlock& block, const PlaneTables& tables,
+                                         int32_t subvector, const int32_t (&token)[kTiles],
+                                         Tile (&tiles)[kTiles]) {
+  if (block.item.codec == KvCodec::kPlanes) {
+    PlaneTiles(block, tables, subvector, token, tiles);
+    return;
+  }
+  for (int n = 0; n < kTiles; ++n) {
+    if (block.item.codec == KvCodec::kInt8) {
+      const auto words = *reinterpret_cast<const FourWords*>(
+          block.bytes + (subvector * kKvPageTokens + token[n]) * 4);
+      for (int j = 0; j < 4; ++j) Int8Halves(words.of[j], tiles[n].of[j]);
+    } else {
+      Tile channels;
+      for (int c = 0; c < 4; ++c) {
+        const auto halves = *reinterpret_cast<const Quad*>(
+            block.bytes + ((4 * subvector + c) * kKvPageTokens + token[n]) * 2);
+        channels.of[c][0] = halves.low;
+        channels.of[c][1] = halves.high;
+      }
+      tiles[n] = Transposed(channels);
+    }
+  }
+}
+
+/// Values: rows are the channels of a subvector, columns tokens; zero from `tokens` on, where
+/// nothing may have been written.
+template <int32_t kSize>
+__device__ __forceinline__ void ValueTiles(const PageBlock& block, const PlaneTables& tables,
+                                           int32_t subvector, const int32_t (&token)[kTiles],
+                                           int32_t tokens, Tile (&tiles)[kTiles]) {
+  if (block.item.codec == KvCodec::kPlanes) {
+    PlaneTiles(block, tables, subvector, token, tiles);
+    for (Tile& tile : tiles) tile = Transposed(tile);
+    return;
+  }
+  for (int n = 0; n < kTiles; ++n) {
+    if (block.item.codec == KvCodec::kInt8) {
+      const auto words = *reinterpret_cast<const FourWords*>(
+          block.bytes + (token[n] / 4 * kSize + 4 * subvector) * 4);
+      Quad scales =
+          *reinterpret_cast<const Quad*>(block.bytes + kSize * kKvPageTokens + 2 * token[n]);
+      if (token[n] + 1 >= tokens) scales.low &= token[n] < tokens ? 0xFFFFu : 0u;
+      if (token[n] + 3 >= tokens) scales.high &= token[n] + 2 < tokens ? 0xFFFFu : 0u;
+      for (int c = 0; c < 4; ++c) {
+        Int8Halves(words.of[c] ^ 0x80808080u, tiles[n].of[c]);
+        tiles[n].of[c][0] = MultiplyHalves(tiles[n].of[c][0], scales.low);
+        tiles[n].of[c][1] = MultiplyHalves(tiles[n].of[c][1], scales.high);
+      }
+    } else {
+      Tile rows = {};
+      for (int j = 0; j < 4; ++j) {
+        if (token[n] + j >= tokens) break;
+        const auto halves = *reinterpret_cast<const Quad*>(
+            block.bytes + ((token[n] + j) * kSize + 4 * subvector) * 2);
+        rows.of[j][0] = halves.low;
+        rows.of[j][1] = halves.high;
+      }
+      tiles[n] = Transposed(rows);
+    }
+  }
+}
+
+}  // namespace asymserve::cuda

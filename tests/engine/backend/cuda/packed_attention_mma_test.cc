@@ -1,0 +1,184 @@
+#include "engine/backend/cuda/packed_attention_mma.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "tests/engine/backend/cuda/attention_fixture.h"
+#include "tests/simt/orders.h"
+
+// Attention by tensor cores against doubles on what DecodeBlock says is stored, and against the
+// plain kernel.
+
+namespace asymserve {
+namespace {
+
+using ::asymserve::testing::AttendedSequence;
+using ::asymserve::testing::AttentionCase;
+using ::asymserve::testing::AttentionFixture;
+using ::asymserve::testing::Matrix;
+using ::asymserve::testing::Planes;
+using ::asymserve::testing::SameBits;
+using ::asymserve::testing::Scalar;
+
+// Of outputs near 1, from queries, keys and values near 1 and codebooks of two or three planes a
+// subvector. The bound of the header, with e = 4 u K, K <= 2 for most tokens and |v| <= 4, is 0.05;
+// errors are independent and of either sign, so a tenth of that is far out. The largest seen is
+// 1e-3, where a row has one token, which is a single value of an int8 or learned block rounded to
+// u.
+constexpr double kTolerance = 2e-3;
+
+class PackedAttentionMmaTest : public AttentionFixture {
+ protected:
+  PackedAttentionMmaTest() : AttentionFixture(&cuda::PackedAttentionMma) {
+    sequences_.push_back({70, 3});
+    Fill(&sequences_.back(), 30);
+  }
+};
+
+TEST_P(PackedAttentionMmaTest, IsWithinTheRoundingOfItsInputsOfADoubleReference) {
+  EXPECT_TRUE(cuda::CanUsePackedAttentionMma(scheme_.setup.scheme, scheme_.setup.shape));
+  const Matrix out = Attend(All());
+  int64_t row = 0;
+  for (const AttendedSequence& s : sequences_) {
+    EXPECT_LT(WorstError(s, out, row), kTolerance) << "sequence of " << s.tokens << " tokens";
+    row += s.rows;
+  }
+}
+
+TEST_P(PackedAttentionMmaTest, IsWithinTheSameOfThePlainKernel) {
+  const Matrix out = Attend(All());
+  operation_ = &cuda::PagedAttention;
+  const Matrix plain = Attend(All());
+  for (size_t i = 0; i < out.values.size(); ++i) {
+    ASSERT_NEAR(out.values[i], plain.values[i], kTolerance) << i;
+  }
+}
+
+TEST_P(PackedAttentionMmaTest, ARowHasTheSameBitsAloneAndAmongOthersInEveryOrderOfThreads) {
+  const Matrix together = Attend(All());
+  int64_t row = 0;
+  for (const AttendedSequence& s : sequences_) {
+    simt::ForEachOrder([&] {
+      const Matrix alone = Attend({&s});
+      EXPECT_TRUE(SameBits(alone.values, {together.row(row), together.row(row + s.rows)}))
+          << "sequence of " << s.tokens << " tokens";
+    });
+    row += s.rows;
+  }
+}
+
+TEST_P(PackedAttentionMmaTest, ANanQueryMakesItsOwnHeadNanAndChangesNoOther) {
+  const Matrix expected = Attend(All());
+  AttendedSequence& s = sequences_.back();
+  s.qkv.row(s.tokens - 1)[1] = std::nanf("");
+  const Matrix got = Attend(All());
+  const auto size = static_cast<size_t>(shape_.head_size);
+  const size_t last_row = got.values.size() - size * static_cast<size_t>(shape_.heads);
+  for (size_t i = 0; i < got.values.size(); ++i) {
+    if (i >= last_row && i < last_row + size) {
+      EXPECT_TRUE(std::isnan(got.values[i])) << i;
+    } else {
+      EXPECT_EQ(got.values[i], expected.values[i]) << i;
+    }
+  }
+}
+
+TEST_P(PackedAttentionMmaTest, NanInLaterTokensOfAPageChangesNoEarlierRow) {
+  for (AttendedSequence& s : sequences_) {
+    if (s.rows != 3) continue;
+    const Matrix expected = Attend({&s});
+    const int32_t last = s.tokens - 1;
+    std::fill(s.qkv.row(last) + shape_.heads * shape_.head_size, s.qkv.row(last + 1),
+              std::nanf(""));
+    Rewrite(s, last);
+    const Matrix got = Attend({&s});
+    EXPECT_TRUE(SameBits({got.row(0), got.row(2)}, {expected.row(0), expected.row(2)}));
+    EXPECT_TRUE(std::all_of(got.row(2), got.row(3), [](float x) { return std::isnan(x); }));
+  }
+}
+
+TEST_P(PackedAttentionMmaTest, QueriesMayBeLargerThan16BitFloats) {
+  for (AttendedSequence& s : sequences_) {
+    if (!s.exact) continue;
+    for (int32_t t = 0; t < s.tokens; ++t) {
+      float* q = s.qkv.row(t);
+      float* k = q + shape_.heads * shape_.head_size;
+      float* v = k + shape_.kv_heads * shape_.head_size;
+      std::for_each(q, k, [](float& x) { x *= 0x1p20f; });
+      std::for_each(k, v, [](float& x) { x *= 0x1p-20f; });
+      Rewrite(s, t);
+    }
+    EXPECT_LT(WorstError(s, Attend({&s}), 0), kTolerance);
+  }
+}
+
+TEST_P(PackedAttentionMmaTest, AFrameThatASplitWouldCrossIsRefusedWhenThereAreCodes) {
+  const AttendedSequence& s = sequences_.front();
+  const Matrix expected = Attend({&s});
+  Matrix out(1, 1);
+  for (const int32_t frame : {0, 64, 256, 448, 768}) {
+    view_.frame_tokens = frame;
+    EXPECT_EQ(TryAttend({&s}, &out), view_.codes == nullptr ? cudaSuccess : cudaErrorInvalidValue)
+        << "frames of " << frame;
+    if (view_.codes != nullptr) continue;
+    EXPECT_TRUE(SameBits(out.values, expected.values));
+  }
+}
+
+constexpr KvItem kHalf = Scalar(KvCodec::kHalf);
+constexpr KvItem kInt8 = Scalar(KvCodec::kInt8);
+
+// Groups of 1, 3, 4, 8, 12 and 20 heads; tables in 16, 8, 4 and 2 copies.
+INSTANTIATE_TEST_SUITE_P(
+    DefaultCodecs, PackedAttentionMmaTest,
+    ::testing::Values(
+        AttentionCase{"planes_64_group_of_3", {3, 1, 64}, KvCodec::kInt8, {Planes(16, 52)}},
+        AttentionCase{"planes_128_group_of_8",
+                      {8, 1, 128},
+                      KvCodec::kInt8,
+                      {Planes(24, 100), Planes(40, 44)}},
+        AttentionCase{"interleaved_64_two_groups_of_4",
+                      {8, 2, 64},
+                      KvCodec::kHalf,
+                      {Planes(16, 20), kInt8, kHalf, Planes(2, 40)},
+                      true,
+                      1,
+                      false,
+                      1024},
+        AttentionCase{"second_layer_of_two_groups_of_1_128",
+                      {2, 2, 128},
+                      KvCodec::kInt8,
+                      {kInt8, kInt8, kHalf, kHalf, Planes(20, 20), kHalf, kInt8, Planes(200, 200)},
+                      false,
+                      2,
+                      true},
+        AttentionCase{"group_of_12_64", {12, 1, 64}, KvCodec::kInt8, {Planes(16, 52)}},
+        AttentionCase{"group_of_20_128", {20, 1, 128}, KvCodec::kHalf, {kInt8, kHalf}},
+        AttentionCase{"never_sealed_half_64", {4, 1, 64}, KvCodec::kHalf, {}},
+        AttentionCase{"never_sealed_int8_128", {16, 2, 128}, KvCodec::kInt8, {}, false, 2}),
+    [](const auto& c) { return std::string(c.param.name); });
+
+TEST(CanUsePackedAttentionMmaTest, SaysForWhichSchemesAndShapes) {
+  const auto can = [](const std::vector<KvItem>& items, int32_t head_size, int32_t frame_tokens) {
+    KvScheme scheme;
+    scheme.items = items;
+    scheme.frame_tokens = frame_tokens;
+    return cuda::CanUsePackedAttentionMma(scheme, {1, 1, head_size});
+  };
+  EXPECT_TRUE(can({}, 64, 512));
+  EXPECT_TRUE(can({kHalf, kInt8}, 128, 0));
+  EXPECT_TRUE(can({Planes(2, 4), kInt8}, 64, 512));
+  EXPECT_TRUE(can({Planes(2, 4), kInt8}, 128, 1024));
+  EXPECT_FALSE(can({Planes(2, 4), kInt8}, 64, 256)) << "a split crosses frames";
+  EXPECT_FALSE(can({Planes(2, 4), kInt8}, 64, 0));
+  for (const int32_t size : {16, 32, 80, 96, 256}) EXPECT_FALSE(can({}, size, 512)) << size;
+  EXPECT_FALSE(can({kHalf, Scalar(KvCodec::kMinMax, 2)}, 64, 512));
+  EXPECT_FALSE(can({Scalar(KvCodec::kFitted, 2), kHalf}, 64, 512));
+}
+
+}  // namespace
+}  // namespace asymserve
