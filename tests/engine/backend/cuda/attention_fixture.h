@@ -51,11 +51,11 @@ class AttentionFixture : public ::testing::TestWithParam<AttentionCase> {
         shape_(GetParam().shape),
         layer_(GetParam().layers - 1),
         scheme_({GetParam().layers, shape_.kv_heads, shape_.head_size}, GetParam().near,
-                GetParam().items, 10 * kP, GetParam().interleaved, GetParam().unequal_windows,
+                GetParam().items, 12 * kP, GetParam().interleaved, GetParam().unequal_windows,
                 GetParam().frame_tokens),
         device_(scheme_, 24),
         view_(device_.view()) {
-    sequences_ = {{9 * kP + 7, 1}, {1, 1}, {70, 3, true}, {4 * kP + 1, 2}};
+    sequences_ = {{10 * kP + 7, 1}, {1, 1}, {70, 3, true}, {4 * kP + 1, 2}};
     uint32_t seed = 20;
     for (AttendedSequence& s : sequences_) Fill(&s, ++seed);
   }

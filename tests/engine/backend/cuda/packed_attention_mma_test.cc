@@ -91,13 +91,17 @@ TEST_P(PackedAttentionMmaTest, NanInLaterTokensOfAPageChangesNoEarlierRow) {
   for (AttendedSequence& s : sequences_) {
     if (s.rows != 3) continue;
     const Matrix expected = Attend({&s});
-    const int32_t last = s.tokens - 1;
-    std::fill(s.qkv.row(last) + shape_.heads * shape_.head_size, s.qkv.row(last + 1),
-              std::nanf(""));
-    Rewrite(s, last);
-    const Matrix got = Attend({&s});
-    EXPECT_TRUE(SameBits({got.row(0), got.row(2)}, {expected.row(0), expected.row(2)}));
-    EXPECT_TRUE(std::all_of(got.row(2), got.row(3), [](float x) { return std::isnan(x); }));
+    for (int32_t row = s.rows - 1; row > 0; --row) {
+      const int32_t token = s.tokens - s.rows + row;
+      std::fill(s.qkv.row(token) + shape_.heads * shape_.head_size, s.qkv.row(token + 1),
+                std::nanf(""));
+      Rewrite(s, token);
+      const Matrix got = Attend({&s});
+      EXPECT_TRUE(SameBits({got.row(0), got.row(row)}, {expected.row(0), expected.row(row)}))
+          << "token " << token;
+      EXPECT_TRUE(
+          std::all_of(got.row(row), got.row(s.rows), [](float x) { return std::isnan(x); }));
+    }
   }
 }
 
