@@ -328,19 +328,7 @@ cudaError_t LaunchScan(const AttentionArgs& args, cudaStream_t stream) {
                                                    scale, shared);
 }
 
-bool FrameFits(int32_t frame_tokens) {
-  return frame_tokens > 0 && frame_tokens % kSplitTokens == 0;
-}
-
 }  // namespace
-
-bool CanUsePackedAttentionMma(const KvScheme& scheme, const KvShape& shape) {
-  if (shape.head_size != 64 && shape.head_size != 128) return false;
-  return std::all_of(scheme.items.begin(), scheme.items.end(), [&](const KvItem& item) {
-    return item.codec == KvCodec::kHalf || item.codec == KvCodec::kInt8 ||
-           (item.codec == KvCodec::kPlanes && FrameFits(scheme.frame_tokens));
-  });
-}
 
 cudaError_t PackedAttentionMma(const AttentionArgs& args, cudaStream_t stream) {
   if (args.row_count == 0) return cudaSuccess;
@@ -349,7 +337,8 @@ cudaError_t PackedAttentionMma(const AttentionArgs& args, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (args.kv.codes != nullptr) {
-    if (!FrameFits(args.kv.frame_tokens)) return cudaErrorInvalidValue;
+    const int32_t frame = args.kv.frame_tokens;
+    if (frame <= 0 || frame % kSplitTokens != 0) return cudaErrorInvalidValue;
     const cudaError_t error = CodeQueries(args, stream);
     if (error != cudaSuccess) return error;
   }

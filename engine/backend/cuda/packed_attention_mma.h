@@ -3,19 +3,14 @@
 #include <cuda_runtime.h>
 
 #include "engine/backend/cuda/paged_attention.h"
-#include "engine/kv/scheme.h"
 
 namespace asymserve::cuda {
-
-/// Whether PackedAttentionMma reads pages of that scheme and shape: heads of 64 or 128 channels,
-/// items that are kPlanes, kHalf or kInt8 (those of a profile's tiers; exact; int8), frames that
-/// are multiples of a split. Other schemes are PagedAttention's.
-bool CanUsePackedAttentionMma(const KvScheme& scheme, const KvShape& shape);
 
 /// What PagedAttention computes, from the same plan, in the same states, but with tensor cores:
 /// all query heads of a KV head, 8 or 16 at a time, are the columns of mma.m16n8k16, and codes
 /// become its other operand in registers. A row's bits do not depend on the other rows. Needs
-/// CanUsePackedAttentionMma; cudaErrorInvalidValue for sizes and frames that it refuses.
+/// CanUsePackedAttentionMma (attention_choice.h); cudaErrorInvalidValue for sizes and frames that
+/// it refuses.
 ///
 /// Inputs of products are rounded to fp16, u = 2^-11, sums are fp32 (fp32 rounding, some 2^-24 for
 /// an addition, is left out below):

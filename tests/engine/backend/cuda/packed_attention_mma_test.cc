@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/backend/cuda/attention_choice.h"
 #include "tests/engine/backend/cuda/attention_fixture.h"
 #include "tests/simt/orders.h"
 
