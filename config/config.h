@@ -39,6 +39,7 @@ struct KvQualitySection {
   double max_mean_kl = 0.15;    // nats per token on any measured text; 0: no limit
   double max_copy_loss = 0.75;  // nats per token of a passage read again; 0: no limit
   bool self_check = false;      // measure the scheme on a built-in text at start
+  double canary_rate = 0.001;   // share of the requests that are compared with exact; 0: none
 
   bool operator==(const KvQualitySection&) const = default;
 };

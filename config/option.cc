@@ -53,6 +53,8 @@ constexpr Option kOptions[] = {
     {"kv.prefix_cache", +[](Config& c) -> bool& { return c.kv.prefix_cache; }},
     {"kv.elastic", +[](Config& c) -> bool& { return c.kv.elastic; }},
     {"kv.quality.self_check", +[](Config& c) -> bool& { return c.kv.quality.self_check; }},
+    {"kv.quality.canary_rate", +[](Config& c) -> double& { return c.kv.quality.canary_rate; }, 0,
+     1},
     {"scheduling.tenants",
      +[](Config& c) -> std::string& { return c.scheduling.tenants; },
      0,

@@ -33,19 +33,19 @@ void MetricFamilies::Sample(const Labels& labels, double value) {
   }
 }
 
-void MetricFamilies::Sample(const Labels& labels, const LatencyHistogram& histogram) {
+void MetricFamilies::SampleBuckets(const Labels& labels, std::span<const double> bounds,
+                                   std::span<const uint64_t> counts, double sum) {
   prometheus::ClientMetric& metric = Add(labels);
   uint64_t cumulative = 0;
-  for (size_t i = 0; i <= kLatencyBounds.size(); ++i) {
-    cumulative += histogram.bucket(i);
+  for (size_t i = 0; i < counts.size(); ++i) {
+    cumulative += counts[i];
     prometheus::ClientMetric::Bucket bucket;
     bucket.cumulative_count = cumulative;
-    bucket.upper_bound =
-        i < kLatencyBounds.size() ? kLatencyBounds[i] : std::numeric_limits<double>::infinity();
+    bucket.upper_bound = i < bounds.size() ? bounds[i] : std::numeric_limits<double>::infinity();
     metric.histogram.bucket.push_back(bucket);
   }
   metric.histogram.sample_count = cumulative;
-  metric.histogram.sample_sum = histogram.sum_seconds();
+  metric.histogram.sample_sum = sum;
 }
 
 void MetricFamilies::Counter(const std::string& name, const std::string& help, double value,

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <array>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,7 +21,12 @@ class MetricFamilies {
   /// Opens a family; the samples that follow belong to it.
   void Open(const std::string& name, const std::string& help, prometheus::MetricType type);
   void Sample(const Labels& labels, double value);
-  void Sample(const Labels& labels, const LatencyHistogram& histogram);
+  template <const auto& kBounds>
+  void Sample(const Labels& labels, const asymserve::Histogram<kBounds>& histogram) {
+    std::array<uint64_t, kBounds.size() + 1> buckets;
+    for (size_t i = 0; i < buckets.size(); ++i) buckets[i] = histogram.bucket(i);
+    SampleBuckets(labels, kBounds, buckets, histogram.sum());
+  }
 
   void Counter(const std::string& name, const std::string& help, double value,
                const Labels& labels = {});
@@ -31,6 +39,9 @@ class MetricFamilies {
 
  private:
   prometheus::ClientMetric& Add(const Labels& labels);
+  /// `counts`: of each bucket alone, one more than `bounds`.
+  void SampleBuckets(const Labels& labels, std::span<const double> bounds,
+                     std::span<const uint64_t> counts, double sum);
   std::vector<prometheus::MetricFamily> families_;
 };
 

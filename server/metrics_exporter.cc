@@ -239,6 +239,47 @@ void AddKvCache(const KvCacheInfo& kv, MetricFamilies& families) {
   families.Sample({{"cache", "exact"}, length}, static_cast<double>(kv.exact_capacity.sequences));
 }
 
+/// What live requests lose, by comparing some of them with exact (engine/runtime/canary.h).
+void AddCanary(const ServedModel& model, MetricFamilies& families) {
+  const CanaryMetrics& canary = model.engine->metrics().canary;
+  const Labels labels = {{"model", model.name}, {"scheme", model.kv.scheme}};
+  const auto with = [&labels](const char* name, const char* value) {
+    Labels more = labels;
+    more.emplace_back(name, value);
+    return more;
+  };
+  families.Gauge("asymserve_kv_canary_rate",
+                 "Share of the requests that are compared with exact; 0: the canary is off.",
+                 model.engine->canary_rate(), labels);
+  families.Open("asymserve_kv_canary_kl_nats",
+                "KL(exact || scheme) of each token that the canary compared.",
+                MetricType::Histogram);
+  families.Sample(labels, canary.kl);
+  families.Open("asymserve_kv_canary_tokens_total",
+                "Those tokens, by whether the likeliest one is the same with exact.",
+                MetricType::Counter);
+  families.Sample(with("same_top1", "true"), Value(canary.same_top));
+  families.Sample(with("same_top1", "false"), Value(canary.other_top));
+  families.Open("asymserve_kv_canary_requests_total",
+                "Requests that the canary chose, by result. finished: every token was compared. Not "
+                "begun: incomplete (cancelled, late or failed), busy (with another), no_memory. "
+                "Given up: memory_wanted, steps_wanted (by users' requests), failed (logits that "
+                "are not finite), stopped (the server).",
+                MetricType::Counter);
+  const std::pair<const char*, const Counter&> results[] = {
+      {"finished", canary.finished},
+      {"incomplete", canary.incomplete},
+      {"busy", canary.busy},
+      {"no_memory", canary.no_memory},
+      {"memory_wanted", canary.memory_wanted},
+      {"steps_wanted", canary.steps_wanted},
+      {"failed", canary.failed},
+      {"stopped", canary.stopped}};
+  for (const auto& [name, counter] : results) {
+    families.Sample(with("result", name), Value(counter));
+  }
+}
+
 /// The plan, and what the kernel says of it.
 void AddMemory(MemoryWatch& memory, MetricFamilies& families) {
   const absl::StatusOr<MemoryReport> report = memory.Report();
@@ -317,6 +358,7 @@ std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
     AddLatencies(metrics, families);
     AddState(metrics, families);
     AddKvCache(model_->kv, families);
+    AddCanary(*model_, families);
     if (model_->memory != nullptr) AddMemory(*model_->memory, families);
     AddAliases(*model_, families);
     families.Open("asymserve_startup_seconds", "Start-up by phase.", MetricType::Gauge);

@@ -110,6 +110,7 @@ LoadOptions ToLoadOptions(const Config& config) {
 void SetScheduling(const Config& config, EngineOptions& options) {
   options.elastic = config.kv.elastic;
   options.step_us = std::llround(config.engine.step_ms * 1e3);
+  options.canary_rate = config.kv.quality.canary_rate;
   options.aging_us = static_cast<int64_t>(config.scheduling.aging_seconds * 1e6);
   const auto tenants = ParseTenants(config.scheduling.tenants);
   ASYMSERVE_CHECK(tenants.has_value());  // validated
@@ -141,6 +142,18 @@ ServedModel Describe(const Config& config, const LoadedModel& loaded, Engine& en
   served.kv = DescribeKvCache(loaded, ToLimits(config.kv.quality));
   served.max_running = loaded.engine_options.max_running;
   return served;
+}
+
+void LogCanary(double wanted, const Engine& engine) {
+  if (engine.canary_rate() > 0) {
+    Log(LogLevel::kInfo, "kv_canary", {{"rate", engine.canary_rate()}});
+    return;
+  }
+  const bool off = wanted == 0;
+  Log(LogLevel::kInfo, "kv_canary",
+      {{"rate", 0},
+       {"hint", off ? "off: kv.quality.canary_rate is 0"
+                    : "off: the KV cache is exact, or a step has no room for two more sequences"}});
 }
 
 /// Serves until a signal; OK once drained. An error is the engine's.
@@ -187,6 +200,7 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
   }
   SetScheduling(config, loaded.engine_options);
   Engine engine(*loaded.model, *loaded.tokenizer, loaded.engine_options);
+  LogCanary(config.kv.quality.canary_rate, engine);
   ServedModel served = Describe(config, loaded, engine);
   MemoryWatch memory(*backend, loaded.memory_plan);
   served.memory = &memory;

@@ -101,6 +101,7 @@ class PageStore {
   void EndPlan();
 
   const KvScheme& scheme() const { return scheme_; }
+  const RecordPool& pool() const { return pool_; }
   /// Nothing is held by sequences.
   bool empty() const { return pool_.idle_slabs() == pool_.slabs(); }
   /// Records that sequences hold, each once, and how many sequences hold one.

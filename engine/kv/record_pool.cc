@@ -111,7 +111,9 @@ PageId RecordPool::Allocate(KvRecord kind) {
     index = empty_.back();
     empty_.pop_back();
     ++slabs_of_[k];
-    slabs_[static_cast<size_t>(index)].records.assign(static_cast<size_t>(per_slab), Use{});
+    Slab& taken = slabs_[static_cast<size_t>(index)];
+    taken.records.assign(static_cast<size_t>(per_slab), Use{});
+    ++taken.taken;
   } else {
     Unlist(kind, index);
   }

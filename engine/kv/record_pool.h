@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -57,6 +58,13 @@ class RecordPool {
   int32_t used(KvRecord kind) const { return used_[static_cast<size_t>(kind)]; }
   int32_t pinned(KvRecord kind) const { return pinned_[static_cast<size_t>(kind)]; }
   int32_t slabs() const { return cut_.slabs; }
+  /// Slabs in which there is nothing, in the order in which they are taken last to first.
+  std::span<const int32_t> empty() const { return empty_; }
+  /// A number that changes when an empty slab is taken; 0: something is in it.
+  uint64_t emptiness(int32_t slab) const {
+    const Slab& one = slabs_[static_cast<size_t>(slab)];
+    return one.records.empty() ? one.taken + 1 : 0;
+  }
   int32_t empty_slabs() const { return static_cast<int32_t>(empty_.size()); }
   /// Slabs in which nothing is pinned, the empty ones among them.
   int32_t idle_slabs() const {
@@ -82,7 +90,8 @@ class RecordPool {
     std::vector<Use> records;  // empty: the slab is
     int32_t used = 0;
     int32_t pinned = 0;
-    size_t place = 0;  // in its list of by_used_
+    size_t place = 0;    // in its list of by_used_
+    uint64_t taken = 0;  // how often it ceased to be empty
   };
 
   const Use& UseOf(KvRecord kind, PageId id) const;

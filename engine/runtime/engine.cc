@@ -85,7 +85,7 @@ class Engine::Impl {
                   .step_us = options_.step_us}),
         tenants_(options_.tenants),
         delivery_([this](RequestId id) { Cancel(id); }),
-        loop_(model, tokenizer, ToSchedulerOptions(options_), delivery_, metrics_, backlog_),
+        loop_(model, tokenizer, ToSchedulerOptions(options_), options_.canary_rate, delivery_, metrics_, backlog_),
         next_seed_(std::random_device{}()),
         thread_([this] { Run(); }) {
     // The threads see the first of them with the first request.
@@ -148,6 +148,7 @@ class Engine::Impl {
   }
 
   const EngineMetrics& metrics() const { return metrics_; }
+  double canary_rate() const { return loop_.canary_rate(); }
 
  private:
   struct Mail {
@@ -358,6 +359,9 @@ absl::Status Engine::health() const {
 }
 const EngineMetrics& Engine::metrics() const {
   return impl_->metrics();
+}
+double Engine::canary_rate() const {
+  return impl_->canary_rate();
 }
 
 }  // namespace asymserve

@@ -36,6 +36,7 @@ struct EngineOptions {
   int32_t bypass_sequences = 8;      // SchedulerOptions::bypass_sequences
   int64_t bypass_tokens = 0;         // 0: max_context_tokens
   bool elastic = false;              // SchedulerOptions::elastic
+  double canary_rate = 0;            // share of the requests that are compared (Canary), 0 to 1
   std::vector<TenantShare> tenants;  // with a weight of their own
 };
 
@@ -77,6 +78,8 @@ class Engine {
   absl::Status health() const;
 
   const EngineMetrics& metrics() const;
+  /// EngineOptions::canary_rate, or 0 where there is nothing to compare (CanaryRate).
+  double canary_rate() const;
 
  private:
   class Impl;

@@ -22,17 +22,27 @@ TimeUs Now() {
   return ToTimeUs(std::chrono::steady_clock::now());
 }
 
+CanaryOptions ToCanaryOptions(const SchedulerOptions& options, double rate) {
+  return {.rate = rate,
+          .scheme = options.scheme,
+          .arena = options.arena,
+          .step_tokens = options.step_tokens,
+          .max_rows = options.max_running};
+}
+
 }  // namespace
 
 EngineLoop::EngineLoop(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options,
-                       Delivery& delivery, EngineMetrics& metrics, Backlog& backlog)
+                       double canary_rate, Delivery& delivery, EngineMetrics& metrics,
+                       Backlog& backlog)
     : model_(model),
       tokenizer_(tokenizer),
       scheduler_(options),
       sampler_(model.vocabulary()),
       delivery_(delivery),
       metrics_(metrics),
-      backlog_(backlog) {
+      backlog_(backlog),
+      canary_(ToCanaryOptions(options, canary_rate), metrics.canary) {
   for (int32_t id = 0; id < tokenizer.vocabulary(); ++id) {
     if (tokenizer.IsEnd(id)) end_tokens_.push_back(id);
   }
@@ -99,32 +109,40 @@ void EngineLoop::Cancel(RequestId id, TimeUs called_at, TimeUs now) {
 }
 
 absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
-  const StepPlan plan = scheduler_.Plan(now, backlog_.CatchUpTokens(decoding_));
+  const int32_t catch_up_tokens = backlog_.CatchUpTokens(decoding_);
+  const StepPlan plan = scheduler_.Plan(now, catch_up_tokens);
   for (const SequenceId id : plan.expired) {
     const auto& deadline = sequences_.at(id)->request->request.deadline;
     const bool passed = deadline.has_value() && ToTimeUs(*deadline) <= now;
     End(id, passed ? FinishReason::kDeadline : FinishReason::kQueueTimeout, absl::OkStatus(), now);
   }
+  BuildBatch(plan, now);
+  const bool with_canary = canary_.Join(plan, scheduler_.stats().waiting, catch_up_tokens,
+                                        scheduler_.arena(), batch_);
   if (plan.empty()) {
     scheduler_.Commit(plan, {});
-    ReportStep(plan, 0, now);
+    ReportStep(plan, /*with_canary=*/false, 0, now);
     delivery_.Push(outgoing_);
     PublishGauges();
-    return !plan.preempted.empty();  // who was preempted alone is admitted by the next plan
+    // Who was preempted alone is admitted by the next plan.
+    if (!with_canary) return !plan.preempted.empty();
   }
-  BuildBatch(plan, now);
-  const Batch batch{
-      tokens_, {positions_, token_offset_, pages_, page_offset_}, logit_rows_, plan.seals};
-  const absl::StatusOr<TensorView> logits = model_.Forward(batch);
+  const absl::StatusOr<TensorView> logits = model_.Forward(batch_.batch());
   if (!logits.ok()) return Annotate(logits.status(), "the model's step failed");
+  const int64_t rows = plan.empty() ? 0 : TakeTokens(plan, *logits, with_canary, now);
+  if (with_canary) canary_.Compare(*logits, rows);
+  return true;
+}
 
+int64_t EngineLoop::TakeTokens(const StepPlan& plan, const TensorView& logits, bool with_canary,
+                               TimeUs began) {
   const TimeUs end = Now();
   std::vector<Outcome> outcomes;
-  outcomes.reserve(logit_rows_.size());
+  outcomes.reserve(plan.items.size());
   for (const StepItem& item : plan.items) {
     if (!item.sample) continue;
     Generation& generation = *sequences_.at(item.sequence);
-    const float* row = logits->Row<float>(static_cast<int64_t>(outcomes.size()));
+    const float* row = logits.Row<float>(static_cast<int64_t>(outcomes.size()));
     Advance(generation, {row, static_cast<size_t>(model_.vocabulary())}, end);
     outcomes.push_back({item.sequence, generation.finish != FinishReason::kNone});
     if (generation.others_wait) ScheduleOthers(generation, end);
@@ -135,19 +153,21 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
     const auto sequence = sequences_.find(id);
     ASYMSERVE_CHECK(sequence != sequences_.end() &&
                     sequence->second->finish != FinishReason::kNone);
+    canary_.OnEnd(*sequence->second, scheduler_.arena());
     sequences_.erase(sequence);
   }
   const TimeUs committed = Now();
-  ReportStep(plan, committed - now, committed);
+  ReportStep(plan, with_canary, committed - began, committed);
   metrics_.steps.Add();
   metrics_.last_step_us.Set(end);
   delivery_.Push(outgoing_);
   PublishGauges();
-  return true;
+  return std::ssize(outcomes);
 }
 
-void EngineLoop::ReportStep(const StepPlan& plan, TimeUs duration, TimeUs now) {
-  StepSample sample{.prefill_tokens = 0, .decode_rows = 0, .duration = duration};
+void EngineLoop::ReportStep(const StepPlan& plan, bool with_canary, TimeUs duration, TimeUs now) {
+  StepSample sample{
+      .prefill_tokens = 0, .decode_rows = 0, .shadow = with_canary, .duration = duration};
   for (const StepItem& item : plan.items) {
     (item.role == StepItem::Role::kPrefill ? sample.prefill_tokens : sample.decode_rows) +=
         item.count;
@@ -160,12 +180,7 @@ void EngineLoop::ReportStep(const StepPlan& plan, TimeUs duration, TimeUs now) {
 }
 
 void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
-  tokens_.clear();
-  positions_.clear();
-  logit_rows_.clear();
-  pages_.clear();
-  token_offset_.assign(1, 0);
-  page_offset_.assign(1, 0);
+  batch_.Clear();
   for (const StepItem& item : plan.items) {
     Generation& generation = *sequences_.at(item.sequence);
     if (generation.first_step == 0) {
@@ -176,15 +191,12 @@ void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
       generation.degraded_from = item.begin;
       metrics_.degraded.Add();
     }
-    for (int32_t i = item.begin; i < item.begin + item.count; ++i) {
-      tokens_.push_back(generation.tokens[static_cast<size_t>(i)]);
-      positions_.push_back(i);
-    }
-    pages_.insert(pages_.end(), item.pages.begin(), item.pages.end());
-    token_offset_.push_back(static_cast<int32_t>(tokens_.size()));
-    page_offset_.push_back(static_cast<int32_t>(pages_.size()));
-    if (item.sample) logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
+    const std::span<const int32_t> tokens = std::span(generation.tokens)
+                                                .subspan(static_cast<size_t>(item.begin),
+                                                         static_cast<size_t>(item.count));
+    batch_.Add(tokens, item.begin, item.pages, item.sample ? 1 : 0);
   }
+  batch_.AddSeals(plan.seals);
 }
 
 void EngineLoop::LeaveQueue(Generation& generation, TimeUs now) {
@@ -310,6 +322,7 @@ void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& err
   generation.text.Finish(delta.text);
   FillFinal(generation, delta, now);
   CountFinish(generation, now);
+  canary_.OnEnd(generation, scheduler_.arena());
   outgoing_.push_back({generation.request, std::move(delta)});
   sequences_.erase(found);
   for (int32_t i = 1; i < others; ++i) {
@@ -319,6 +332,7 @@ void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& err
 }
 
 void EngineLoop::EndAll(FinishReason reason, const absl::Status& error, TimeUs now) {
+  canary_.Stop();
   while (!sequences_.empty()) {
     const SequenceId id = sequences_.begin()->first;
     scheduler_.Cancel(id);

@@ -8,6 +8,8 @@
 #include "engine/model/model.h"
 #include "engine/model/sampler.h"
 #include "engine/runtime/backlog.h"
+#include "engine/runtime/batch_arrays.h"
+#include "engine/runtime/canary.h"
 #include "engine/runtime/delivery.h"
 #include "engine/runtime/engine_metrics.h"
 #include "engine/runtime/generation.h"
@@ -21,18 +23,21 @@ class EngineLoop {
  public:
   /// Sequences leave `backlog` with their first step or their end, and it learns what steps cost.
   EngineLoop(Model& model, const Tokenizer& tokenizer, const SchedulerOptions& options,
-             Delivery& delivery, EngineMetrics& metrics, Backlog& backlog);
+             double canary_rate, Delivery& delivery, EngineMetrics& metrics, Backlog& backlog);
 
   void Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs now);
   void Cancel(RequestId id, TimeUs called_at, TimeUs now);
-  /// Runs one step. False if there is nothing to run. A model error is returned after every
+  /// Runs one step, of users' sequences, the canary, or both. False if there is nothing to run. A
+  /// model error is returned after every
   /// sequence ended with it; the loop is then empty.
   absl::StatusOr<bool> Step(TimeUs now);
   /// Ends every sequence with `reason` (and `error`, for kError).
   void EndAll(FinishReason reason, const absl::Status& error, TimeUs now);
 
   TimeUs next_deadline() const { return scheduler_.next_deadline(); }
+  /// Nobody waits or runs; the canary may.
   bool idle() const { return sequences_.empty(); }
+  double canary_rate() const { return canary_.rate(); }
 
  private:
   /// Gives a sequence to the scheduler.
@@ -41,6 +46,10 @@ class EngineLoop {
   /// queue's.
   void ScheduleOthers(Generation& first, TimeUs now);
   void BuildBatch(const StepPlan& plan, TimeUs now);
+  /// What follows from a step that has run: tokens, ends, reports. The number of rows of logits
+  /// that it took.
+  int64_t TakeTokens(const StepPlan& plan, const TensorView& logits, bool with_canary,
+                     TimeUs began);
   /// Takes the next token of a sequence; queues its delta.
   void Advance(Generation& generation, std::span<const float> logits, TimeUs now);
   void Accept(Generation& generation, const SampledToken& token, Delta& delta);
@@ -53,7 +62,7 @@ class EngineLoop {
   /// It waits no longer: it runs, or has ended.
   void LeaveBacklog(const Generation& generation, bool runs);
   /// Tells the backlog about a step, or about planning one of nothing.
-  void ReportStep(const StepPlan& plan, TimeUs duration, TimeUs now);
+  void ReportStep(const StepPlan& plan, bool with_canary, TimeUs duration, TimeUs now);
   void PublishGauges();
 
   Model& model_;
@@ -69,9 +78,8 @@ class EngineLoop {
   std::vector<int32_t> end_tokens_;
   int32_t decoding_ = 0;  // sequences that the newest step left in decode
 
-  // The batch's arrays, reused from step to step.
-  std::vector<int32_t> tokens_, positions_, token_offset_, page_offset_, logit_rows_;
-  std::vector<KvPage> pages_;
+  Canary canary_;
+  BatchArrays batch_;
   std::vector<int32_t> banned_;
 };
 

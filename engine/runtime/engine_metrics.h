@@ -16,6 +16,21 @@ struct TenantMetrics {
   Gauge waiting;
 };
 
+/// What the canary counts (runtime/canary.h).
+struct CanaryMetrics {
+  LossHistogram kl;             // KL(exact || scheme) of each token, nats
+  Counter same_top, other_top;  // tokens by whether the likeliest is the same
+  // Requests that were chosen, by what became of that.
+  Counter finished;       // every token is compared
+  Counter incomplete;     // cancelled, late or failed: not compared
+  Counter busy;           // not compared, another was
+  Counter no_memory;      // not compared: too little memory is empty
+  Counter memory_wanted;  // given up: somebody took that memory
+  Counter steps_wanted;   // given up: no step had time to spare
+  Counter failed;         // given up: logits that are not finite
+  Counter stopped;        // given up: the engine stopped
+};
+
 /// What the engine counts. Written by the engine and delivery threads, read by any.
 struct EngineMetrics {
   Counter prompt_tokens, generated_tokens, recomputed_tokens;
@@ -32,6 +47,7 @@ struct EngineMetrics {
   LatencyHistogram step_prefill_seconds;    // steps with prefill tokens
   LatencyHistogram step_decode_seconds;     // steps with decode tokens only
   LatencyHistogram cancel_to_free_seconds;  // Cancel call to pages released
+  CanaryMetrics canary;
   std::deque<TenantMetrics> tenants;        // by TenantTable's label, fixed at start
 };
 

@@ -143,6 +143,8 @@ class Scheduler {
   std::vector<SequenceId> Commit(const StepPlan& plan, std::span<const Outcome> outcomes);
 
   SchedulerStats stats() const;
+  /// The records of the arena, for what may use slabs in which there is nothing (sched/shadow.h).
+  const RecordPool& arena() const { return store_.pool(); }
   bool idle() const;  // nothing waits, runs, or is planned
   /// The earliest deadline of any sequence, kNoDeadline if none: when an idle engine must plan
   /// again.

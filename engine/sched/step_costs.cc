@@ -6,6 +6,7 @@
 namespace asymserve {
 
 void StepCosts::Observe(const StepSample& step) {
+  if (step.shadow) return;
   constexpr double kKeep = 1.0 - 1.0 / kMemory;
   const double rows = step.decode_rows;
   const auto us = static_cast<double>(std::max<TimeUs>(step.duration, 0));

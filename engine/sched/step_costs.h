@@ -14,6 +14,7 @@ namespace asymserve {
 struct StepSample {
   int32_t prefill_tokens = 0;
   int32_t decode_rows = 0;  // tokens of decode items
+  bool shadow = false;      // a shadow had a share, too: what it took says nothing of the rest
   TimeUs duration = 0;
 };
 
