@@ -260,21 +260,21 @@ void AddCanary(const ServedModel& model, MetricFamilies& families) {
                 MetricType::Counter);
   families.Sample(with("same_top1", "true"), Value(canary.same_top));
   families.Sample(with("same_top1", "false"), Value(canary.other_top));
-  families.Open("asymserve_kv_canary_requests_total",
-                "Requests that the canary chose, by result. finished: every token was compared. Not "
-                "begun: incomplete (cancelled, late or failed), busy (with another), no_memory. "
-                "Given up: memory_wanted, steps_wanted (by users' requests), failed (logits that "
-                "are not finite), stopped (the server).",
-                MetricType::Counter);
-  const std::pair<const char*, const Counter&> results[] = {
-      {"finished", canary.finished},
-      {"incomplete", canary.incomplete},
-      {"busy", canary.busy},
-      {"no_memory", canary.no_memory},
-      {"memory_wanted", canary.memory_wanted},
-      {"steps_wanted", canary.steps_wanted},
-      {"failed", canary.failed},
-      {"stopped", canary.stopped}};
+  families.Open(
+      "asymserve_kv_canary_requests_total",
+      "Requests that the canary chose, by result. finished: every token was compared. Not "
+      "begun: incomplete (cancelled, late or failed), busy (with another), no_memory. "
+      "Given up: memory_wanted, steps_wanted (by users' requests), failed (logits that "
+      "are not finite), stopped (the server).",
+      MetricType::Counter);
+  const std::pair<const char*, const Counter&> results[] = {{"finished", canary.finished},
+                                                            {"incomplete", canary.incomplete},
+                                                            {"busy", canary.busy},
+                                                            {"no_memory", canary.no_memory},
+                                                            {"memory_wanted", canary.memory_wanted},
+                                                            {"steps_wanted", canary.steps_wanted},
+                                                            {"failed", canary.failed},
+                                                            {"stopped", canary.stopped}};
   for (const auto& [name, counter] : results) {
     families.Sample(with("result", name), Value(counter));
   }

@@ -41,10 +41,9 @@ void Canary::OnEnd(Generation& generation, const RecordPool& arena) {
   const GenerateRequest& request = active.request;
   if (generation.index != 0 || request.kv_precision == KvPrecision::kExact) return;
   if (!Chooses(active.id, request.sampling.seed)) return;
-  const bool complete = generation.finish == FinishReason::kEos ||
-                        generation.finish == FinishReason::kStopString ||
-                        generation.finish == FinishReason::kStopToken ||
-                        generation.finish == FinishReason::kLength;
+  const bool complete =
+      generation.finish == FinishReason::kEos || generation.finish == FinishReason::kStopString ||
+      generation.finish == FinishReason::kStopToken || generation.finish == FinishReason::kLength;
   if (!complete) return metrics_.incomplete.Add();
   if (active()) return metrics_.busy.Add();
   const ShadowSpec spec = {.prompt_tokens = static_cast<int32_t>(request.prompt.size()),

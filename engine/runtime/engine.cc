@@ -85,7 +85,8 @@ class Engine::Impl {
                   .step_us = options_.step_us}),
         tenants_(options_.tenants),
         delivery_([this](RequestId id) { Cancel(id); }),
-        loop_(model, tokenizer, ToSchedulerOptions(options_), options_.canary_rate, delivery_, metrics_, backlog_),
+        loop_(model, tokenizer, ToSchedulerOptions(options_), options_.canary_rate, delivery_,
+              metrics_, backlog_),
         next_seed_(std::random_device{}()),
         thread_([this] { Run(); }) {
     // The threads see the first of them with the first request.

@@ -117,8 +117,8 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
     End(id, passed ? FinishReason::kDeadline : FinishReason::kQueueTimeout, absl::OkStatus(), now);
   }
   BuildBatch(plan, now);
-  const bool with_canary = canary_.Join(plan, scheduler_.stats().waiting, catch_up_tokens,
-                                        scheduler_.arena(), batch_);
+  const bool with_canary =
+      canary_.Join(plan, scheduler_.stats().waiting, catch_up_tokens, scheduler_.arena(), batch_);
   if (plan.empty()) {
     scheduler_.Commit(plan, {});
     ReportStep(plan, /*with_canary=*/false, 0, now);
@@ -191,9 +191,9 @@ void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
       generation.degraded_from = item.begin;
       metrics_.degraded.Add();
     }
-    const std::span<const int32_t> tokens = std::span(generation.tokens)
-                                                .subspan(static_cast<size_t>(item.begin),
-                                                         static_cast<size_t>(item.count));
+    const std::span<const int32_t> tokens =
+        std::span(generation.tokens)
+            .subspan(static_cast<size_t>(item.begin), static_cast<size_t>(item.count));
     batch_.Add(tokens, item.begin, item.pages, item.sample ? 1 : 0);
   }
   batch_.AddSeals(plan.seals);

@@ -48,7 +48,7 @@ struct EngineMetrics {
   LatencyHistogram step_decode_seconds;     // steps with decode tokens only
   LatencyHistogram cancel_to_free_seconds;  // Cancel call to pages released
   CanaryMetrics canary;
-  std::deque<TenantMetrics> tenants;        // by TenantTable's label, fixed at start
+  std::deque<TenantMetrics> tenants;  // by TenantTable's label, fixed at start
 };
 
 }  // namespace asymserve

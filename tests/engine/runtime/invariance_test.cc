@@ -84,6 +84,7 @@ struct EngineSetup {
   std::string kv_profile = {};
   bool prefix_cache = true;
   bool elastic = false;
+  double canary_rate = 0;
 };
 
 class Server {
@@ -111,6 +112,7 @@ class Server {
     if (setup.slabs > 0) engine.arena.slabs = setup.slabs;
     engine.watermark_pages = 0;
     engine.elastic = setup.elastic;
+    engine.canary_rate = setup.canary_rate;
     engine_ = std::make_unique<Engine>(*loaded_.model, *loaded_.tokenizer, engine);
   }
 
@@ -262,6 +264,23 @@ TEST_P(SealedPagesTest, GiveTheSameTokensAloneAndTogether) {
     Server server(kStories, setup, 512);
     ExpectSame(server.Run(requests), alone,
                std::string(scheme) + ", step tokens " + std::to_string(setup.step_tokens));
+  }
+}
+
+TEST_P(SealedPagesTest, GiveTheSameTokensWhenEveryRequestIsComparedWithExact) {
+  const auto requests = MixedRequests(8, 250, 60, 512);
+  const auto alone = Alone(kStories, requests, 512, GetParam());
+  EngineSetup setup;
+  setup.threads = 2;
+  setup.kv_scheme = GetParam();
+  setup.canary_rate = 1;
+  for (const int32_t slabs : {0, 20}) {
+    setup.slabs = slabs;
+    Server server(kStories, setup, 512);
+    for (int round = 0; round < 3; ++round) {  // the later ones beside the canary of the first
+      ExpectSame(server.Run(requests), alone, "slabs " + std::to_string(slabs));
+    }
+    EXPECT_GT(server.metrics().canary.kl.count(), 0u) << slabs;
   }
 }
 

@@ -5,9 +5,11 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "engine/sched/scheduler.h"
+#include "engine/sched/shadow.h"
 #include "tests/engine/sched/schedule_checker.h"
 
 namespace asymserve {
@@ -29,7 +31,8 @@ bool Same(const StepPlan& a, const StepPlan& b) {
   return a.expired == b.expired && a.preempted == b.preempted;
 }
 
-/// One random life of a scheduler and its twin, each call checked.
+/// One random life of a scheduler and its twin, each call checked. Sequences that ended have
+/// shadows in the arena of the first: its plans must be those of the twin, to the page.
 class RandomSchedule {
  public:
   explicit RandomSchedule(uint32_t seed) : random_(seed) {
@@ -97,6 +100,8 @@ class RandomSchedule {
   uint64_t refused() const { return refused_; }
   uint64_t expired() const { return expired_; }
   uint64_t overtakings() const { return checker_->overtakings(); }
+  uint64_t shadows_done() const { return shadows_done_; }
+  uint64_t shadows_displaced() const { return shadows_displaced_; }
 
  private:
   int32_t Below(int32_t n) { return static_cast<int32_t>(random_() % static_cast<uint32_t>(n)); }
@@ -136,9 +141,47 @@ class RandomSchedule {
     const StepPlan plan = first_->Plan(now_);
     const StepPlan twin = second_->Plan(now_);
     EXPECT_TRUE(Same(plan, twin)) << "equal calls gave different plans";
+    PlanShadow(plan);
     expired_ += plan.expired.size();
     checker_->OnPlan(plan, now_, first_->stats());
     return plan.empty();
+  }
+
+  /// With no choice of `random_`, which would be the twin's, too.
+  void BeginShadow() {
+    if (shadow_ != nullptr) return;
+    const auto tokens = static_cast<int32_t>(2 + now_ % 40);
+    shadow_ = Shadow::Begin(
+        {.prompt_tokens = tokens - 1 - static_cast<int32_t>(now_) % (tokens - 1), .tokens = tokens},
+        options_.scheme, options_.arena, first_->arena());
+  }
+
+  /// Its records are in slabs where nobody of the plan has any.
+  void PlanShadow(const StepPlan& plan) {
+    if (shadow_ == nullptr) return;
+    if (!shadow_->HasRecords(first_->arena())) {
+      ++shadows_displaced_;
+      shadow_.reset();
+      return;
+    }
+    const auto step = shadow_->Plan(8, 6);
+    ASSERT_TRUE(step.has_value());
+    std::set<PageId> records;
+    for (const auto* pages : {&step->scheme_pages, &step->exact_pages}) {
+      for (const KvPage& page : *pages) {
+        ASSERT_TRUE(records.insert(page.near).second);
+        if (page.exact_values != kNoPage) ASSERT_TRUE(records.insert(page.exact_values).second);
+      }
+    }
+    for (const StepItem& item : plan.items) {
+      for (const KvPage& page : item.pages) {
+        ASSERT_FALSE(records.contains(page.near)) << "a shadow writes over a sequence";
+        ASSERT_FALSE(page.exact_values != kNoPage && records.contains(page.exact_values));
+      }
+    }
+    if (!shadow_->done()) return;
+    ++shadows_done_;
+    shadow_.reset();
   }
 
   void Commit() {
@@ -150,6 +193,7 @@ class RandomSchedule {
     const std::vector<SequenceId> left = first_->Commit(plan, outcomes);
     ASSERT_EQ(left, second_->Commit(plan, outcomes));
     checker_->OnCommit(plan, outcomes, left);
+    if (!left.empty()) BeginShadow();
   }
 
   void Check() {
@@ -166,6 +210,8 @@ class RandomSchedule {
   std::unique_ptr<ScheduleChecker> checker_;
   TimeUs now_ = 0;
   uint64_t next_id_ = 0, refused_ = 0, expired_ = 0;
+  std::unique_ptr<Shadow> shadow_;
+  uint64_t shadows_done_ = 0, shadows_displaced_ = 0;
 };
 
 constexpr uint32_t kParts = 5, kSchedules = 2'000, kCalls = 100;
@@ -175,6 +221,7 @@ class SchedulerPropertyTest : public ::testing::TestWithParam<uint32_t> {};
 
 TEST_P(SchedulerPropertyTest, EveryRuleHoldsAfterEveryCallOfRandomSchedules) {
   uint64_t preemptions = 0, refused = 0, expired = 0, overtakings = 0;
+  uint64_t shadows_done = 0, shadows_displaced = 0;
   for (uint32_t i = 1; i <= kSchedules; ++i) {
     const uint32_t seed = GetParam() * kSchedules + i;
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
@@ -187,12 +234,16 @@ TEST_P(SchedulerPropertyTest, EveryRuleHoldsAfterEveryCallOfRandomSchedules) {
     refused += schedule.refused();
     expired += schedule.expired();
     overtakings += schedule.overtakings();
+    shadows_done += schedule.shadows_done();
+    shadows_displaced += schedule.shadows_displaced();
   }
   // The schedules reach what they are meant to test.
   EXPECT_GT(preemptions, 500u);
   EXPECT_GT(refused, 1000u);
   EXPECT_GT(expired, 1000u);
   EXPECT_GT(overtakings, 500u);
+  EXPECT_GT(shadows_done, 500u);
+  EXPECT_GT(shadows_displaced, 500u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Part, SchedulerPropertyTest, ::testing::Range(0u, kParts));

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/sched/scheduler.h"
+#include "engine/sched/shadow.h"
 
 // Schedules with sealed pages, run against a model of the arena: every record that a step or a seal
 // reads must hold what its sequence put there, whatever memory was used again in between.
@@ -110,6 +111,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     unrefined_from_.clear();
     last_ = {};
     outstanding_.clear();
+    shadow_.reset();
     options_ = RandomOptions(random_);
     shares_ = seed % 4 != 0;
     if (options_.max_context_tokens < 2) return;
@@ -136,6 +138,8 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   uint64_t tail_hits() const { return tail_hits_; }
   uint64_t unrefined() const { return unrefined_; }
   uint64_t unrefined_again() const { return unrefined_again_; }
+  uint64_t shadows_done() const { return shadows_done_; }
+  uint64_t shadows_displaced() const { return shadows_displaced_; }
 
  private:
   void Step(uint32_t seed) {
@@ -271,7 +275,10 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       progress.computed = 0;
       exact_preemptions_ += exact_.count(id);
     }
+    const ShadowStep shadow = PlanShadow();
     if (plan.empty()) {
+      RunSeals(shadow.seals);
+      RunShadow(shadow);
       scheduler_->Commit(plan, {});
       if (outstanding_.empty() && plan.preempted.empty()) {
         ASSERT_TRUE(scheduler_->idle()) << "an engine would sleep for ever";
@@ -279,18 +286,66 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       if (!outstanding_.empty()) CommitOldest();
       return;
     }
-    RunSeals(plan);
+    std::vector<KvSealOp> seals = plan.seals;
+    seals.insert(seals.end(), shadow.seals.begin(), shadow.seals.end());
+    RunSeals(seals);
     CheckOrder(plan);
     for (const StepItem& item : plan.items) {
       RunItem(item);
       progress_[item.sequence].computed = item.begin + item.count;
       progress_[item.sequence].sampled += item.sample ? 1 : 0;
     }
+    RunShadow(shadow);
     const auto exact = std::count_if(plan.items.begin(), plan.items.end(), [&](const auto& item) {
       return exact_.contains(item.sequence);
     });
     steps_of_both_ += exact > 0 && exact < std::ssize(plan.items) ? 1 : 0;
     outstanding_.push_back(std::move(plan));
+  }
+
+  /// A shadow of random length, whenever there is none and room for one.
+  ShadowStep PlanShadow() {
+    if (shadow_ != nullptr && !shadow_->HasRecords(scheduler_->arena())) {
+      ++shadows_displaced_;
+      shadow_.reset();
+    }
+    if (shadow_ == nullptr) return {};
+    const auto step = shadow_->Plan(2 + static_cast<int32_t>(shadow_random_() % 40),
+                                    static_cast<int32_t>(shadow_random_() % 20));
+    EXPECT_TRUE(step.has_value()) << "a record of those it was given is missing";
+    return step.value_or(ShadowStep{});
+  }
+
+  void BeginShadow() {
+    if (shadow_ != nullptr) return;
+    const auto tokens = static_cast<int32_t>(2 + shadow_random_() % static_cast<uint32_t>(12 * kP));
+    shadow_prompt_ = static_cast<int32_t>(1 + shadow_random_() % static_cast<uint32_t>(tokens - 1));
+    shadow_ = Shadow::Begin({.prompt_tokens = shadow_prompt_, .tokens = tokens}, options_.scheme,
+                            options_.arena, scheduler_->arena());
+    ++shadows_;
+  }
+
+  void RunShadow(const ShadowStep& step) {
+    if (step.empty()) return;
+    const StepItem::Role role =
+        step.begin < shadow_prompt_ ? StepItem::Role::kPrefill : StepItem::Role::kDecode;
+    StepItem item = {.sequence = SequenceId{kShadowScheme},
+                     .begin = step.begin,
+                     .count = step.count,
+                     .role = role,
+                     .pages = step.scheme_pages};
+    // Texts of its own, in no tree of prompts.
+    lives_[item.sequence] = shadows_;
+    began_.insert(item.sequence);
+    RunItem(item);
+    item.sequence = SequenceId{kShadowExact};
+    item.pages = step.exact_pages;
+    lives_[item.sequence] = shadows_;
+    began_.insert(item.sequence);
+    RunExactItem(item);
+    if (!shadow_->done()) return;
+    ++shadows_done_;
+    shadow_.reset();
   }
 
   /// Decode items first, each role oldest first; whoever is new is the youngest.
@@ -318,12 +373,13 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       if (item.sample) outcomes.push_back({item.sequence, random_() % 30 == 0});
     }
     scheduler_->Commit(plan, outcomes);
+    BeginShadow();
   }
 
   /// All seals of a plan run at once: none may write what another reads.
-  void RunSeals(const StepPlan& plan) {
+  void RunSeals(const std::vector<KvSealOp>& seals) {
     std::vector<Content> sources;
-    for (const KvSealOp& op : plan.seals) {
+    for (const KvSealOp& op : seals) {
       const auto near = arena_->Read(KvRecord::kNear, op.near);
       ASSERT_TRUE(near.has_value()) << "a seal reads a record that holds nothing";
       ASSERT_EQ(near->page, op.page);
@@ -331,14 +387,14 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       ASSERT_EQ(near->part, Content::Part::kBoth) << "an exact page is sealed";
       sources.push_back(*near);
     }
-    for (size_t i = 0; i < plan.seals.size(); ++i) {
-      const KvSealOp& op = plan.seals[i];
+    for (size_t i = 0; i < seals.size(); ++i) {
+      const KvSealOp& op = seals[i];
       arena_->Write(KvRecord::kBase, op.base) = sources[i];
       if (op.refinement != kNoPage)
         arena_->Write(KvRecord::kRefinement, op.refinement) = sources[i];
       ++seals_;
     }
-    for (const KvSealOp& op : plan.seals) {
+    for (const KvSealOp& op : seals) {
       ASSERT_TRUE(arena_->Read(KvRecord::kNear, op.near).has_value())
           << "a seal writes over what another reads";
     }
@@ -417,7 +473,12 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
     ASSERT_EQ(content->part, part);
   }
 
-  std::mt19937 random_;
+  static constexpr uint64_t kShadowScheme = uint64_t{1} << 40, kShadowExact = kShadowScheme + 1;
+
+  std::mt19937 random_, shadow_random_;
+  std::unique_ptr<Shadow> shadow_;
+  int32_t shadow_prompt_ = 0;
+  uint64_t shadows_ = 0, shadows_done_ = 0, shadows_displaced_ = 0;
   SchedulerOptions options_;
   std::optional<Scheduler> scheduler_;
   std::optional<ArenaModel> arena_;
@@ -458,6 +519,8 @@ TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
   EXPECT_GT(evictions(), 100u);
   EXPECT_GT(unrefined(), 20u);
   EXPECT_GT(unrefined_again(), 0u);
+  EXPECT_GT(shadows_done(), 100u);
+  EXPECT_GT(shadows_displaced(), 100u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, SealedPagesTest, ::testing::Range(0, 10));
