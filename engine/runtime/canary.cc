@@ -37,10 +37,9 @@ bool Canary::Chooses(RequestId id, uint64_t seed) const {
 }
 
 void Canary::OnEnd(Generation& generation, const RecordPool& arena) {
-  const ActiveRequest& active = *generation.request;
-  const GenerateRequest& request = active.request;
+  const GenerateRequest& request = generation.request->request;
   if (generation.index != 0 || request.kv_precision == KvPrecision::kExact) return;
-  if (!Chooses(active.id, request.sampling.seed)) return;
+  if (!Chooses(generation.request->id, request.sampling.seed)) return;
   const bool complete =
       generation.finish == FinishReason::kEos || generation.finish == FinishReason::kStopString ||
       generation.finish == FinishReason::kStopToken || generation.finish == FinishReason::kLength;

@@ -11,9 +11,12 @@ namespace asymserve {
 namespace {
 
 TEST(MetricsTest, BoundsRiseStrictly) {
-  EXPECT_EQ(std::adjacent_find(kLatencyBounds.begin(), kLatencyBounds.end(),
-                               [](double a, double b) { return a >= b; }),
-            kLatencyBounds.end());
+  const auto rise = [](const auto& bounds) {
+    return std::adjacent_find(bounds.begin(), bounds.end(),
+                              [](double a, double b) { return a >= b; }) == bounds.end();
+  };
+  EXPECT_TRUE(rise(LatencyHistogram::bounds()));
+  EXPECT_TRUE(rise(LossHistogram::bounds()));
 }
 
 TEST(MetricsTest, AnObservationCountsInTheFirstBucketWhoseBoundIsNotBelowIt) {
@@ -34,6 +37,17 @@ TEST(MetricsTest, ZeroCountsInTheFirstBucketAndAnHourInTheLast) {
   EXPECT_EQ(histogram.bucket(0), 1u);
   EXPECT_EQ(histogram.bucket(kLatencyBounds.size()), 1u);
   EXPECT_DOUBLE_EQ(histogram.sum(), 3600);
+}
+
+TEST(MetricsTest, ALossBelowZeroByRoundingCountsAsNone) {
+  LossHistogram histogram;
+  histogram.Observe(-1e-9);
+  histogram.Observe(0.02);
+  histogram.Observe(1000);
+  EXPECT_EQ(histogram.bucket(0), 1u);
+  EXPECT_EQ(histogram.bucket(5), 1u);
+  EXPECT_EQ(histogram.bucket(LossHistogram::bounds().size()), 1u);
+  EXPECT_DOUBLE_EQ(histogram.sum(), 1000.02);
 }
 
 TEST(MetricsTest, TheSumIsThatOfTheObservationsToANanosecondEach) {

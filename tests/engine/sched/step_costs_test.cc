@@ -28,6 +28,15 @@ TEST(StepCostsTest, FindsTheLineThatStepsFollow) {
   EXPECT_NEAR(*costs.PrefillUs(1000), 50'000, 200);
 }
 
+TEST(StepCostsTest, AStepInWhichAShadowTookPartSaysNothing) {
+  StepCosts costs;
+  for (int i = 0; i < 10; ++i) {
+    costs.Observe({.decode_rows = 4, .duration = 1000});
+    costs.Observe({.decode_rows = 4, .shadow = true, .duration = 9000});
+  }
+  EXPECT_NEAR(costs.DecodeUs(4), 1000, 1);
+}
+
 TEST(StepCostsTest, FollowsAMachineThatBecomesFaster) {
   StepCosts costs;
   for (int i = 0; i < 100; ++i) costs.Observe({.prefill_tokens = 10, .duration = 100'000});
