@@ -170,7 +170,8 @@ class RandomSchedule {
     for (const auto* pages : {&step->scheme_pages, &step->exact_pages}) {
       for (const KvPage& page : *pages) {
         ASSERT_TRUE(records.insert(page.near).second);
-        if (page.exact_values != kNoPage) ASSERT_TRUE(records.insert(page.exact_values).second);
+        if (page.exact_values == kNoPage) continue;
+        ASSERT_TRUE(records.insert(page.exact_values).second);
       }
     }
     for (const StepItem& item : plan.items) {
