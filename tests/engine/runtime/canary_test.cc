@@ -62,7 +62,7 @@ class CanaryTest : public ::testing::Test {
   CanaryMetrics metrics_;
   BatchArrays batch_;
   const StepItem decode_ = {
-      .begin = 3, .count = 1, .role = StepItem::Role::kDecode, .sample = true};
+      .begin = 3, .count = 1, .role = StepItem::Role::kDecode, .sample = true, .pages = {}};
 };
 
 TEST_F(CanaryTest, ChoosesItsShareOfTheRequestsAndAlwaysTheSameOnes) {
