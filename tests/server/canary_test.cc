@@ -102,11 +102,11 @@ TEST_F(CanaryTest, TheDefaultModelLosesSomethingToItsDefaultTier) {
   for (int i = 0; i < 12; ++i) {
     prompt += "The river rose in the night, and in the morning the bridge was gone. ";
   }
-  ASSERT_TRUE(Unary(Request(prompt, 40)).ok());
+  ASSERT_TRUE(Unary(Request(prompt, 16)).ok());
   const std::string labels = R"(model="smol",scheme="balanced")";
   const Samples metrics = MetricsOnceFinished(labels, 1);
-  const double kl = metrics.at("asymserve_kv_canary_kl_nats_sum{" + labels + "}") / 40;
-  EXPECT_EQ(metrics.at("asymserve_kv_canary_kl_nats_count{" + labels + "}"), 40);
+  const double kl = metrics.at("asymserve_kv_canary_kl_nats_sum{" + labels + "}") / 16;
+  EXPECT_EQ(metrics.at("asymserve_kv_canary_kl_nats_count{" + labels + "}"), 16);
   EXPECT_GT(kl, 1e-4);
   EXPECT_LT(kl, 0.3);
 }

@@ -216,11 +216,11 @@ TEST_F(CanaryEngineTest, IsGivenUpForWhoeverNeedsItsMemory) {
   const auto small = Submit(Greedy({1, 2, 3, 4, 5, 6, 7, 8}, 8));
   gate.WaitUntilHeld();
   // Finds room only once the first has ended, and then needs more than the canary leaves.
-  const auto large = Submit(Greedy(std::vector<int32_t>(64, 3), 8));
+  const auto large = Submit(Greedy(std::vector<int32_t>(68, 3), 8));
   gate.Open();
   EXPECT_EQ(small->WaitForFinal().finish, FinishReason::kLength);
   EXPECT_EQ(large->WaitForFinal().finish, FinishReason::kLength);
-  EXPECT_EQ(large->tokens(), ScriptedModel::Expected(std::vector<int32_t>(64, 3), 8));
+  EXPECT_EQ(large->tokens(), ScriptedModel::Expected(std::vector<int32_t>(68, 3), 8));
   ASSERT_TRUE(Eventually([&] { return canary().no_memory.value() == 1; })) << "three times its own";
   EXPECT_EQ(canary().memory_wanted.value(), 1u);
   EXPECT_EQ(engine_->metrics().preemptions.value(), 0u);
