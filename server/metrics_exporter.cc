@@ -263,12 +263,14 @@ void AddCanary(const ServedModel& model, MetricFamilies& families) {
   families.Open(
       "asymserve_kv_canary_requests_total",
       "Requests that the canary chose, by result. finished: every token was compared. Not "
-      "begun: incomplete (cancelled, late or failed), busy (with another), no_memory. "
+      "begun: incomplete (cancelled, late or failed), degraded (see kv.elastic), busy "
+      "(with another), no_memory. "
       "Given up: memory_wanted, steps_wanted (by users' requests), failed (logits that "
       "are not finite), stopped (the server).",
       MetricType::Counter);
   const std::pair<const char*, const Counter&> results[] = {{"finished", canary.finished},
                                                             {"incomplete", canary.incomplete},
+                                                            {"degraded", canary.degraded},
                                                             {"busy", canary.busy},
                                                             {"no_memory", canary.no_memory},
                                                             {"memory_wanted", canary.memory_wanted},

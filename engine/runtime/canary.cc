@@ -44,6 +44,7 @@ void Canary::OnEnd(Generation& generation, const RecordPool& arena) {
       generation.finish == FinishReason::kEos || generation.finish == FinishReason::kStopString ||
       generation.finish == FinishReason::kStopToken || generation.finish == FinishReason::kLength;
   if (!complete) return metrics_.incomplete.Add();
+  if (generation.degraded_from >= 0) return metrics_.degraded.Add();
   if (active()) return metrics_.busy.Add();
   const ShadowSpec spec = {.prompt_tokens = static_cast<int32_t>(request.prompt.size()),
                            .tokens = static_cast<int32_t>(generation.tokens.size())};

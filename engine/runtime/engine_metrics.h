@@ -23,6 +23,7 @@ struct CanaryMetrics {
   // Requests that were chosen, by what became of that.
   Counter finished;       // every token is compared
   Counter incomplete;     // cancelled, late or failed: not compared
+  Counter degraded;       // it gave up refinements (kv.elastic), its shadow would not: not compared
   Counter busy;           // not compared, another was
   Counter no_memory;      // not compared: too little memory is empty
   Counter memory_wanted;  // given up: somebody took that memory

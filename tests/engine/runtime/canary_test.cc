@@ -104,6 +104,10 @@ TEST_F(CanaryTest, ComparesOnlySequencesThatCameToTheirEndInTheSchemesPrecision)
     canary.OnEnd(generation, arena_);
   }
   EXPECT_EQ(metrics_.incomplete.value(), 4u);
+  Generation degraded = Ended(FinishReason::kEos);
+  degraded.degraded_from = 4;
+  canary.OnEnd(degraded, arena_);
+  EXPECT_EQ(metrics_.degraded.value(), 1u);
   Generation exact = Ended(FinishReason::kLength, KvPrecision::kExact);
   canary.OnEnd(exact, arena_);
   EXPECT_FALSE(canary.active());
