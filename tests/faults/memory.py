@@ -2,6 +2,8 @@
 
 import os
 import resource
+import signal
+import subprocess
 import threading
 
 import grpc
@@ -117,16 +119,38 @@ class MemoryTest(FaultTest):
             resource.prlimit(server.process.pid, resource.RLIMIT_AS, (hard, hard))
         except (AssertionError, ProcessLookupError):
             died = server.wait()
+        lost = f"the process, status {died}"
         if died is None:
-            self.record("64 calls without a byte to map", "nothing")
-            self.expect_unharmed(server, books)
-            return
+            try:
+                self.expect_unharmed(server, books)
+                self.record("64 calls without a byte to map", "nothing")
+                return
+            except (AssertionError, grpc.RpcError):
+                lost = self.end_without_threads(server)
         # gRPC aborts where it gets no memory. Then the process is gone, and a new one is right.
         self.assertNotEqual(died, 0)
-        lost = f"the process, status {died}; a new one serves"
-        self.record("64 calls without a byte to map", lost)
+        self.record("64 calls without a byte to map", f"{lost}; a new one serves")
         again, new_books = self.start()
         self.assertEqual(new_books.text, books.text)
+
+    def end_without_threads(self, server):
+        """gRPC 1.51 aborts late, or says nothing when it cannot create a thread, and what that was to
+        do is never done: some calls hang. The engine must hold nothing for them, and signals end
+        the server."""
+        if server.process.poll() is not None:
+            return f"the process, status {server.wait()}"
+        for name in ("sequences_running", "sequences_waiting", 'kv_pages{state="used"}'):
+            self.assertTrue(eventually(lambda: server.metric(name) == 0), name)
+        calls = server.metric("open_calls")
+        server.kill(signal.SIGTERM)
+        signals = "SIGTERM ends"
+        try:
+            server.wait(40)
+        except subprocess.TimeoutExpired:
+            signals = "a second SIGTERM ends"
+            server.kill(signal.SIGTERM)
+            server.wait(10)
+        return f"{calls:.0f} calls hang in gRPC, {signals} the process"
 
     def memory_group(self):
         """A new memory cgroup, as (folder, name of the limit, name of the peak)."""
