@@ -93,6 +93,7 @@ TEST_F(EngineTest, CancelOfAnUnknownOrFinishedRequestDoesNothing) {
 }
 
 TEST_F(EngineTest, AReaderThatIsGoneEndsItsOwnRequestOnly) {
+  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
   Start();
   const auto gone = Submit(Greedy({1}, 1000));
   const auto stays = Submit(Greedy({2}, 50));
