@@ -23,7 +23,7 @@ class MetricFamilies {
   void Sample(const Labels& labels, double value);
   template <const auto& kBounds>
   void Sample(const Labels& labels, const asymserve::Histogram<kBounds>& histogram) {
-    std::array<uint64_t, kBounds.size() + 1> buckets;
+    std::array<uint64_t, kBounds.size() + 1> buckets = {};
     for (size_t i = 0; i < buckets.size(); ++i) buckets[i] = histogram.bucket(i);
     SampleBuckets(labels, kBounds, buckets, histogram.sum());
   }
