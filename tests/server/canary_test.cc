@@ -91,11 +91,12 @@ TEST_F(CanaryTest, IsOffWhenTheRateIsZeroAndOnByDefault) {
 TEST_F(CanaryTest, TheDefaultModelLosesSomethingToItsDefaultTier) {
   const std::string model = ASYMSERVE_SOURCE_DIR "/.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf";
   if (!std::filesystem::exists(model)) GTEST_SKIP() << "no " << model;
-  server_ = std::make_unique<ServerProcess>(std::vector<std::string>{
-      "--model", model, "--set", "engine.kv_memory_bytes=128MiB", "--set",
-      "engine.context_tokens=2048", "--set",
-      "kv.profile=" ASYMSERVE_SOURCE_DIR "/config/profiles/SmolLM2-135M-Instruct.Q4_1.asymkv",
-      "--set", "kv.quality.canary_rate=1", "--set", "model.name=smol"});
+  const std::string profile =
+      ASYMSERVE_SOURCE_DIR "/config/profiles/SmolLM2-135M-Instruct.Q4_1.asymkv";
+  server_ = std::make_unique<ServerProcess>(
+      std::vector<std::string>{"--model", model, "--set", "engine.kv_memory_bytes=128MiB", "--set",
+                               "engine.context_tokens=2048", "--set", "kv.profile=" + profile,
+                               "--set", "kv.quality.canary_rate=1", "--set", "model.name=smol"});
   ASSERT_TRUE(server_->WaitUntilServing()) << server_->log();
   stub_ = server_->Stub();
   std::string prompt;
