@@ -19,6 +19,10 @@
 namespace asymserve {
 namespace {
 
+// How long a peer may leave what was sent unacknowledged. gRPC's keepalive, which takes as long,
+// does not see it: its ping waits behind what was sent.
+constexpr unsigned kSilenceMs = 80'000;
+
 struct HostPort {
   std::string host, port;
 };
@@ -160,6 +164,8 @@ Accepted Accept(const Descriptor& socket, int reserve) {
   // Not all kernels let a connection inherit it.
   const int on = 1;
   setsockopt(accepted.connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  setsockopt(accepted.connection.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, &kSilenceMs,
+             sizeof(kSilenceMs));
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return accepted;
   if (accepted.connection.get() + reserve >= static_cast<int64_t>(limit.rlim_cur)) {

@@ -43,7 +43,8 @@ struct Accepted {
   Descriptor connection;  // non-blocking, closed on exec
 };
 
-/// Takes one connection from a listening socket; never blocks. Descriptors are numbered from the
+/// Takes one connection from a listening socket; never blocks. A peer that acknowledges nothing for
+/// 80 s loses it. Descriptors are numbered from the
 /// lowest that is free, so a number within `reserve` of the process's limit says that no more than
 /// `reserve` are left.
 Accepted Accept(const Descriptor& socket, int reserve);

@@ -134,11 +134,15 @@ class Server:
             self.metrics_address = self.log_value("metrics", "address")
         if not ok:
             raise AssertionError("the server does not serve:\n" + self.log())
+        self.connect()
+        return time.monotonic() - self.started
+
+    def connect(self):
+        """With a new connection."""
         self.channel = grpc.insecure_channel(
             self.address, options=[("grpc.use_local_subchannel_pool", 1)]
         )
         self.stub = Setup.rpc.InferenceStub(self.channel)
-        return time.monotonic() - self.started
 
     def unary(self, prompt, max_tokens, seed=1, timeout=PATIENCE, **fields):
         """The text of the only sequence; comes back as it is told to while the queue is full."""
