@@ -61,7 +61,10 @@ class ServiceFixture : public ::testing::Test {
     server_ = *std::move(server);
     service_->StartServing(served_);
     server_->SetReady(true);
-    channel_ = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
+    grpc::ChannelArguments fixed_window;  // or it grows to what a fast writer can fill: 16 MB
+    fixed_window.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    channel_ = grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(),
+                                         fixed_window);
     stub_ = v1::Inference::NewStub(channel_);
   }
 
