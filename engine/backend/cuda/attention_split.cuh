@@ -29,6 +29,12 @@ __device__ __forceinline__ int32_t Thread() {
   return static_cast<int32_t>(threadIdx.x);
 }
 
+/// Whether a row is of args.row_set.
+__device__ __forceinline__ bool IsAsked(const AttentionArgs& args, const AttentionRow& row) {
+  if (args.row_set == RowSet::kAll) return true;
+  return args.pages[row.first_page].exact == (args.row_set == RowSet::kExact);
+}
+
 /// Whether values of a codec are summed in a space of their own and turned back at the end.
 __device__ __forceinline__ bool HasOwnSpace(KvCodec codec) {
   return codec == KvCodec::kPlanes || codec == KvCodec::kFitted;

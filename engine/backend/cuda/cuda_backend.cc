@@ -9,13 +9,13 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+#include "engine/backend/cuda/attention_choice.h"
 #include "engine/backend/cuda/device_error.h"
 #include "engine/backend/cuda/device_memory.h"
 #include "engine/backend/cuda/device_weight.h"
 #include "engine/backend/cuda/gather_rows.h"
 #include "engine/backend/cuda/kv_cache.h"
 #include "engine/backend/cuda/kv_write.h"
-#include "engine/backend/cuda/paged_attention.h"
 #include "engine/backend/cuda/prepare_qkv.h"
 #include "engine/backend/cuda/products.h"
 #include "engine/backend/cuda/rms_norm.h"
@@ -72,6 +72,8 @@ class CudaBackend final : public Backend {
   absl::Status Reserve(int64_t max_tokens, int64_t max_cols) override;
   absl::Status KvInit(const KvSetup& setup) override {
     tables_.Forget();
+    attention_ =
+        options_.plain_attention ? AttentionKernels() : ChooseAttention(setup.scheme, setup.shape);
     return cache_.Init(setup);
   }
 
@@ -122,6 +124,7 @@ class CudaBackend final : public Backend {
   DeviceMemory memory_;
   const std::unique_ptr<Staging> staging_;
   KvCache cache_;
+  AttentionKernels attention_;
   StepTables tables_;
   std::vector<DeviceBuffer> buffers_;  // what Upload and the Allocates gave out
   std::vector<Result> results_;
@@ -393,7 +396,7 @@ absl::Status CudaBackend::Attention(const KvStep& step, int32_t layer, const Att
     args.row_count = slice.row_count;
     args.work = slice.work;
     args.work_count = slice.work_count;
-    return Ran("Attention", PagedAttention(args, stream()));
+    return Ran("Attention", RunAttention(attention_, args, slice.exact_rows, stream()));
   });
 }
 

@@ -16,6 +16,8 @@ struct CudaOptions {
   int32_t slice_pages = 16384;
   int32_t slice_work = 2048;
   int64_t staging_bytes = int64_t{4} << 20;  // pinned; twice that is taken
+  // PagedAttention for every scheme: what the tests compare with.
+  bool plain_attention = false;
 };
 
 /// The backend on a device. ResourceExhausted for pinned memory.

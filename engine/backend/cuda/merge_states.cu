@@ -29,6 +29,7 @@ __device__ float TurnedBack(const AttentionArgs& args, int32_t item, float weigh
 /// Block (x, y): row x, query head y; a thread for a channel.
 __global__ void MergeKernel(AttentionArgs args, MergeShared shared) {
   const AttentionRow row = args.rows[blockIdx.x];
+  if (!IsAsked(args, row)) return;
   const auto head = static_cast<int32_t>(blockIdx.y);
   const int32_t size = args.kv.head_size;
   const int32_t d = Thread();

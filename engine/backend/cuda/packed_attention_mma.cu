@@ -258,6 +258,7 @@ __global__ void __launch_bounds__(kThreads)
     PackedScanKernel(AttentionArgs args, float scale, PackedShared shared) {
   constexpr int32_t kHeads = kColumns * kTileHeads;
   const Split split = MakeSplit<kHeads>(args);
+  if (!IsAsked(args, split.row)) return;
   const int64_t state_floats = StateFloats(args.kv);
   float* states =
       args.states + (int64_t{split.work} * args.heads + split.first_head) * state_floats;
@@ -336,7 +337,7 @@ cudaError_t PackedAttentionMma(const AttentionArgs& args, cudaStream_t stream) {
   if ((size != 64 && size != 128) || args.heads % args.kv.kv_heads != 0) {
     return cudaErrorInvalidValue;
   }
-  if (args.kv.codes != nullptr) {
+  if (args.kv.codes != nullptr && args.row_set != RowSet::kExact) {
     const int32_t frame = args.kv.frame_tokens;
     if (frame <= 0 || frame % kSplitTokens != 0) return cudaErrorInvalidValue;
     const cudaError_t error = CodeQueries(args, stream);

@@ -135,6 +135,7 @@ __device__ void SumValues(const Split& split, int32_t page, SharedArray<float> t
 __global__ void __launch_bounds__(kThreads, 4)
     ScanKernel(AttentionArgs args, float scale, ScanShared shared) {
   const Split split = MakeSplit<kHeads>(args);
+  if (!IsAsked(args, split.row)) return;
   const int32_t size = args.kv.head_size;
   const SharedArray<float> tile = Shared("tile", shared.tile);
   const SharedArray<float> queries = Shared("queries", shared.queries);

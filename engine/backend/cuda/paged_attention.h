@@ -9,6 +9,9 @@
 
 namespace asymserve::cuda {
 
+/// Rows by their sequences.
+enum class RowSet : uint8_t { kAll, kExact, kOthers };
+
 /// One layer's attention of the rows of a plan (engine/backend/attention_plan.h). All pointers are
 /// to device memory.
 struct AttentionArgs {
@@ -21,6 +24,7 @@ struct AttentionArgs {
   const KvPage* pages = nullptr;
   const AttentionRow* rows = nullptr;
   int32_t row_count = 0;
+  RowSet row_set = RowSet::kAll;  // which `rows`; `out` of the others stays as it is
   const AttentionWork* work = nullptr;
   int32_t work_count = 0;
   float* states = nullptr;  // [AttentionStateFloats]

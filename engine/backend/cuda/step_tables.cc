@@ -35,6 +35,7 @@ int32_t StepTables::Plan(const KvStep& step, int32_t first) {
   plan_.rows.clear();
   plan_.work.clear();
   page_list_.clear();
+  exact_rows_ = 0;
   const auto full = [](size_t held, size_t more, int32_t limit) {
     return held + more > static_cast<size_t>(limit);
   };
@@ -54,6 +55,7 @@ int32_t StepTables::Plan(const KvStep& step, int32_t first) {
               full(plan_.work.size(), static_cast<size_t>(splits), limits_.work);
       if (ended) break;
       const auto row = static_cast<int32_t>(plan_.rows.size());
+      exact_rows_ += pages[0].exact ? 1 : 0;
       plan_.rows.push_back({.position = position,
                             .first_page = first_page,
                             .first_work = static_cast<int32_t>(plan_.work.size()),
@@ -79,6 +81,7 @@ absl::Status StepTables::Copy() {
 StepSlice StepTables::Slice(int32_t first) const {
   return {.first_token = first,
           .row_count = static_cast<int32_t>(plan_.rows.size()),
+          .exact_rows = exact_rows_,
           .work_count = static_cast<int32_t>(plan_.work.size()),
           .rows = rows_.As<AttentionRow>(),
           .work = work_.As<AttentionWork>(),

@@ -25,6 +25,7 @@ struct SliceLimits {
 struct StepSlice {
   int32_t first_token = 0;
   int32_t row_count = 0;
+  int32_t exact_rows = 0;  // of those, of exact sequences
   int32_t work_count = 0;
   const AttentionRow* rows = nullptr;
   const AttentionWork* work = nullptr;
@@ -63,6 +64,7 @@ class StepTables {
   uint64_t number_ = 0;  // of the step that is there
   // Of the slice that was planned last.
   AttentionPlan plan_;
+  int32_t exact_rows_ = 0;
   std::vector<KvPage> page_list_;
 };
 

@@ -24,6 +24,7 @@ using ::asymserve::testing::IsOk;
 using ::asymserve::testing::MakeCuda;
 using ::asymserve::testing::OddToy;
 using ::asymserve::testing::ToyPrompt;
+using ::asymserve::testing::WideHeadToy;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -64,6 +65,8 @@ class CudaEngineTest : public ::testing::Test {
  protected:
   CudaEngineTest() { testing::WriteToyGguf(OddToy(), path_); }
 
+  void TakeWideHeads() { testing::WriteToyGguf(WideHeadToy(), path_); }
+
   static GenerateRequest Request(int32_t prompt, int32_t generated, uint32_t seed) {
     GenerateRequest request;
     request.prompt = ToyPrompt(prompt, seed, 291);
@@ -83,7 +86,7 @@ class CudaEngineTest : public ::testing::Test {
     LoadOptions options;
     options.path = path_;
     options.kv_scheme = scheme;
-    options.kv_memory_bytes = 1 << 20;
+    options.kv_memory_bytes = 4 << 20;
     options.max_context_tokens = 512;
     options.max_running = 4;
     options.step_tokens = step_tokens;
@@ -96,6 +99,29 @@ class CudaEngineTest : public ::testing::Test {
     auto sink = std::make_shared<Sink>();
     EXPECT_THAT(engine_->Submit(request, sink), IsOk());
     return sink;
+  }
+  std::vector<Answer> Alone(const std::string& scheme,
+                            const std::vector<GenerateRequest>& requests) {
+    std::vector<Answer> answers;
+    Start(scheme, 512);
+    for (const GenerateRequest& request : requests) answers.push_back(Submit(request)->Wait());
+    Stop();
+    return answers;
+  }
+  void ExpectTogether(const std::string& scheme, const std::vector<GenerateRequest>& requests,
+                      const std::vector<Answer>& expected) {
+    Start(scheme, 37);
+    std::vector<std::shared_ptr<Sink>> sinks;
+    for (const GenerateRequest& request : requests) sinks.push_back(Submit(request));
+    for (size_t i = 0; i < sinks.size(); ++i) {
+      const Answer together = sinks[i]->Wait();
+      EXPECT_EQ(together.finish, FinishReason::kLength) << together.error;
+      EXPECT_EQ(together.tokens, expected[i].tokens) << "request " << i;
+      EXPECT_EQ(together.logprobs, expected[i].logprobs) << "request " << i;
+    }
+    Stop();
+    EXPECT_THAT(log_->misuse, IsEmpty());
+    EXPECT_TRUE(log_->empty());
   }
   void Stop() {
     engine_.reset();
@@ -112,22 +138,26 @@ class CudaEngineTest : public ::testing::Test {
 };
 
 TEST_F(CudaEngineTest, ARequestGetsTheSameBitsAloneAndInABatch) {
-  std::vector<Answer> alone;
-  Start("kivi-2", 512);
-  for (const GenerateRequest& request : Requests()) alone.push_back(Submit(request)->Wait());
-  Stop();
-  Start("kivi-2", 37);
-  std::vector<std::shared_ptr<Sink>> sinks;
-  for (const GenerateRequest& request : Requests()) sinks.push_back(Submit(request));
-  for (size_t i = 0; i < sinks.size(); ++i) {
-    const Answer together = sinks[i]->Wait();
-    EXPECT_EQ(together.finish, FinishReason::kLength) << together.error;
-    EXPECT_EQ(together.tokens, alone[i].tokens) << "request " << i;
-    EXPECT_EQ(together.logprobs, alone[i].logprobs) << "request " << i;
-  }
-  Stop();
-  EXPECT_THAT(log_->misuse, IsEmpty());
-  EXPECT_TRUE(log_->empty());
+  const std::vector<Answer> alone = Alone("kivi-2", Requests());
+  ExpectTogether("kivi-2", Requests(), alone);
+}
+
+// Prompts are cut at other places, so that rows share tiles with other rows.
+TEST_F(CudaEngineTest, ARequestGetsTheSameBitsAloneAndInABatchFromTensorCores) {
+  TakeWideHeads();
+  const std::vector<Answer> alone = Alone("int8", Requests());
+  ExpectTogether("int8", Requests(), alone);
+}
+
+// The neighbours are read by the plain kernel, exact sequences by tensor cores in both arenas.
+TEST_F(CudaEngineTest, ExactRequestsGetTheBitsOfAnExactArenaBesideOthers) {
+  TakeWideHeads();
+  std::vector<GenerateRequest> requests = Requests();
+  const std::vector<Answer> exact = Alone("exact", {requests[0], requests[2]});
+  std::vector<Answer> expected = Alone("fit-2/1", {requests[1], requests[3]});
+  expected = {exact[0], expected[0], exact[1], expected[1]};
+  for (const size_t i : {0, 2}) requests[i].kv_precision = KvPrecision::kExact;
+  ExpectTogether("fit-2/1", requests, expected);
 }
 
 TEST_F(CudaEngineTest, TheBackendTakesWhatWasPlanned) {

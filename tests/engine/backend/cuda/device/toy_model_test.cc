@@ -24,6 +24,7 @@ using ::asymserve::testing::OddToy;
 using ::asymserve::testing::ToyModel;
 using ::asymserve::testing::ToyPrompt;
 using ::asymserve::testing::ToyServer;
+using ::asymserve::testing::WideHeadToy;
 using ::testing::IsEmpty;
 
 struct Case {
@@ -33,8 +34,10 @@ struct Case {
   DType dtype = DType::kF32;
   int32_t width = 36;
   int32_t prompt = 150;
+  int32_t head_size = 8;  // not 8: WideHeadToy
   // By what a logit differs at most: the backends sum in other orders, and the CPU rounds
-  // activations (of quantized weights) and queries (over codes) to integers.
+  // activations (of quantized weights) and queries (over codes) to integers. Tensor cores, of wide
+  // heads, are given queries and weights of 11 bits.
   double largest_difference = 0;
 };
 
@@ -50,7 +53,7 @@ TEST_P(CudaModelTest, GivesTheTokensOfTheCpu) {
   const Case& test = GetParam();
   const testing::TempDir directory;
   const std::string path = directory.Path("toy.gguf");
-  ToyModel toy = OddToy();
+  ToyModel toy = test.head_size == 8 ? OddToy() : WideHeadToy(test.head_size);
   toy.architecture = test.architecture;
   toy.dtype = test.dtype;
   toy.width = test.width;
@@ -117,12 +120,19 @@ INSTANTIATE_TEST_SUITE_P(
              .architecture = "qwen3",
              .dtype = DType::kF16,
              .largest_difference = 1e-3},
+        Case{.name = "ExactWide", .head_size = 64, .largest_difference = 0.01},
+        Case{.name = "Int8Wide", .scheme = "int8", .head_size = 128, .largest_difference = 0.01},
+        Case{.name = "LearnedWide",
+             .scheme = "learned",
+             .prompt = 300,
+             .head_size = 64,
+             .largest_difference = 0.1},
         Case{.name = "Q41", .dtype = DType::kQ4_1, .width = 64, .largest_difference = 0.4}),
     [](const auto& test) { return std::string(test.param.name); });
 
 /// The logits of a prompt and of two tokens after it.
 std::vector<float> LogitsOf(const std::string& path, const std::string& scheme,
-                            const cuda::CudaOptions& options) {
+                            const cuda::CudaOptions& options = {}) {
   const auto log = std::make_shared<DeviceLog>();
   const std::unique_ptr<Backend> backend = MakeCuda(log, options);
   ToyServer server(*backend, path, scheme);
@@ -141,12 +151,32 @@ std::vector<float> LogitsOf(const std::string& path, const std::string& scheme,
 TEST(CudaStepsTest, AreTheSameWhenTheyAreCutIntoPartsAndStagedInPieces) {
   const testing::TempDir directory;
   const std::string path = directory.Path("toy.gguf");
-  testing::WriteToyGguf(OddToy(), path);
-  const std::vector<float> whole = LogitsOf(path, "kivi-2", {});
-  ASSERT_EQ(whole.size(), 3u * 291);
-  // 10 pages are 2 splits; rows of a step are taken up to three at a time.
-  EXPECT_EQ(LogitsOf(path, "kivi-2", {.slice_pages = 10, .slice_work = 3}), whole);
-  EXPECT_EQ(LogitsOf(path, "kivi-2", {.staging_bytes = 80}), whole);
+  const struct {
+    ToyModel toy;
+    const char* scheme;
+  } cases[] = {{OddToy(), "kivi-2"}, {WideHeadToy(), "int8"}};
+  for (const auto& [toy, scheme] : cases) {
+    testing::WriteToyGguf(toy, path);
+    const std::vector<float> whole = LogitsOf(path, scheme);
+    ASSERT_EQ(whole.size(), 3u * 291);
+    // 10 pages are 2 splits; rows of a step are taken up to three at a time.
+    EXPECT_EQ(LogitsOf(path, scheme, {.slice_pages = 10, .slice_work = 3}), whole) << scheme;
+    EXPECT_EQ(LogitsOf(path, scheme, {.staging_bytes = 80}), whole) << scheme;
+  }
+}
+
+TEST(CudaStepsTest, TensorCoresAreUsedWhereTheyCanBeAndArePlainAttentionToSixteenBits) {
+  const testing::TempDir directory;
+  const std::string path = directory.Path("toy.gguf");
+  testing::WriteToyGguf(WideHeadToy(), path);
+  const cuda::CudaOptions plain = {.plain_attention = true};
+  for (const char* scheme : {"exact", "int8", "learned"}) {
+    const std::vector<float> expected = LogitsOf(path, scheme, plain);
+    const std::vector<float> got = LogitsOf(path, scheme);
+    EXPECT_GT(Distance(got, expected), 0) << scheme;
+    EXPECT_LT(Distance(got, expected), 0.01) << scheme;
+  }
+  EXPECT_EQ(LogitsOf(path, "kivi-2"), LogitsOf(path, "kivi-2", plain));
 }
 
 TEST(CudaStepsTest, ASequenceThatIsTooLongForAPartIsAnError) {

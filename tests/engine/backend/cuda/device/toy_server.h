@@ -12,7 +12,9 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/backend/cuda/cuda_backend.h"
+#include "engine/base/check.h"
 #include "engine/base/status.h"
+#include "engine/kv/plane_inverse.h"
 #include "engine/model/llama.h"
 #include "engine/quality/pseudo_decode.h"
 #include "tests/engine/backend/cuda/device/fake_device.h"
@@ -35,6 +37,29 @@ inline std::unique_ptr<Backend> MakeCpu() {
   return *std::move(backend);
 }
 
+/// ToyCode of another head size: two planes a subvector.
+inline PlaneCode WideToyCode(int32_t head_size) {
+  const auto size = static_cast<size_t>(head_size);
+  PlaneCode code;
+  code.head_size = head_size;
+  code.encode.resize(size * size);
+  for (size_t i = 0; i < size; ++i) {
+    code.encode[i * size + i] = 2.0f;
+    code.encode[i * size + (i + 1) % size] = 0.25f;
+    code.mean.push_back(0.125f * static_cast<float>(i % 8) - 0.5f);
+  }
+  auto decode = InverseOf(code.encode, head_size);
+  ASYMSERVE_CHECK(decode.ok());
+  code.decode = *std::move(decode);
+  for (int32_t p = 0; p < head_size / 2; ++p) {
+    code.subvector.push_back(static_cast<uint8_t>(p % (head_size / 4)));
+    for (int32_t i = 0; i < 64; ++i) {
+      code.codebooks.push_back(static_cast<float>((7 * i + 13 * p) % 64 - 32) / 16);
+    }
+  }
+  return code;
+}
+
 /// A scheme of the toy model's shape, a named one or `learned`, whose codes are made up.
 struct ToyScheme {
   ToyScheme(const std::string& name, const KvShape& shape) {
@@ -45,13 +70,16 @@ struct ToyScheme {
       return;
     }
     const auto items = static_cast<size_t>(2 * shape.layers * shape.kv_heads);
-    codes.assign(items, ToyCode(8, 2.0f));
+    codes.assign(items, shape.head_size == 8 ? ToyCode(8, 2.0f) : WideToyCode(shape.head_size));
+    const auto planes = static_cast<uint8_t>(codes[0].planes());
     scheme.name = name;
     scheme.near = KvCodec::kInt8;
     scheme.sink_pages = 1;
     scheme.fresh_pages = 1;
     scheme.key_window = scheme.value_window = {.recent_pages = 1, .block_pages = 1};
-    scheme.items.assign(items, {.codec = KvCodec::kPlanes, .base_planes = 4, .fresh_planes = 8});
+    scheme.items.assign(items, {.codec = KvCodec::kPlanes,
+                                .base_planes = static_cast<uint8_t>(planes / 2),
+                                .fresh_planes = planes});
   }
 
   KvScheme scheme;
@@ -123,6 +151,15 @@ inline ToyModel OddToy() {
   toy.head_size = 8;
   toy.vocabulary = 291;
   toy.context_length = 1024;
+  return toy;
+}
+
+/// The same with heads that PackedAttentionMma reads, a group of three.
+inline ToyModel WideHeadToy(int32_t head_size = 64) {
+  ToyModel toy = OddToy();
+  toy.heads = 3;
+  toy.kv_heads = 1;
+  toy.head_size = head_size;
   return toy;
 }
 
