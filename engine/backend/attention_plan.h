@@ -32,13 +32,30 @@ struct AttentionWork {
   friend bool operator==(const AttentionWork&, const AttentionWork&) = default;
 };
 
+/// A split of consecutive tokens of a sequence, for kernels that decode its pages once for all of
+/// them: rows [first_row, first_row + rows), every one of which has that split.
+struct SplitTile {
+  int32_t first_row = 0;
+  int32_t rows = 0;
+  int32_t split = 0;
+
+  friend bool operator==(const SplitTile&, const SplitTile&) = default;
+};
+inline constexpr int32_t kSplitTileRows = 32;  // at most
+
 struct AttentionPlan {
   std::vector<AttentionRow> rows;   // [T]
   std::vector<AttentionWork> work;  // by row, then split
+  std::vector<SplitTile> tiles;     // the same work; those of one row come first
+  int32_t single_tiles = 0;         // of one row
+  int32_t most_rows = 0;            // of a tile
 };
 
 /// The rows and work of a step that is as KvStep of backend.h says. Reuses the plan's memory.
 void PlanAttention(std::span<const int32_t> positions, std::span<const int32_t> token_offset,
                    std::span<const int32_t> page_offset, AttentionPlan* plan);
+
+/// The tiles of a plan's rows.
+void PlanTiles(AttentionPlan* plan);
 
 }  // namespace asymserve

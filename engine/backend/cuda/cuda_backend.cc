@@ -396,6 +396,10 @@ absl::Status CudaBackend::Attention(const KvStep& step, int32_t layer, const Att
     args.row_count = slice.row_count;
     args.work = slice.work;
     args.work_count = slice.work_count;
+    args.tiles = slice.tiles;
+    args.tile_count = slice.tile_count;
+    args.single_tiles = slice.single_tiles;
+    args.most_rows = slice.most_rows;
     return Ran("Attention", RunAttention(attention_, args, slice.exact_rows, stream()));
   });
 }

@@ -2,7 +2,7 @@
 #include <bit>
 #include <cmath>
 
-#include "engine/backend/cuda/attention_split.cuh"
+#include "engine/backend/cuda/attention_tile.cuh"
 #include "engine/backend/cuda/code_queries.h"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/merge_states.h"
@@ -13,13 +13,16 @@
 namespace asymserve::cuda {
 namespace {
 
-// A block has a split and the query heads of a KV head, in kColumns tiles of 8: the columns of the
-// products. A warp has a page of the split, its keys and then its values, so every score and every
-// partial sum has one owner and one order.
+// A block has a split, and query heads of a KV head for rows of one sequence, in kColumns tiles of
+// 8: the columns of the products. A warp has a page of the split, its keys and then its values, so
+// every score and every partial sum has one owner and one order. What a column gets depends on its
+// own row only: a page of which the rows see unequal parts is summed row by row.
 constexpr int kWarps = kSplitPages;
 constexpr int kThreads = kWarps * kWarpLanes;
 constexpr int32_t kP = kKvPageTokens;
 constexpr int32_t kTileHeads = 8;
+constexpr int kSingleColumns = 2;  // at most, of blocks that have one row
+constexpr int kManyColumns = 4;    // of the others
 
 // In shared memory; + paddings that keep the lanes of one access in different banks.
 constexpr int32_t QueryQuads(int32_t size) {
@@ -30,14 +33,22 @@ constexpr int32_t kWeightQuads = kSplitTokens / 4 + 4;
 constexpr int32_t SumFloats(int32_t size) {
   return size + 1;
 }
-constexpr int32_t kTableQuads = 8192;  // 32 planes in 16 copies, 255 in two
+/// 32 planes in 16 copies and 255 in two, or half of that.
+constexpr int32_t TableQuads(int columns) {
+  return columns > kSingleColumns ? 4096 : 8192;
+}
+/// Pages whose sums are in shared memory at a time.
+constexpr int32_t SumPages(int columns) {
+  return columns > kSingleColumns ? kSplitPages / 2 : kSplitPages;
+}
 
 struct PackedShared {
   SharedSlice<Quad> queries;    // [2][heads][QueryQuads]: as they are; in the space of the codes
   SharedSlice<float> units;     // [2][heads] what a query's 1 means
   SharedSlice<float> bias;      // [heads] what the mean of the keys' code scores
+  SharedSlice<int32_t> seen;    // [heads] tokens of the split that a column sees; 0: no column
   SharedSlice<float> scores;    // [heads][kScoreFloats]
-  SharedSlice<float> sums;      // [pages][heads][SumFloats]: where the scores were
+  SharedSlice<float> sums;      // [SumPages][heads][SumFloats]: where the scores were
   SharedSlice<Quad> weights;    // [heads][kWeightQuads]
   SharedSlice<Quad> entries;    // PlaneTables of the keys, then of the values
   SharedSlice<uint8_t> list;    // [256]
@@ -45,10 +56,10 @@ struct PackedShared {
 };
 
 /// The planes that the pages of a split have at most; 0: none is of kPlanes.
-__device__ int32_t PlanesOf(const Split& split, KvTensor tensor) {
+__device__ int32_t PlanesOf(const TilePart& part, KvTensor tensor) {
   int32_t planes = 0;
-  for (int32_t page = 0; page < split.pages(); ++page) {
-    const PageBlock block = split.Block(page, tensor);
+  for (int32_t page = 0; page < part.pages(); ++page) {
+    const PageBlock block = part.Block(page, tensor);
     if (block.item.codec != KvCodec::kPlanes) continue;
     const int32_t mine =
         block.refinement != nullptr ? block.item.fresh_planes : block.item.base_planes;
@@ -57,9 +68,25 @@ __device__ int32_t PlanesOf(const Split& split, KvTensor tensor) {
   return planes;
 }
 
+/// A bit for each page whose values are summed in a space of their own.
+__device__ uint32_t OwnPages(const TilePart& part) {
+  uint32_t pages = 0;
+  for (int32_t page = 0; page < part.pages(); ++page) {
+    pages |= HasOwnSpace(part.Block(page, KvTensor::kValue).item.codec) ? 1u << page : 0u;
+  }
+  return pages;
+}
+
+template <int kColumns>
 __device__ PlaneTables TablesOf(const PackedShared& shared, int32_t planes) {
   return {Shared("entries", shared.entries), Shared("list", shared.list),
-          Shared("starts", shared.starts), CopiesOf(planes, kTableQuads)};
+          Shared("starts", shared.starts), CopiesOf(planes, TableQuads(kColumns))};
+}
+
+/// Tokens of a page, of the first `tokens` of a split; less than 1: none.
+__device__ __forceinline__ int32_t TokensOf(int32_t tokens, int32_t page) {
+  const int32_t left = tokens - page * kP;
+  return left < kP ? left : kP;
 }
 
 /// One head's query, four channels a lane, to shared memory as fp16: times a power of two, so that
@@ -83,22 +110,24 @@ __device__ void StoreQuery(const float* from, float scale, SharedArray<Quad> to,
   if (lane == 0) unit[0] = std::bit_cast<float>((exponent - 13) << 23);
 }
 
-/// Queries of all columns, zero beyond the heads; those for codes are what CodeQueries left.
+/// Queries of all columns, zero where there is none; those for codes are what CodeQueries left.
 template <int32_t kSize, int kColumns>
-__device__ void LoadQueries(const Split& split, float scale, bool planes, const float* states,
+__device__ void LoadQueries(const TilePart& part, float scale, bool planes,
                             const PackedShared& shared) {
   constexpr int32_t kHeads = kColumns * kTileHeads;
   const SharedArray<Quad> queries = Shared("queries", shared.queries);
   const SharedArray<float> units = Shared("units", shared.units);
   const SharedArray<float> bias = Shared("bias", shared.bias);
-  const float* q = split.args.qkv + split.args.work[split.work].row * split.args.row_elements +
-                   int64_t{split.first_head} * kSize;
+  const SharedArray<int32_t> seen = Shared("seen", shared.seen);
+  const AttentionArgs& args = part.args;
   for (int32_t head = Thread() / kWarpLanes; head < kHeads; head += kWarps) {
-    const bool real = head < split.heads;
-    StoreQuery<kSize>(real ? q + head * kSize : nullptr, scale, queries + head * QueryQuads(kSize),
-                      units + head);
+    const bool real = head < part.columns;
+    if (Thread() % kWarpLanes == 0) seen[head] = real ? part.Tokens(head) : 0;
+    const float* q = nullptr;
+    if (real) q = args.qkv + part.Row(head) * args.row_elements + int64_t{part.Head(head)} * kSize;
+    StoreQuery<kSize>(q, scale, queries + head * QueryQuads(kSize), units + head);
     if (!planes) continue;
-    const float* state = states + head * StateFloats(split.args.kv);
+    const float* state = real ? part.State(head) : nullptr;
     StoreQuery<kSize>(real ? state + kStateValues : nullptr, 1.0f,
                       queries + (kHeads + head) * QueryQuads(kSize), units + (kHeads + head));
     if (Thread() % kWarpLanes == 0) bias[head] = real ? state[0] : 0.0f;
@@ -158,22 +187,23 @@ __device__ void ScorePage(const PageBlock& block, int32_t page, const PlaneTable
   }
 }
 
-/// A warp turns a head's scores into weights, two tokens of a page a lane, and writes the first
-/// numbers of its state. NaN scores do not count for the largest but make the sums NaN.
-__device__ void Softmax(const Split& split, int32_t head, const PackedShared& shared,
-                        float* state) {
+/// A warp turns a column's scores into weights, two tokens of a page a lane, zero for tokens that
+/// it does not see, and writes the first numbers of its state. NaN scores do not count for the
+/// largest but make the sums NaN.
+__device__ void Softmax(const TilePart& part, int32_t head, uint32_t own_pages,
+                        const PackedShared& shared) {
   const int32_t lane = Thread() % kWarpLanes;
   const SharedArray<float> scores = Shared("scores", shared.scores) + head * kScoreFloats;
   const SharedArray<uint32_t> weights =
       Shared<uint32_t>("weights", {shared.weights.offset, 2 * shared.weights.count}) +
       head * 2 * kWeightQuads;
+  const int32_t tokens = Shared("seen", shared.seen)[head];
   float score[kSplitPages][2];
   float largest = -INFINITY;
   for (int page = 0; page < kSplitPages; ++page) {
     for (int i = 0; i < 2; ++i) {
       const int32_t t = page * kP + 2 * lane + i;
-      score[page][i] =
-          t < split.tokens && head < split.heads ? static_cast<float>(scores[t]) : -INFINITY;
+      score[page][i] = t < tokens ? static_cast<float>(scores[t]) : -INFINITY;
       largest = fmaxf(largest, score[page][i]);
     }
   }
@@ -181,10 +211,10 @@ __device__ void Softmax(const Split& split, int32_t head, const PackedShared& sh
   float sum = 0.0f;
   float rotated = 0.0f;
   for (int page = 0; page < kSplitPages; ++page) {
-    if (page >= split.pages()) break;
+    if (page >= part.pages()) break;
     float weight[2];
     for (int i = 0; i < 2; ++i) {
-      const bool counts = page * kP + 2 * lane + i < split.tokens && head < split.heads;
+      const bool counts = page * kP + 2 * lane + i < tokens;
       weight[i] = counts ? expf(score[page][i] - largest) : 0.0f;
     }
     const uint32_t rounded = PackHalves(weight[0], weight[1]);
@@ -192,12 +222,12 @@ __device__ void Softmax(const Split& split, int32_t head, const PackedShared& sh
     const float both = HalfToFloat(static_cast<uint16_t>(rounded & 0xFFFF)) +
                        HalfToFloat(static_cast<uint16_t>(rounded >> 16));
     sum += both;
-    const KvCodec codec = split.Block(page, KvTensor::kValue).item.codec;
-    rotated += HasOwnSpace(codec) ? both : 0.0f;
+    rotated += (own_pages >> page & 1) != 0 ? both : 0.0f;
   }
   sum = WarpSum(sum);
   rotated = WarpSum(rotated);
-  if (lane == 0 && head < split.heads) {
+  if (lane == 0 && head < part.columns) {
+    float* state = part.State(head);
     state[0] = largest;
     state[1] = sum;
     state[2] = rotated;
@@ -205,26 +235,43 @@ __device__ void Softmax(const Split& split, int32_t head, const PackedShared& sh
   }
 }
 
-/// The weighted sums of a page's values: rows are channels, tokens are summed, columns are heads.
+/// Columns [begin, end).
+struct ColumnRange {
+  int32_t begin, end;
+
+  /// Whether a tile of columns has some of them.
+  __device__ bool Meets(int tile) const {
+    return begin < (tile + 1) * kTileHeads && end > tile * kTileHeads;
+  }
+};
+
+/// The weighted sums of a page's values for some columns, `tokens` of the page being there: rows
+/// are channels, tokens are summed, columns are heads. Of the warp's part of the channels.
 template <int32_t kSize, int kColumns>
-__device__ void SumPage(const PageBlock& block, int32_t page, int32_t tokens,
-                        const PlaneTables& tables, const PackedShared& shared) {
+__device__ __forceinline__ void SumColumns(const PageBlock& block, int32_t page, int32_t tokens,
+                                           const ColumnRange& range, const PlaneTables& tables,
+                                           const PackedShared& shared) {
   constexpr int32_t kHeads = kColumns * kTileHeads;
+  constexpr int32_t kPages = SumPages(kColumns);
+  constexpr int32_t kChannels = kSize * kPages / kWarps;  // of a warp
   constexpr int kSteps = kP / 16;
   const SharedArray<Quad> weights = Shared("weights", shared.weights) + page * (kP / 4);
-  const SharedArray<float> sums = Shared("sums", shared.sums) + page * kHeads * SumFloats(kSize);
+  const SharedArray<float> sums =
+      Shared("sums", shared.sums) + page % kPages * kHeads * SumFloats(kSize);
+  const int32_t first_channel = Thread() / kWarpLanes % (kWarps / kPages) * kChannels;
   const int32_t group = Thread() % kWarpLanes / 4;
   const int32_t in_group = Thread() % 4;
   uint32_t b[kSteps][kColumns][2];
   for (int step = 0; step < kSteps; ++step) {
     for (int column = 0; column < kColumns; ++column) {
+      if (!range.Meets(column)) continue;
       const Quad w = weights[(column * kTileHeads + group) * kWeightQuads + 4 * step + in_group];
       b[step][column][0] = w.low;
       b[step][column][1] = w.high;
     }
   }
-  for (int32_t channels = 0; channels < kSize; channels += 32) {
-    const int32_t subvector = channels / 4 + group;
+  for (int32_t channels = 0; channels < kChannels; channels += 32) {
+    const int32_t subvector = (first_channel + channels) / 4 + group;
     float out[2][kColumns][4] = {};
     ASYMSERVE_UNROLL
     for (int step = 0; step < kSteps; step += kTiles) {
@@ -236,6 +283,7 @@ __device__ void SumPage(const PageBlock& block, int32_t page, int32_t tokens,
           uint32_t a[4];
           ToFragment(tiles[n], half, a);
           for (int column = 0; column < kColumns; ++column) {
+            if (!range.Meets(column)) continue;
             MmaF16(out[half][column], a, b[step + n][column]);
           }
         }
@@ -245,6 +293,7 @@ __device__ void SumPage(const PageBlock& block, int32_t page, int32_t tokens,
       for (int column = 0; column < kColumns; ++column) {
         for (int i = 0; i < 2; ++i) {
           const int32_t head = column * kTileHeads + 2 * in_group + i;
+          if (head < range.begin || head >= range.end) continue;
           sums[head * SumFloats(kSize) + 4 * subvector + c] = out[c / 2][column][c % 2 * 2 + i];
         }
       }
@@ -252,81 +301,142 @@ __device__ void SumPage(const PageBlock& block, int32_t page, int32_t tokens,
   }
 }
 
-/// Block (x, y): split x of the work and part y of the query heads; a warp for a page.
+/// The same for all columns that see some of the page. Rows that see different parts of it are
+/// taken one by one: what was not there when a row was computed alone, a value that is not finite
+/// maybe, must not be multiplied, not even by a weight of zero.
 template <int32_t kSize, int kColumns>
-__global__ void __launch_bounds__(kThreads)
-    PackedScanKernel(AttentionArgs args, float scale, PackedShared shared) {
-  constexpr int32_t kHeads = kColumns * kTileHeads;
-  const Split split = MakeSplit<kHeads>(args);
-  if (!IsAsked(args, split.row)) return;
-  const int64_t state_floats = StateFloats(args.kv);
-  float* states =
-      args.states + (int64_t{split.work} * args.heads + split.first_head) * state_floats;
-  const int32_t warp = Thread() / kWarpLanes;
-
-  const int32_t key_planes = PlanesOf(split, KvTensor::kKey);
-  const PlaneTables key_tables = TablesOf(shared, key_planes);
-  LoadQueries<kSize, kColumns>(split, scale, key_planes > 0, states, shared);
-  if (key_planes > 0) FillTables(*split.Code(KvTensor::kKey), key_planes, kSize / 4, key_tables);
-  __syncthreads();
-  if (warp < split.pages()) {
-    ScorePage<kSize, kColumns>(split.Block(warp, KvTensor::kKey), warp, key_tables, shared);
-  }
-  __syncthreads();
-
-  const int32_t value_planes = PlanesOf(split, KvTensor::kValue);
-  const PlaneTables value_tables = TablesOf(shared, value_planes);
-  for (int32_t head = warp; head < kHeads; head += kWarps) {
-    Softmax(split, head, shared, states + head * state_floats);
-  }
-  if (value_planes > 0) {
-    FillTables(*split.Code(KvTensor::kValue), value_planes, kSize / 4, value_tables);
-  }
-  __syncthreads();
-  if (warp < split.pages()) {
-    SumPage<kSize, kColumns>(split.Block(warp, KvTensor::kValue), warp, split.PageTokens(warp),
-                             value_tables, shared);
-  }
-  __syncthreads();
-
-  const SharedArray<float> sums = Shared("sums", shared.sums);
-  for (int32_t i = Thread(); i < split.heads * kSize; i += kThreads) {
-    float natural = 0.0f;
-    float rotated = 0.0f;
-    for (int32_t page = 0; page < split.pages(); ++page) {
-      const float sum = sums[(page * kHeads + i / kSize) * SumFloats(kSize) + i % kSize];
-      const bool own = HasOwnSpace(split.Block(page, KvTensor::kValue).item.codec);
-      natural += own ? 0.0f : sum;
-      rotated += own ? sum : 0.0f;
+__device__ void SumPage(const TilePart& part, int32_t page, const PlaneTables& tables,
+                        const PackedShared& shared) {
+  const PageBlock block = part.Block(page, KvTensor::kValue);
+  const SharedArray<int32_t> seen = Shared("seen", shared.seen);
+  const bool alike =
+      kColumns <= kSingleColumns || TokensOf(seen[0], page) == TokensOf(part.tokens, page);
+  ColumnRange range = {0, part.columns};
+  while (range.begin < part.columns) {
+    if (!alike) range.end = part.RowEnd(range.begin);
+    const int32_t tokens = TokensOf(seen[range.begin], page);
+    if (tokens > 0) {
+      SumColumns<kSize, kColumns>(block, page, tokens, range, tables, shared);
     }
-    float* values = states + i / kSize * state_floats + kStateValues;
-    values[i % kSize] = natural;
-    values[kSize + i % kSize] = rotated;
+    range.begin = range.end;
   }
 }
 
+/// The sums of a block's columns: a thread has every kThreads-th channel of all, of pages whose
+/// values are as they are and of those in a space of their own.
 template <int32_t kSize, int kColumns>
-cudaError_t LaunchScan(const AttentionArgs& args, cudaStream_t stream) {
+struct ThreadSums {
+  static constexpr int kMine = kColumns * kTileHeads * kSize / kThreads;
+  float natural[kMine] = {};
+  float rotated[kMine] = {};
+
+  /// Adds pages [first, end), in order, of those that a column sees.
+  __device__ __forceinline__ void Add(int32_t first, int32_t end, uint32_t own_pages,
+                                      const PackedShared& shared) {
+    constexpr int32_t kHeads = kColumns * kTileHeads;
+    const SharedArray<float> sums = Shared("sums", shared.sums);
+    const SharedArray<int32_t> seen = Shared("seen", shared.seen);
+    ASYMSERVE_UNROLL
+    for (int k = 0; k < kMine; ++k) {
+      const int32_t i = Thread() + k * kThreads;
+      const int32_t tokens = seen[i / kSize];
+      for (int32_t page = first; page < end && page * kP < tokens; ++page) {
+        const float sum =
+            sums[((page - first) * kHeads + i / kSize) * SumFloats(kSize) + i % kSize];
+        const bool own = (own_pages >> page & 1) != 0;
+        natural[k] += own ? 0.0f : sum;
+        rotated[k] += own ? sum : 0.0f;
+      }
+    }
+  }
+  __device__ __forceinline__ void Store(const TilePart& part) const {
+    ASYMSERVE_UNROLL
+    for (int k = 0; k < kMine; ++k) {
+      const int32_t i = Thread() + k * kThreads;
+      if (i / kSize >= part.columns) break;
+      float* values = part.State(i / kSize) + kStateValues;
+      values[i % kSize] = natural[k];
+      values[kSize + i % kSize] = rotated[k];
+    }
+  }
+};
+
+/// Block (x, y): tile first_tile + x and part y of its columns; a warp for a page.
+template <int32_t kSize, int kColumns>
+__global__ void __launch_bounds__(kThreads, kColumns > kSingleColumns ? 1 : 2)
+    PackedScanKernel(AttentionArgs args, int32_t first_tile, int32_t parts, float scale,
+                     PackedShared shared) {
   constexpr int32_t kHeads = kColumns * kTileHeads;
+  constexpr int32_t kPages = SumPages(kColumns);
+  const TilePart part = MakePart<kHeads>(args, first_tile, parts);
+  if (part.columns <= 0 || !IsAsked(args, args.rows[part.tile.first_row])) return;
+  const int32_t warp = Thread() / kWarpLanes;
+  const int32_t pages = part.pages();
+
+  const int32_t key_planes = PlanesOf(part, KvTensor::kKey);
+  const PlaneTables key_tables = TablesOf<kColumns>(shared, key_planes);
+  LoadQueries<kSize, kColumns>(part, scale, key_planes > 0, shared);
+  if (key_planes > 0) FillTables(*part.Code(KvTensor::kKey), key_planes, kSize / 4, key_tables);
+  __syncthreads();
+  if (warp < pages) {
+    ScorePage<kSize, kColumns>(part.Block(warp, KvTensor::kKey), warp, key_tables, shared);
+  }
+  __syncthreads();
+
+  const uint32_t own_pages = OwnPages(part);
+  const int32_t value_planes = PlanesOf(part, KvTensor::kValue);
+  const PlaneTables value_tables = TablesOf<kColumns>(shared, value_planes);
+  for (int32_t head = warp; head < kHeads; head += kWarps) Softmax(part, head, own_pages, shared);
+  if (value_planes > 0) {
+    FillTables(*part.Code(KvTensor::kValue), value_planes, kSize / 4, value_tables);
+  }
+  __syncthreads();
+
+  ThreadSums<kSize, kColumns> sums;
+  for (int32_t first = 0; first < pages; first += kPages) {
+    if (first > 0) __syncthreads();  // the sums of the pages before were read
+    const int32_t page = first + warp / (kWarps / kPages);
+    if (page < pages) SumPage<kSize, kColumns>(part, page, value_tables, shared);
+    __syncthreads();
+    sums.Add(first, pages < first + kPages ? pages : first + kPages, own_pages, shared);
+  }
+  sums.Store(part);
+}
+
+template <int32_t kSize, int kColumns>
+cudaError_t LaunchScan(const AttentionArgs& args, int32_t first_tile, int32_t tiles, int32_t rows,
+                       cudaStream_t stream) {
+  constexpr int32_t kHeads = kColumns * kTileHeads;
+  if (tiles == 0) return cudaSuccess;
   SharedPlan plan;
   PackedShared shared;
   shared.queries = plan.Take<Quad>(2 * kHeads * QueryQuads(kSize));
   shared.units = plan.Take<float>(2 * kHeads);
   shared.bias = plan.Take<float>(kHeads);
-  constexpr int32_t kSums = kSplitPages * kHeads * SumFloats(kSize);
+  shared.seen = plan.Take<int32_t>(kHeads);
+  constexpr int32_t kSums = SumPages(kColumns) * kHeads * SumFloats(kSize);
   shared.sums = plan.Take<float>(std::max(kSums, kHeads * kScoreFloats));
   shared.scores = {shared.sums.offset, kHeads * kScoreFloats};
   shared.weights = plan.Take<Quad>(kHeads * kWeightQuads);
-  shared.entries = plan.Take<Quad>(kTableQuads);
+  shared.entries = plan.Take<Quad>(TableQuads(kColumns));
   shared.list = plan.Take<uint8_t>(256);
   shared.starts = plan.Take<int32_t>(kSize / 4 + 1);
-  const int32_t group = args.heads / args.kv.kv_heads;
-  const int32_t parts = (group + kHeads - 1) / kHeads;
-  const dim3 grid(static_cast<unsigned>(args.work_count),
-                  static_cast<unsigned>(args.kv.kv_heads * parts));
+  const int32_t parts = PartsOf(rows, args.heads / args.kv.kv_heads, kHeads);
+  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(args.kv.kv_heads * parts));
   const float scale = 1.0f / std::sqrt(static_cast<float>(kSize));
   return Launch<PackedScanKernel<kSize, kColumns>>(grid, dim3(kThreads), plan.bytes(), stream, args,
-                                                   scale, shared);
+                                                   first_tile, parts, scale, shared);
+}
+
+/// The tiles of one row, then the others.
+template <int32_t kSize>
+cudaError_t LaunchScans(const AttentionArgs& args, cudaStream_t stream) {
+  const bool one_tile = args.heads / args.kv.kv_heads <= kTileHeads;
+  const auto single = one_tile ? LaunchScan<kSize, 1> : LaunchScan<kSize, kSingleColumns>;
+  const cudaError_t error = single(args, 0, args.single_tiles, 1, stream);
+  if (error != cudaSuccess) return error;
+  return LaunchScan<kSize, kManyColumns>(
+      args, args.single_tiles, args.tile_count - args.single_tiles, args.most_rows, stream);
 }
 
 }  // namespace
@@ -343,10 +453,8 @@ cudaError_t PackedAttentionMma(const AttentionArgs& args, cudaStream_t stream) {
     const cudaError_t error = CodeQueries(args, stream);
     if (error != cudaSuccess) return error;
   }
-  const bool one_tile = args.heads / args.kv.kv_heads <= kTileHeads;
-  const auto scan = size == 64 ? (one_tile ? LaunchScan<64, 1> : LaunchScan<64, 2>)
-                               : (one_tile ? LaunchScan<128, 1> : LaunchScan<128, 2>);
-  const cudaError_t error = scan(args, stream);
+  const cudaError_t error =
+      size == 64 ? LaunchScans<64>(args, stream) : LaunchScans<128>(args, stream);
   return error != cudaSuccess ? error : MergeStates(args, stream);
 }
 

@@ -7,8 +7,10 @@
 namespace asymserve::cuda {
 
 /// What PagedAttention computes, from the same plan, in the same states, but with tensor cores:
-/// all query heads of a KV head, 8 or 16 at a time, are the columns of mma.m16n8k16, and codes
-/// become its other operand in registers. A row's bits do not depend on the other rows. Needs
+/// query heads of a KV head are the columns of mma.m16n8k16, and codes become its other operand in
+/// registers. Goes by the tiles of the plan: a row that has a tile alone is a block's, with 8 or 16
+/// of its heads, as in decoding; of rows of a prompt up to 32 heads, of several rows, share what a
+/// block decodes. A row's bits are the same in either, whatever the other rows are. Needs
 /// CanUsePackedAttentionMma (attention_choice.h); cudaErrorInvalidValue for sizes and frames that
 /// it refuses.
 ///

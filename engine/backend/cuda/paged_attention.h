@@ -27,6 +27,11 @@ struct AttentionArgs {
   RowSet row_set = RowSet::kAll;  // which `rows`; `out` of the others stays as it is
   const AttentionWork* work = nullptr;
   int32_t work_count = 0;
+  // The work once more, for kernels that share pages between rows; as in AttentionPlan.
+  const SplitTile* tiles = nullptr;
+  int32_t tile_count = 0;
+  int32_t single_tiles = 0;
+  int32_t most_rows = 0;
   float* states = nullptr;  // [AttentionStateFloats]
 };
 

@@ -22,11 +22,14 @@ absl::Status StepTables::Reserve(const SliceLimits& limits) {
       rows_, limits.rows * static_cast<int64_t>(sizeof(AttentionRow)), "the rows of a step"));
   ASYMSERVE_RETURN_IF_ERROR(allocate(
       work_, limits.work * static_cast<int64_t>(sizeof(AttentionWork)), "the splits of a step"));
+  ASYMSERVE_RETURN_IF_ERROR(allocate(  // each has a split at least
+      tiles_, limits.work * static_cast<int64_t>(sizeof(SplitTile)), "the tiles of a step"));
   ASYMSERVE_RETURN_IF_ERROR(
       allocate(pages_, limits.pages * static_cast<int64_t>(sizeof(KvPage)), "page tables"));
   if (staging_ == nullptr) return absl::OkStatus();
   plan_.rows.reserve(static_cast<size_t>(limits.rows));
   plan_.work.reserve(static_cast<size_t>(limits.work));
+  plan_.tiles.reserve(static_cast<size_t>(limits.work));
   page_list_.reserve(static_cast<size_t>(limits.pages));
   return absl::OkStatus();
 }
@@ -65,6 +68,7 @@ int32_t StepTables::Plan(const KvStep& step, int32_t first) {
     page_list_.insert(page_list_.end(), pages.begin(), pages.end());
     if (ended) break;
   }
+  PlanTiles(&plan_);
   return static_cast<int32_t>(plan_.rows.size());
 }
 
@@ -75,6 +79,7 @@ absl::Status StepTables::Copy() {
   };
   ASYMSERVE_RETURN_IF_ERROR(copy(rows_, plan_.rows, "the rows of a step"));
   ASYMSERVE_RETURN_IF_ERROR(copy(work_, plan_.work, "the splits of a step"));
+  ASYMSERVE_RETURN_IF_ERROR(copy(tiles_, plan_.tiles, "the tiles of a step"));
   return copy(pages_, page_list_, "page tables");
 }
 
@@ -83,8 +88,12 @@ StepSlice StepTables::Slice(int32_t first) const {
           .row_count = static_cast<int32_t>(plan_.rows.size()),
           .exact_rows = exact_rows_,
           .work_count = static_cast<int32_t>(plan_.work.size()),
+          .tile_count = static_cast<int32_t>(plan_.tiles.size()),
+          .single_tiles = plan_.single_tiles,
+          .most_rows = plan_.most_rows,
           .rows = rows_.As<AttentionRow>(),
           .work = work_.As<AttentionWork>(),
+          .tiles = tiles_.As<SplitTile>(),
           .pages = pages_.As<KvPage>()};
 }
 

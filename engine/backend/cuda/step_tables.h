@@ -27,8 +27,12 @@ struct StepSlice {
   int32_t row_count = 0;
   int32_t exact_rows = 0;  // of those, of exact sequences
   int32_t work_count = 0;
+  int32_t tile_count = 0;
+  int32_t single_tiles = 0;
+  int32_t most_rows = 0;
   const AttentionRow* rows = nullptr;
   const AttentionWork* work = nullptr;
+  const SplitTile* tiles = nullptr;
   const KvPage* pages = nullptr;
 };
 
@@ -60,7 +64,7 @@ class StepTables {
   DeviceMemory& memory_;
   Staging* staging_;
   SliceLimits limits_;
-  DeviceBuffer rows_, work_, pages_;
+  DeviceBuffer rows_, work_, tiles_, pages_;
   uint64_t number_ = 0;  // of the step that is there
   // Of the slice that was planned last.
   AttentionPlan plan_;

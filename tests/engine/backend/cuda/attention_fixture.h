@@ -46,14 +46,14 @@ class AttentionFixture : public ::testing::TestWithParam<AttentionCase> {
   static constexpr int32_t kP = kKvPageTokens;
   using Operation = cudaError_t(const cuda::AttentionArgs&, cudaStream_t);
 
-  explicit AttentionFixture(Operation* operation)
+  explicit AttentionFixture(Operation* operation, int32_t pages = 24)
       : operation_(operation),
         shape_(GetParam().shape),
         layer_(GetParam().layers - 1),
         scheme_({GetParam().layers, shape_.kv_heads, shape_.head_size}, GetParam().near,
                 GetParam().items, 12 * kP, GetParam().interleaved, GetParam().unequal_windows,
                 GetParam().frame_tokens),
-        device_(scheme_, 24),
+        device_(scheme_, pages),
         view_(device_.view()) {
     sequences_ = {{10 * kP + 7, 1}, {1, 1}, {70, 3, true}, {4 * kP + 1, 2}};
     uint32_t seed = 20;
@@ -146,6 +146,10 @@ class AttentionFixture : public ::testing::TestWithParam<AttentionCase> {
                                       .row_count = rows,
                                       .work = plan.work.data(),
                                       .work_count = work,
+                                      .tiles = plan.tiles.data(),
+                                      .tile_count = static_cast<int32_t>(plan.tiles.size()),
+                                      .single_tiles = plan.single_tiles,
+                                      .most_rows = plan.most_rows,
                                       .states = states.data()};
     return operation_(args, nullptr);
   }

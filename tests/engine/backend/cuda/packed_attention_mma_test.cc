@@ -34,11 +34,74 @@ constexpr double kTolerance = 2e-3;
 
 class PackedAttentionMmaTest : public AttentionFixture {
  protected:
-  PackedAttentionMmaTest() : AttentionFixture(&cuda::PackedAttentionMma) {
+  PackedAttentionMmaTest() : AttentionFixture(&cuda::PackedAttentionMma, 36) {
     sequences_.push_back({70, 3});
     Fill(&sequences_.back(), 30);
   }
 };
+
+/// The end of a prompt: positions 492 to 533, so that rows end in two pages and in two splits, and
+/// are two tiles. Their splits are 20 + 2 x 22 = 64, as many as a block of CodeQueries takes.
+class PromptAttentionMmaTest : public PackedAttentionMmaTest {
+ protected:
+  PromptAttentionMmaTest() : prompt_({534, 42}) { Fill(&prompt_, 40); }
+
+  /// Rows [first, first + rows) of the prompt as a step of their own.
+  AttendedSequence Cut(int32_t first, int32_t rows) const {
+    AttendedSequence cut = prompt_;
+    cut.tokens = prompt_.tokens - prompt_.rows + first + rows;
+    cut.rows = rows;
+    return cut;
+  }
+  bool HasRows(const Matrix& whole, int32_t first, int32_t rows, const Matrix& got,
+               int32_t first_got) const {
+    return SameBits({whole.row(first), whole.row(first + rows)},
+                    {got.row(first_got), got.row(first_got + rows)});
+  }
+
+  AttendedSequence prompt_;
+};
+
+TEST_P(PromptAttentionMmaTest, IsWithinTheRoundingOfItsInputsOfADoubleReference) {
+  EXPECT_LT(WorstError(prompt_, Attend({&prompt_}), 0), kTolerance);
+}
+
+TEST_P(PromptAttentionMmaTest, ARowHasTheSameBitsAloneAndWhereverThePromptIsCut) {
+  const Matrix whole = Attend({&prompt_});
+  for (const int32_t row : {0, 11, 19, 20, 31, 32, 41}) {
+    const AttendedSequence alone = Cut(row, 1);
+    EXPECT_TRUE(HasRows(whole, row, 1, Attend({&alone}), 0)) << "row " << row << " alone";
+  }
+  for (const int32_t length : {13, 20}) {
+    for (int32_t first = 0; first < prompt_.rows; first += length) {
+      const AttendedSequence cut = Cut(first, std::min(length, prompt_.rows - first));
+      EXPECT_TRUE(HasRows(whole, first, cut.rows, Attend({&cut}), 0))
+          << "rows " << first << " to " << first + cut.rows - 1;
+    }
+  }
+}
+
+TEST_P(PromptAttentionMmaTest, ARowHasTheSameBitsInCompanyAndInEveryOrderOfThreads) {
+  const Matrix whole = Attend({&prompt_});
+  const AttendedSequence cut = Cut(7, 19);
+  simt::ForEachOrder([&] {
+    const Matrix together = Attend({&sequences_[2], &cut, &sequences_[3]});
+    EXPECT_TRUE(HasRows(whole, 7, cut.rows, together, sequences_[2].rows));
+  });
+}
+
+TEST_P(PromptAttentionMmaTest, NanInATokenChangesNoRowBeforeIt) {
+  const Matrix expected = Attend({&prompt_});
+  constexpr int32_t kRow = 25;  // position 517, in a page that some rows of its tile do not reach
+  const int32_t token = prompt_.tokens - prompt_.rows + kRow;
+  std::fill(prompt_.qkv.row(token) + shape_.heads * shape_.head_size, prompt_.qkv.row(token + 1),
+            std::nanf(""));
+  Rewrite(prompt_, token);
+  const Matrix got = Attend({&prompt_});
+  EXPECT_TRUE(HasRows(expected, 0, kRow, got, 0));
+  EXPECT_TRUE(
+      std::all_of(got.row(kRow), got.row(prompt_.rows), [](float x) { return std::isnan(x); }));
+}
 
 TEST_P(PackedAttentionMmaTest, IsWithinTheRoundingOfItsInputsOfADoubleReference) {
   EXPECT_TRUE(cuda::CanUsePackedAttentionMma(scheme_.setup.scheme, scheme_.setup.shape));
@@ -138,34 +201,39 @@ constexpr KvItem kHalf = Scalar(KvCodec::kHalf);
 constexpr KvItem kInt8 = Scalar(KvCodec::kInt8);
 
 // Groups of 1, 3, 4, 8, 12 and 20 heads; tables in 16, 8, 4 and 2 copies.
-INSTANTIATE_TEST_SUITE_P(
-    DefaultCodecs, PackedAttentionMmaTest,
-    ::testing::Values(
-        AttentionCase{"planes_64_group_of_3", {3, 1, 64}, KvCodec::kInt8, {Planes(16, 52)}},
-        AttentionCase{"planes_128_group_of_8",
-                      {8, 1, 128},
-                      KvCodec::kInt8,
-                      {Planes(24, 100), Planes(40, 44)}},
-        AttentionCase{"interleaved_64_two_groups_of_4",
-                      {8, 2, 64},
-                      KvCodec::kHalf,
-                      {Planes(16, 20), kInt8, kHalf, Planes(2, 40)},
-                      true,
-                      1,
-                      false,
-                      1024},
-        AttentionCase{"second_layer_of_two_groups_of_1_128",
-                      {2, 2, 128},
-                      KvCodec::kInt8,
-                      {kInt8, kInt8, kHalf, kHalf, Planes(20, 20), kHalf, kInt8, Planes(200, 200)},
-                      false,
-                      2,
-                      true},
-        AttentionCase{"group_of_12_64", {12, 1, 64}, KvCodec::kInt8, {Planes(16, 52)}},
-        AttentionCase{"group_of_20_128", {20, 1, 128}, KvCodec::kHalf, {kInt8, kHalf}},
-        AttentionCase{"never_sealed_half_64", {4, 1, 64}, KvCodec::kHalf, {}},
-        AttentionCase{"never_sealed_int8_128", {16, 2, 128}, KvCodec::kInt8, {}, false, 2}),
-    [](const auto& c) { return std::string(c.param.name); });
+std::vector<AttentionCase> Cases() {
+  return {
+      AttentionCase{"planes_64_group_of_3", {3, 1, 64}, KvCodec::kInt8, {Planes(16, 52)}},
+      AttentionCase{
+          "planes_128_group_of_8", {8, 1, 128}, KvCodec::kInt8, {Planes(24, 100), Planes(40, 44)}},
+      AttentionCase{"interleaved_64_two_groups_of_4",
+                    {8, 2, 64},
+                    KvCodec::kHalf,
+                    {Planes(16, 20), kInt8, kHalf, Planes(2, 40)},
+                    true,
+                    1,
+                    false,
+                    1024},
+      AttentionCase{"second_layer_of_two_groups_of_1_128",
+                    {2, 2, 128},
+                    KvCodec::kInt8,
+                    {kInt8, kInt8, kHalf, kHalf, Planes(20, 20), kHalf, kInt8, Planes(200, 200)},
+                    false,
+                    2,
+                    true},
+      AttentionCase{"group_of_12_64", {12, 1, 64}, KvCodec::kInt8, {Planes(16, 52)}},
+      AttentionCase{"group_of_20_128", {20, 1, 128}, KvCodec::kHalf, {kInt8, kHalf}},
+      AttentionCase{"never_sealed_half_64", {4, 1, 64}, KvCodec::kHalf, {}},
+      AttentionCase{"never_sealed_int8_128", {16, 2, 128}, KvCodec::kInt8, {}, false, 2}};
+}
+std::string NameOf(const ::testing::TestParamInfo<AttentionCase>& info) {
+  return info.param.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(DefaultCodecs, PackedAttentionMmaTest, ::testing::ValuesIn(Cases()),
+                         NameOf);
+INSTANTIATE_TEST_SUITE_P(DefaultCodecs, PromptAttentionMmaTest, ::testing::ValuesIn(Cases()),
+                         NameOf);
 
 TEST(CanUsePackedAttentionMmaTest, SaysForWhichSchemesAndShapes) {
   const auto can = [](const std::vector<KvItem>& items, int32_t head_size, int32_t frame_tokens) {

@@ -128,5 +128,19 @@ TEST(AttentionPlanTest, EveryRowHasItsSplitsInOrder) {
   EXPECT_EQ(plan.work, work);
 }
 
+TEST(AttentionPlanTest, RowsOfASequenceShareTheTilesOfTheSplitsThatTheyHave) {
+  std::vector<int32_t> positions = {600, 602, 603};  // a gap ends a tile
+  for (int32_t p = 510; p < 510 + 35; ++p) positions.push_back(p);
+  positions.push_back(545);  // of another sequence
+  AttentionPlan plan;
+  PlanAttention(positions, std::vector<int32_t>{0, 3, 38, 39}, std::vector<int32_t>{0, 10, 19, 28},
+                &plan);
+  const std::vector<SplitTile> tiles = {{0, 1, 0}, {0, 1, 1},  {38, 1, 0}, {38, 1, 1}, {1, 2, 0},
+                                        {1, 2, 1}, {3, 32, 0}, {5, 30, 1}, {35, 3, 0}, {35, 3, 1}};
+  EXPECT_EQ(plan.tiles, tiles);
+  EXPECT_EQ(plan.single_tiles, 4);
+  EXPECT_EQ(plan.most_rows, 32);
+}
+
 }  // namespace
 }  // namespace asymserve

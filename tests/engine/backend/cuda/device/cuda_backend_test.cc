@@ -65,7 +65,7 @@ TEST_F(CudaBackendTest, EveryAllocationThatIsRefusedEndsTheStartWithItsBytes) {
                                       " bytes of "))
         << "allocation " << at;
   }
-  // Two layers of four matrices and two norms, two tables, nine activations, seven for steps, and
+  // Two layers of four matrices and two norms, two tables, nine activations, eight for steps, and
   // the cache's two.
   EXPECT_GT(at, 30);
 }
@@ -203,8 +203,8 @@ TEST_F(CudaBackendTest, AStepOfOnePartIsCopiedOnceForAllLayers) {
   ASSERT_THAT(server.status(), IsOk());
   const int64_t before = log_->count(DeviceCall::kCopyToDevice);
   ASSERT_THAT(server.Next(ToyPrompt(5, 1, 291)), IsOk());
-  // Token ids, positions, rows, splits, pages, logit rows.
-  EXPECT_EQ(log_->count(DeviceCall::kCopyToDevice) - before, 6);
+  // Token ids, positions, rows, splits, tiles, pages, logit rows.
+  EXPECT_EQ(log_->count(DeviceCall::kCopyToDevice) - before, 7);
   EXPECT_EQ(log_->count(DeviceCall::kCopyToHost), 1);
   EXPECT_EQ(log_->count(DeviceCall::kSynchronize), 1);
 }
