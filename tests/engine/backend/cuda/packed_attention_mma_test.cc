@@ -41,7 +41,7 @@ class PackedAttentionMmaTest : public AttentionFixture {
 };
 
 /// The end of a prompt: positions 492 to 533, so that rows end in two pages and in two splits, and
-/// are two tiles. Their splits are 20 + 2 x 22 = 64, as many as a block of CodeQueries takes.
+/// are two tiles.
 class PromptAttentionMmaTest : public PackedAttentionMmaTest {
  protected:
   PromptAttentionMmaTest() : prompt_({534, 42}) { Fill(&prompt_, 40); }
@@ -197,6 +197,19 @@ TEST_P(PackedAttentionMmaTest, AFrameThatASplitWouldCrossIsRefusedWhenThereAreCo
   }
 }
 
+class CodedQueriesMmaTest : public PackedAttentionMmaTest {};
+
+// 64 rows of one split that has sealed keys: 64 times the group are full blocks of CodeQueries.
+TEST_P(CodedQueriesMmaTest, AreThereForTheLastRowOfFullBlocks) {
+  AttendedSequence s = {5 * kP, kP};
+  Fill(&s, 50);
+  ASSERT_NE(s.pages[1].key_tier, KvTier::kNear);
+  const Matrix whole = Attend({&s});
+  s.rows = 1;
+  const Matrix alone = Attend({&s});
+  EXPECT_TRUE(SameBits({whole.row(kP - 1), whole.row(kP)}, alone.values));
+}
+
 constexpr KvItem kHalf = Scalar(KvCodec::kHalf);
 constexpr KvItem kInt8 = Scalar(KvCodec::kInt8);
 
@@ -232,6 +245,8 @@ std::string NameOf(const ::testing::TestParamInfo<AttentionCase>& info) {
 
 INSTANTIATE_TEST_SUITE_P(DefaultCodecs, PackedAttentionMmaTest, ::testing::ValuesIn(Cases()),
                          NameOf);
+INSTANTIATE_TEST_SUITE_P(LearnedKeys, CodedQueriesMmaTest,
+                         ::testing::Values(Cases()[0], Cases()[2]), NameOf);
 INSTANTIATE_TEST_SUITE_P(DefaultCodecs, PromptAttentionMmaTest, ::testing::ValuesIn(Cases()),
                          NameOf);
 
