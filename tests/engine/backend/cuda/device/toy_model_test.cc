@@ -8,6 +8,7 @@
 #include <iostream>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/engine/backend/cuda/device/toy_server.h"
@@ -151,10 +152,8 @@ std::vector<float> LogitsOf(const std::string& path, const std::string& scheme,
 TEST(CudaStepsTest, AreTheSameWhenTheyAreCutIntoPartsAndStagedInPieces) {
   const testing::TempDir directory;
   const std::string path = directory.Path("toy.gguf");
-  const struct {
-    ToyModel toy;
-    const char* scheme;
-  } cases[] = {{OddToy(), "kivi-2"}, {WideHeadToy(), "int8"}};
+  const std::vector<std::pair<ToyModel, const char*>> cases = {{OddToy(), "kivi-2"},
+                                                               {WideHeadToy(), "int8"}};
   for (const auto& [toy, scheme] : cases) {
     testing::WriteToyGguf(toy, path);
     const std::vector<float> whole = LogitsOf(path, scheme);
