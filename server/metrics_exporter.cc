@@ -359,6 +359,8 @@ std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
     AddTenants(metrics, families);
     AddLatencies(metrics, families);
     AddState(metrics, families);
+    families.Gauge("asymserve_device_info", "Constant 1; what the model runs on, as a label.", 1,
+                   {{"device", model_->device}});
     AddKvCache(model_->kv, families);
     AddCanary(*model_, families);
     if (model_->memory != nullptr) AddMemory(*model_->memory, families);
