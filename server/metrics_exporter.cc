@@ -307,6 +307,14 @@ void AddMemory(MemoryWatch& memory, MetricFamilies& families) {
                 "What of it is in memory: pages of the KV cache once they were written.",
                 MetricType::Gauge);
   each(report->measured.resident);
+  if (report->room.has_value()) {
+    families.Open("asymserve_device_memory_bytes",
+                  "Memory of the device, other processes' included, as its driver counts it. No "
+                  "sample where the model runs in the host's memory.",
+                  MetricType::Gauge);
+    families.Sample({{"state", "free"}}, static_cast<double>(report->room->free_bytes));
+    families.Sample({{"state", "total"}}, static_cast<double>(report->room->total_bytes));
+  }
   families.Gauge("asymserve_memory_process_resident_bytes", "All of the process in memory.",
                  static_cast<double>(report->process_resident));
   families.Open("asymserve_memory_ledger_bytes",

@@ -53,9 +53,8 @@ absl::StatusOr<const CudaModule*> LoadModule(const std::string& library) {
   // Never unloaded: objects of its types may live until the process ends.
   void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (handle == nullptr) {
-    // NOLINTNEXTLINE(concurrency-mt-unsafe): glibc has one for each thread
-    return absl::FailedPreconditionError(
-        absl::StrCat("the CUDA library cannot be loaded: ", dlerror()));
+    const char* why = dlerror();  // NOLINT(concurrency-mt-unsafe): glibc has one for each thread
+    return absl::FailedPreconditionError(absl::StrCat("the CUDA library cannot be loaded: ", why));
   }
   void* symbol = dlsym(handle, kCudaModuleSymbol);
   if (symbol == nullptr) {
