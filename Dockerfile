@@ -1,10 +1,14 @@
-# The CPU server. Build: docker build -t asymserve .   (BASE: any Debian 12 image)
+# The server. Build: docker build -t asymserve .   (BASE: any Debian 12 image)
 # Run: docker run -p 50051:50051 -v /path/to/models:/models:ro asymserve --model /models/FILE.gguf
+# With the CUDA backend: --build-arg BUILD_BASE=IMAGE of Debian 12 with the CUDA toolkit, 12.0 or later,
+# in /usr/local/cuda; the image that is made needs no more of CUDA than the host's driver. Not tried:
+# no such IMAGE was at hand; and the image's list of what it is made of leaves out the CUDA runtime.
 ARG BASE=debian:12
+ARG BUILD_BASE=${BASE}
 
-FROM ${BASE} AS build
+FROM ${BUILD_BASE} AS build
 WORKDIR /src
-COPY tools/lib.sh tools/install-deps tools/runtime-packages tools/sbom tools/
+COPY tools/lib.sh tools/install-deps tools/runtime-packages tools/sbom tools/ptxas-log tools/
 RUN tools/install-deps build
 COPY CMakeLists.txt CMakePresets.json ./
 COPY proto proto
@@ -15,14 +19,16 @@ COPY tools/client tools/client
 RUN cmake --preset release -DASYMSERVE_TESTS=OFF -DASYMSERVE_BENCH=OFF --log-level=WARNING \
  && cmake --build build/release --target asymserve asymserve-client \
  && install --strip -D -t /image/usr/local/bin build/release/bin/asymserve build/release/bin/asymserve-client \
+ && cuda=build/release/lib/asymserve/libasymserve_cuda.so \
+ && if [ -e $cuda ]; then install --strip -D -t /image/usr/local/lib/asymserve $cuda; fi \
  && install -D -t /image/share tools/sbom \
- && tools/runtime-packages /image/usr/local/bin/* > /image/share/runtime-packages \
+ && tools/runtime-packages $(find /image/usr/local -type f) > /image/share/runtime-packages \
  && dpkg-query -W -f "$(tools/sbom --format)" libcli11-dev nlohmann-json3-dev libspdlog-dev > /image/share/compiled-in \
  && sed -n 's/.*project(.* VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt > /image/share/version
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="AsymServe" \
-      org.opencontainers.image.description="gRPC inference server for large language models (CPU)" \
+      org.opencontainers.image.description="gRPC inference server for large language models" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /image/share /usr/local/share/asymserve
 RUN apt-get -q update \
@@ -32,7 +38,7 @@ RUN apt-get -q update \
  && dpkg-query -W -f "$(./sbom --format)" | cat - compiled-in \
     | ./sbom asymserve "$(cat version)" > sbom.cdx.json && test -s sbom.cdx.json \
  && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin asymserve
-COPY --from=build /image/usr/local/bin /usr/local/bin
+COPY --from=build /image/usr/local /usr/local
 USER 10001:10001
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM

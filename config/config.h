@@ -21,15 +21,16 @@ struct ModelSection {
 
 struct EngineSection {
   int32_t threads = 0;       // 0: one per available core (affinity and cgroup quota)
-  int64_t memory_bytes = 0;  // of the whole process, "8GiB" in YAML; 0: what is available
+  int64_t memory_bytes = 0;  // of the whole process or the GPU, "8GiB"; 0: what is available
   int64_t memory_margin_bytes = 128 << 20;  // of it, left alone
   int64_t kv_memory_bytes = 0;              // of the KV cache; 0: what the rest leaves
   int32_t context_tokens = 0;               // 0: the model's
   int32_t max_running = 64;
   int32_t max_waiting = 256;
   int32_t step_tokens = 512;
-  double step_ms = 80;       // in which somebody decodes; 0: no limit
-  std::string isa = "auto";  // auto, portable, avx2, avx512: CPU kernels
+  double step_ms = 80;          // in which somebody decodes; 0: no limit
+  std::string device = "auto";  // auto, cpu, cuda: what the model runs on
+  std::string isa = "auto";     // auto, portable, avx2, avx512: CPU kernels
 
   bool operator==(const EngineSection&) const = default;
 };

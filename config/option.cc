@@ -22,6 +22,7 @@ constexpr double kKiB = 1024;
 constexpr double kGiB = kKiB * kKiB * kKiB;
 constexpr double kTiB = kGiB * kKiB;
 
+constexpr std::array<std::string_view, 3> kDevices = {"auto", "cpu", "cuda"};
 constexpr std::array<std::string_view, 4> kIsas = {"auto", "portable", "avx2", "avx512"};
 constexpr std::array<std::string_view, 5> kLogLevels = {"debug", "info", "warn", "error", "off"};
 constexpr std::array<std::string_view, 2> kLogFormats = {"text", "json"};
@@ -43,6 +44,7 @@ constexpr Option kOptions[] = {
      1'000'000},
     {"engine.step_tokens", +[](Config& c) -> int32_t& { return c.engine.step_tokens; }, 1, 65'536},
     {"engine.step_ms", +[](Config& c) -> double& { return c.engine.step_ms; }, 0, 60'000},
+    {"engine.device", +[](Config& c) -> std::string& { return c.engine.device; }, 0, 0, kDevices},
     {"engine.isa", +[](Config& c) -> std::string& { return c.engine.isa; }, 0, 0, kIsas},
     {"kv.scheme", +[](Config& c) -> std::string& { return c.kv.scheme; }},
     {"kv.profile", +[](Config& c) -> std::string& { return c.kv.profile; }},

@@ -252,6 +252,7 @@ void FillModelInfo(const ServedModel& model, v1::GetModelInfoResponse& info) {
   FillKvCacheInfo(model.kv, info);
   info.set_max_running(model.max_running);
   info.set_server_version(std::string(kVersion));
+  info.set_device(model.device);
 }
 
 }  // namespace asymserve

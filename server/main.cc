@@ -11,8 +11,10 @@
 #include "config/config.h"
 #include "config/config_source.h"
 #include "engine/backend/cpu/cpu_backend.h"
+#include "engine/backend/cuda_library.h"
 #include "engine/base/log.h"
 #include "engine/base/status.h"
+#include "engine/runtime/device_choice.h"
 #include "engine/runtime/host_memory.h"
 #include "server/api_key_command.h"
 #include "server/bus_error.h"
@@ -86,13 +88,36 @@ int32_t ThreadsOf(const EngineSection& options) {
   return options.threads > 0 ? options.threads : AvailableCores();
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const EngineSection& options) {
+absl::StatusOr<std::unique_ptr<Backend>> MakeCpu(const EngineSection& options) {
   CpuOptions cpu;
   cpu.threads = ThreadsOf(options);
   if (options.isa == "portable") cpu.isa = Isa::kPortable;
   if (options.isa == "avx2") cpu.isa = Isa::kAvx2;
   if (options.isa == "avx512") cpu.isa = Isa::kAvx512;
   return MakeCpuBackend(cpu);
+}
+
+/// By engine.device.
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const EngineSection& options) {
+  return ChooseDevice(
+      options.device, [] { return OpenCudaBackend(CudaLibraryPath()); },
+      [&options] { return MakeCpu(options); },
+      [](const absl::Status& why) {
+        // That there is no GPU is nothing unusual.
+        Log(absl::IsNotFound(why) ? LogLevel::kInfo : LogLevel::kWarn, "no_cuda",
+            {{"reason", std::string(why.message())}, {"hint", "engine.device is auto: the CPU"}});
+      });
+}
+
+/// The same for commands that print what was asked for, and no log.
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackendQuietly(const EngineSection& options) {
+  return ChooseDevice(
+      options.device, [] { return OpenCudaBackend(CudaLibraryPath()); },
+      [&options] { return MakeCpu(options); },
+      [](const absl::Status& why) {
+        if (absl::IsNotFound(why)) return;
+        std::cerr << "asymserve: on the CPU: " << std::string(why.message()) << '\n';
+      });
 }
 
 ExitStatus RunServe(const CommonOptions& options) {
@@ -128,7 +153,7 @@ ExitStatus RunQualityCommand(const CommonOptions& common, const QualityArguments
   return RunOffline(
       common, [&](const Config& config) { return ReadQualityOptions(arguments, config); },
       [&](const QualityOptions& options, const Config& config) {
-        return RunQuality(options, arguments.outputs, config.engine, MakeBackend, std::cout);
+        return RunQuality(options, arguments.outputs, config.engine, MakeBackendQuietly, std::cout);
       });
 }
 
@@ -148,7 +173,7 @@ ExitStatus RunCalibrateCommand(const CommonOptions& common, const CalibrateArgum
         return options;
       },
       [&](const CalibrationOptions& options, const Config& config) {
-        return RunCalibrate(options, arguments.out_path, config.engine, MakeBackend, std::cout);
+        return RunCalibrate(options, arguments.out_path, config.engine, MakeCpu, std::cout);
       });
 }
 
@@ -157,7 +182,7 @@ ExitStatus RunPlanCommand(const CommonOptions& common, const PlanArguments& argu
   if (!config.ok()) return Fail(config.status(), kExitUsage);
   const absl::StatusOr<PlanCommandOptions> options = ReadPlanOptions(arguments, *config);
   if (!options.ok()) return Fail(options.status(), kExitUsage);
-  const absl::Status status = RunPlan(*options, config->engine, MakeBackend, std::cout);
+  const absl::Status status = RunPlan(*options, config->engine, MakeBackendQuietly, std::cout);
   return status.ok() ? kExitOk : Fail(status, kExitFailure);
 }
 

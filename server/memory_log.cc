@@ -8,6 +8,7 @@ void LogMemory(MemoryWatch& memory) {
   const MemoryLedger& ledger = memory.ledger();
   Log(LogLevel::kInfo, "memory_plan",
       {{"budget", ledger.budget_bytes},
+       {"of", memory.host_bytes() > 0 ? "device" : "process"},
        {"weights", ledger[LedgerRow::kWeights]},
        {"workspace", ledger[LedgerRow::kWorkspace]},
        {"tables", ledger[LedgerRow::kTables]},

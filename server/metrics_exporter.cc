@@ -307,6 +307,14 @@ void AddMemory(MemoryWatch& memory, MetricFamilies& families) {
                 "What of it is in memory: pages of the KV cache once they were written.",
                 MetricType::Gauge);
   each(report->measured.resident);
+  if (report->room.has_value()) {
+    families.Open("asymserve_device_memory_bytes",
+                  "Memory of the device, other processes' included, as its driver counts it. No "
+                  "sample where the model runs in the host's memory.",
+                  MetricType::Gauge);
+    families.Sample({{"state", "free"}}, static_cast<double>(report->room->free_bytes));
+    families.Sample({{"state", "total"}}, static_cast<double>(report->room->total_bytes));
+  }
   families.Gauge("asymserve_memory_process_resident_bytes", "All of the process in memory.",
                  static_cast<double>(report->process_resident));
   families.Open("asymserve_memory_ledger_bytes",
@@ -359,6 +367,8 @@ std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
     AddTenants(metrics, families);
     AddLatencies(metrics, families);
     AddState(metrics, families);
+    families.Gauge("asymserve_device_info", "Constant 1; what the model runs on, as a label.", 1,
+                   {{"device", model_->device}});
     AddKvCache(model_->kv, families);
     AddCanary(*model_, families);
     if (model_->memory != nullptr) AddMemory(*model_->memory, families);

@@ -13,10 +13,10 @@
 #include "config/scalar.h"
 #include "config/yaml_entries.h"
 #include "engine/base/atomic_file.h"
-#include "engine/base/kernel_memory.h"
 #include "engine/base/status.h"
 #include "engine/quality/model_profile.h"
 #include "engine/runtime/host_memory.h"
+#include "engine/runtime/memory_budget.h"
 #include "server/model_shapes.h"
 #include "server/output_path.h"
 
@@ -64,7 +64,7 @@ absl::Status CheckShapesAlone(const PlanArguments& arguments, const Config& conf
   return absl::OkStatus();
 }
 
-/// --memory, else the configuration's, else what this machine has available.
+/// --memory, else the configuration's; 0: what is available.
 absl::StatusOr<int64_t> ReadMemory(const PlanArguments& arguments, const Config& config) {
   if (!arguments.memory.empty()) {
     const std::optional<int64_t> bytes = ParseSize(arguments.memory);
@@ -72,11 +72,10 @@ absl::StatusOr<int64_t> ReadMemory(const PlanArguments& arguments, const Config&
     return absl::InvalidArgumentError(absl::StrCat(
         "memory: expected a size from 1 to 64TiB as 80GiB, got ", Quoted(arguments.memory)));
   }
-  if (config.engine.memory_bytes > 0) return config.engine.memory_bytes;
-  if (!arguments.shapes_path.empty()) {
+  if (config.engine.memory_bytes == 0 && !arguments.shapes_path.empty()) {
     return absl::InvalidArgumentError("memory: is required with --shapes");
   }
-  return AvailableHostMemoryBytes() + ProcessAnonymousBytes();
+  return config.engine.memory_bytes;
 }
 
 /// What is planned for.
@@ -159,11 +158,8 @@ absl::StatusOr<PlanCommandOptions> ReadPlanOptions(const PlanArguments& argument
   CapacityOptions& capacity = options.head.options;
   capacity.schemes = arguments.schemes;
   ASYMSERVE_ASSIGN_OR_RETURN(capacity.memory_bytes, ReadMemory(arguments, config));
-  if (arguments.memory.empty()) {
-    capacity.memory_option = config.engine.memory_bytes > 0
-                                 ? "engine.memory_bytes"
-                                 : "engine.memory_bytes = 0 (what is available)";
-  }
+  options.is_available = capacity.memory_bytes == 0;
+  if (arguments.memory.empty()) capacity.memory_option = "engine.memory_bytes";
   if (!arguments.context.has_value() && config.engine.context_tokens > 0) {
     capacity.context_option = "engine.context_tokens";
   }
@@ -200,6 +196,11 @@ absl::Status RunPlan(const PlanCommandOptions& options, const EngineSection& eng
   PlanHead head = options.head;
   head.model = subject.name;
   CapacityOptions& capacity = head.options;
+  if (options.is_available) {
+    ASYMSERVE_ASSIGN_OR_RETURN(const MemoryBudget budget, FindMemoryBudget(*backend, 0));
+    capacity.memory_bytes = budget.bytes;
+    capacity.memory_option = budget.option;
+  }
   capacity.weight_bytes = subject.weight_bytes;
   const int32_t model_context = subject.file->config().context_length;
   if (capacity.context_tokens == 0) capacity.context_tokens = model_context;

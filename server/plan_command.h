@@ -38,7 +38,8 @@ struct PlanCommandOptions {
   std::string shapes_path;
   std::string profile;
   PlanHead head;
-  bool has_lengths = false;  // --prompt, --output or --trace
+  bool has_lengths = false;   // --prompt, --output or --trace
+  bool is_available = false;  // the memory is what there is, of the device that is chosen
   std::string json_path;
 };
 

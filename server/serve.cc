@@ -190,6 +190,7 @@ absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEn
 absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backend, FrontEnd& front,
                           SignalWatcher& signals, Clock::time_point start) {
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend(config.engine));
+  Log(LogLevel::kInfo, "device", {{"name", backend->name()}});
   ASYMSERVE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(*backend, ToLoadOptions(config)));
   if (!loaded.kv_profile.empty()) {
     Log(LogLevel::kInfo, "kv_profile", {{"file", loaded.kv_profile}});
@@ -203,6 +204,7 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
   LogCanary(config.kv.quality.canary_rate, engine);
   ServedModel served = Describe(config, loaded, engine);
   MemoryWatch memory(*backend, loaded.memory_plan);
+  served.device = std::string(backend->name());
   served.memory = &memory;
   LogMemory(memory);
   PhaseSeconds phases = loaded.phase_seconds;

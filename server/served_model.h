@@ -22,6 +22,7 @@ struct ServedModel {
   // For GetModelInfo and metrics.
   std::string name;
   std::string architecture;
+  std::string device;  // "cpu (avx512)"
   int32_t layers = 0;
   std::string weight_type;  // "Q4_1"
   int64_t weight_bytes = 0;

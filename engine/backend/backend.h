@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -168,6 +169,14 @@ class Backend {
   /// Waits for all operations; the values of `result`, first rows of what AllocateResult gave, on
   /// the host. Valid until the next operation.
   virtual absl::StatusOr<TensorView> Download(TensorView result) = 0;
+
+  // ---- The device -----------------------------------------------------------------------------
+
+  /// What is free of the memory of its own, if it has such: then all classes of memory lie there.
+  /// Nothing: they lie in the host's. Any thread.
+  virtual absl::StatusOr<std::optional<DeviceRoom>> Room() const {
+    return std::optional<DeviceRoom>();
+  }
 };
 
 }  // namespace asymserve

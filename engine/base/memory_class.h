@@ -44,10 +44,16 @@ struct MemoryBytes {
   friend bool operator==(const MemoryBytes&, const MemoryBytes&) = default;
 };
 
-/// What the kernel counts.
+/// What the kernel, or of a device its driver, counts.
 struct MemoryUse {
   MemoryBytes mapped;    // may be touched
   MemoryBytes resident;  // was touched, and is in memory
+};
+
+/// Memory of a device that is not the host's, other processes' included, as the driver counts it.
+struct DeviceRoom {
+  int64_t free_bytes = 0;
+  int64_t total_bytes = 0;
 };
 
 }  // namespace asymserve

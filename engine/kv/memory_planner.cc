@@ -138,9 +138,12 @@ absl::Status Planner::CheckFixed(int64_t sequences) const {
       request_.memory_option, ": ", request_.memory_bytes, " bytes (",
       ReadableBytes(request_.memory_bytes), ") are less than the ", request_.weight_bytes,
       " of the weights, ", request_.table_bytes, " of tables, ", Workspace(sequences),
-      " of workspace, ", Runtime(sequences),
-      " for the rest of the process (threads, the requests of engine.max_running and "
-      "max_waiting), ",
+      " of workspace, ",
+      Runtime(sequences) == 0
+          ? ""
+          : absl::StrCat(Runtime(sequences),
+                         " for the rest of the process (threads, the requests of "
+                         "engine.max_running and max_waiting), "),
       request_.margin_bytes, " of margin",
       request_.kv_bytes > 0 ? absl::StrCat(" and ", request_.kv_bytes, " of KV cache") : "",
       ": raise it to ", least, " (", ReadableBytes(least), ") or more"));

@@ -31,7 +31,7 @@ struct MemoryRequest {
   int64_t weight_bytes = 0;
   int64_t table_bytes = 0;
   WorkspaceModel workspace;
-  int64_t runtime_bytes = 0;  // a bound of the rest of the process
+  int64_t runtime_bytes = 0;  // a bound of the rest of the process; none of it is in a device's
   int64_t runtime_bytes_per_sequence = 0;
   int64_t margin_bytes = 0;  // of the budget, left alone
   /// How much more than its slabs the arena may take: a backend maps whole pages.
@@ -62,6 +62,9 @@ struct MemoryPlan {
   double sealed_bits = 0;     // per element of sealed, aged pages
   double effective_bits = 0;  // per element of a sequence of the load
   MemoryLedger ledger;
+  /// Not 0: the ledger is that of a device's memory, and this bounds what the process takes of the
+  /// host's.
+  int64_t host_bytes = 0;
 
   int64_t kv_bytes() const { return arena.slab_bytes * arena.slabs; }
   /// Puts what a backend maps for the arena, kv_bytes() and no more than the request's rounding

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "engine/base/status.h"
+#include "engine/runtime/memory_budget.h"
 #include "engine/runtime/memory_count.h"
 
 namespace asymserve {
@@ -100,9 +101,10 @@ class CapacityPlanner {
 absl::Status CapacityPlanner::Count() {
   const ModelConfig& config = file_.config();
   request_.shape = KvShapeOf(config);
-  request_.memory_option = options_.memory_option;
+  ASYMSERVE_ASSIGN_OR_RETURN(const std::optional<DeviceRoom> room, backend_.Room());
+  SetBudget({options_.memory_bytes, options_.memory_option, room},
+            {config.vocabulary, options_.max_waiting, options_.threads}, request_);
   request_.context_option = options_.context_option;
-  request_.memory_bytes = options_.memory_bytes;
   request_.margin_bytes = options_.margin_bytes;
   request_.kv_bytes = options_.kv_bytes;
   request_.kv_option = options_.kv_option;
@@ -122,9 +124,6 @@ absl::Status CapacityPlanner::Count() {
   request_.weight_bytes =
       options_.weight_bytes > 0 ? options_.weight_bytes : fixed[MemoryClass::kWeights];
   ASYMSERVE_ASSIGN_OR_RETURN(request_.workspace, CountWorkspace(file_, backend_));
-  request_.runtime_bytes = RuntimeBound(config.vocabulary, options_.max_waiting, options_.threads);
-  request_.runtime_bytes_per_sequence = kRuntimePerRequest;
-  request_.arena_rounding_bytes = kArenaRounding;
   return absl::OkStatus();
 }
 

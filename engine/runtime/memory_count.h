@@ -24,10 +24,9 @@ absl::StatusOr<MemoryBytes> CountModelMemory(const WeightFile& file, const Backe
 /// The workspace as a function of step tokens and sequences, for steps of `step_tokens` or more.
 absl::StatusOr<WorkspaceModel> CountWorkspace(const WeightFile& file, const Backend& backend);
 
-/// What the arena of a plan takes, and how much more than its slabs that may be.
+/// What the arena of a plan takes.
 absl::StatusOr<int64_t> CountArena(const KvShape& shape, const KvScheme& scheme,
                                    int64_t arena_bytes, const Backend& backend);
-inline constexpr int64_t kArenaRounding = 8192;
 
 /// What the codes of a learned scheme take of the tables; 0 for others.
 absl::StatusOr<int64_t> CountCodes(const KvShape& shape, const KvScheme& scheme,

@@ -11,12 +11,12 @@ constexpr std::chrono::seconds kInterval(5);
 }  // namespace
 
 MemoryWatch::MemoryWatch(const Backend& backend, const MemoryPlan& plan)
-    : backend_(backend), ledger_(plan.ledger) {
+    : backend_(backend), ledger_(plan.ledger), host_bytes_(plan.host_bytes) {
   report_.planned[MemoryClass::kWeights] = ledger_[LedgerRow::kWeights];
   report_.planned[MemoryClass::kTables] = ledger_[LedgerRow::kTables];
   report_.planned[MemoryClass::kWorkspace] = ledger_[LedgerRow::kWorkspace];
   report_.planned[MemoryClass::kKv] = ledger_.kv_bytes();
-  report_.runtime_bound = ledger_[LedgerRow::kRuntime];
+  report_.runtime_bound = host_bytes_ > 0 ? host_bytes_ : ledger_[LedgerRow::kRuntime];
 }
 
 absl::StatusOr<MemoryReport> MemoryWatch::Report() {
@@ -24,6 +24,7 @@ absl::StatusOr<MemoryReport> MemoryWatch::Report() {
   const auto now = std::chrono::steady_clock::now();
   if (now < next_) return report_;
   ASYMSERVE_ASSIGN_OR_RETURN(report_.measured, backend_.MeasureMemory());
+  ASYMSERVE_ASSIGN_OR_RETURN(report_.room, backend_.Room());
   report_.process_resident = ProcessResidentBytes();
   next_ = now + kInterval;
   return report_;

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 
 #include "absl/status/statusor.h"
 
@@ -16,6 +17,7 @@ struct MemoryReport {
   MemoryBytes planned;
   MemoryUse measured;
   int64_t runtime_bound = 0;
+  std::optional<DeviceRoom> room;  // where the backend's memory is a device's
   int64_t process_resident = 0;
   /// Of the process, beside the backend's memory.
   int64_t runtime_resident() const { return process_resident - measured.resident.total(); }
@@ -29,6 +31,8 @@ class MemoryWatch {
   /// Reads the kernel's books, which takes milliseconds, no more often than every five seconds.
   absl::StatusOr<MemoryReport> Report();
   const MemoryLedger& ledger() const { return ledger_; }
+  /// As MemoryPlan has it.
+  int64_t host_bytes() const { return host_bytes_; }
 
   /// Gives back what a burst left in the heap when the rest of the process takes more than planned.
   /// Does nothing within five seconds of the last time.
@@ -37,6 +41,7 @@ class MemoryWatch {
  private:
   const Backend& backend_;
   const MemoryLedger ledger_;
+  const int64_t host_bytes_;
   std::mutex mutex_;
   MemoryReport report_;  // guarded by mutex_
   // Guarded by mutex_: when to read again, and when to look for heap to trim.

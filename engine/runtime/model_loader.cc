@@ -7,12 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "engine/base/kernel_memory.h"
 #include "engine/base/status.h"
 #include "engine/kv/layout.h"
 #include "engine/quality/model_profile.h"
 #include "engine/quality/self_check.h"
-#include "engine/runtime/host_memory.h"
+#include "engine/runtime/memory_budget.h"
 #include "engine/runtime/memory_count.h"
 
 namespace asymserve {
@@ -46,7 +45,7 @@ int64_t CachedBytes(const KvShape& shape, const EngineOptions& engine) {
 /// The arena that the budget allows, with everything else in the ledger.
 absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFile& file,
                                      const Backend& backend, const EngineOptions& engine,
-                                     const LlamaOptions& llama) {
+                                     const LlamaOptions& llama, const MemoryBudget& budget) {
   ASYMSERVE_ASSIGN_OR_RETURN(const MemoryBytes fixed,
                              CountModelMemory(file, backend, llama, engine.scheme));
   MemoryRequest request;
@@ -55,9 +54,8 @@ absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFil
   request.weight_bytes = fixed[MemoryClass::kWeights];
   request.table_bytes = fixed[MemoryClass::kTables];
   request.workspace.fixed_bytes = fixed[MemoryClass::kWorkspace];
-  request.runtime_bytes =
-      RuntimeBound(file.config().vocabulary, engine.max_waiting, options.threads);
-  request.runtime_bytes_per_sequence = kRuntimePerRequest;
+  const RuntimeShape runtime = {file.config().vocabulary, engine.max_waiting, options.threads};
+  SetBudget(budget, runtime, request);
   request.margin_bytes = options.memory_margin_bytes;
   request.context_tokens = engine.max_context_tokens;
   request.load = {.prompt_tokens = std::min(kExpectedTokens, engine.max_context_tokens),
@@ -65,18 +63,12 @@ absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFil
   request.max_running = engine.max_running;
   request.kv_bytes = options.kv_memory_bytes;
   if (engine.prefix_cache) request.cached_bytes = CachedBytes(request.shape, engine);
-  request.memory_bytes = options.memory_bytes;
-  if (request.memory_bytes == 0) {
-    // What is resident already is part of the process, too.
-    request.memory_bytes = AvailableHostMemoryBytes() + ProcessAnonymousBytes();
-    request.memory_option = "engine.memory_bytes = 0 (what is available)";
-  }
   request.kv_option = "engine.kv_memory_bytes";
-  request.arena_rounding_bytes = kArenaRounding;
   ASYMSERVE_ASSIGN_OR_RETURN(MemoryPlan plan, PlanMemory(request));
   ASYMSERVE_ASSIGN_OR_RETURN(const int64_t mapped,
                              CountArena(request.shape, request.scheme, plan.kv_bytes(), backend));
   plan.SetArenaMapped(mapped);
+  ASYMSERVE_ASSIGN_OR_RETURN(plan.host_bytes, PlanHostMemory(budget, runtime, engine.max_running));
   return plan;
 }
 
@@ -184,7 +176,10 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   llama.max_step_tokens = std::max(engine.step_tokens, self_check_rows);
   llama.max_logit_rows = std::max(engine.max_running, self_check_rows);
   llama.max_positions = context_tokens;
-  ASYMSERVE_ASSIGN_OR_RETURN(loaded.memory_plan, PlanModel(options, *file, backend, engine, llama));
+  ASYMSERVE_ASSIGN_OR_RETURN(const MemoryBudget budget,
+                             FindMemoryBudget(backend, options.memory_bytes));
+  ASYMSERVE_ASSIGN_OR_RETURN(loaded.memory_plan,
+                             PlanModel(options, *file, backend, engine, llama, budget));
   engine.arena = loaded.memory_plan.arena;
   auto model = LlamaModel::Load(*file, backend, llama);
   if (!model.ok()) return Annotate(model.status(), options.path);
@@ -198,6 +193,7 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   LoadChatTemplate(loaded);
   timer.End("tokenizer");
 
+  ASYMSERVE_RETURN_IF_ERROR(CheckRoomForArena(backend, budget, loaded.memory_plan));
   ASYMSERVE_RETURN_IF_ERROR(InitKvCache(backend, options, shape, found, loaded, timer));
   return loaded;
 }

@@ -27,6 +27,7 @@ struct LoadOptions {
   bool kv_self_check = false;      // measure the scheme, quality/self_check.h
   bool kv_prefix_cache = true;     // share the pages of prompts that begin alike
   /// All that the process may take; 0: what it has resident now and what the system has available.
+  /// On a device with memory of its own: all of that; 0: what is free.
   int64_t memory_bytes = 0;
   int64_t memory_margin_bytes = int64_t{128} << 20;  // of it, left alone
   int64_t kv_memory_bytes = 0;                       // of the arena; 0: what the rest leaves

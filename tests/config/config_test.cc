@@ -31,7 +31,7 @@ TEST(ConfigTest, AnEmptyPathAndAnEmptyFileGiveTheDefaults) {
 TEST(ConfigTest, ReadsAValueOfEachType) {
   const auto config = ParseConfig(
       "model: {path: /m/a b.gguf, name: 7}\n"
-      "engine:\n  threads: 3\n  kv_memory_bytes: 512MiB\n  isa: avx2\n"
+      "engine:\n  threads: 3\n  kv_memory_bytes: 512MiB\n  device: cuda\n  isa: avx2\n"
       "server:\n  drain_seconds: 0.5\n  reflection: false\n  tls: {cert_file: c.pem, key_file: "
       "k.pem}\n"
       "  max_message_bytes: '2MiB'\n"
@@ -43,6 +43,7 @@ TEST(ConfigTest, ReadsAValueOfEachType) {
   expected.model = {.path = "/m/a b.gguf", .name = "7"};
   expected.engine.threads = 3;
   expected.engine.kv_memory_bytes = 512 << 20;
+  expected.engine.device = "cuda";
   expected.engine.isa = "avx2";
   expected.server.drain_seconds = 0.5;
   expected.server.reflection = false;

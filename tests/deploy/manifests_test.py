@@ -285,7 +285,7 @@ class ManifestsTest(unittest.TestCase):
         with open(f"{manifests.ROOT}/Dockerfile", encoding="utf-8") as file:
             text = file.read()
         self.assertIn("build/release/bin/asymserve-client\n", text.replace(" \\\n", "\n"))
-        self.assertIn("COPY --from=build /image/usr/local/bin /usr/local/bin\n", text)
+        self.assertIn("COPY --from=build /image/usr/local /usr/local\n", text)
 
     @of_each(*FOLDERS)
     def test_every_namespace_denies_by_default(self, documents):

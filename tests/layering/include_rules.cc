@@ -90,7 +90,8 @@ LayerTable MakeProjectLayers() {
        {}},
       {"engine/backend/cuda/",
        {"engine/base/", "engine/kv/", "engine/backend/backend.h", "engine/backend/attention_plan.h",
-        "engine/backend/kv_checks.h", "engine/backend/operation_checks.h"},
+        "engine/backend/kv_checks.h", "engine/backend/operation_checks.h",
+        "engine/backend/cuda_module.h"},
        Join({{"absl/", "cuda", "cublas"}, kPosix}),
        {}},
       // A model file carries its tokenizer, hence text under model.
@@ -122,6 +123,7 @@ LayerTable MakeProjectLayers() {
   };
   table.exceptions = {
       {"engine/base/log.cc", {}, {"spdlog/", "utf8proc.h"}},
+      {"engine/backend/cuda_library.cc", {}, {"dlfcn.h", "elf.h"}},
       {"server/main.cc", {"engine/backend/"}, {}},
   };
   table.device_code = {

@@ -119,10 +119,11 @@ Finished RunProgram(const std::vector<std::string>& arguments, const std::string
   return finished;
 }
 
-ServerProcess::ServerProcess(const std::vector<std::string>& arguments) {
-  std::vector<std::string> all = {ASYMSERVE_BINARY, "serve",
-                                  "--set",          "server.address=127.0.0.1:0",
-                                  "--set",          "metrics.address=127.0.0.1:0"};
+ServerProcess::ServerProcess(const std::vector<std::string>& arguments, const std::string& binary) {
+  std::vector<std::string> all = {binary,  "serve",
+                                  "--set", "server.address=127.0.0.1:0",
+                                  "--set", "metrics.address=127.0.0.1:0",
+                                  "--set", "engine.device=cpu"};
   all.insert(all.end(), arguments.begin(), arguments.end());
   int err_pipe[2];
   ASYMSERVE_CHECK(pipe2(err_pipe, O_CLOEXEC) == 0);

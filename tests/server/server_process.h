@@ -29,12 +29,13 @@ struct Finished {
 Finished RunProgram(const std::vector<std::string>& arguments, const std::string& in = "",
                     const std::function<bool()>& interrupt_when = nullptr);
 
-/// A real `asymserve serve` on loopback ports that the system chose. Killed if it still runs at the
-/// end.
+/// A real `asymserve serve` on loopback ports that the system chose, and on the CPU, if its
+/// arguments say nothing else. Killed if it still runs at the end.
 class ServerProcess {
  public:
   /// `arguments` follow "asymserve serve". Does not wait.
-  explicit ServerProcess(const std::vector<std::string>& arguments);
+  explicit ServerProcess(const std::vector<std::string>& arguments,
+                         const std::string& binary = ASYMSERVE_BINARY);
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;
   ~ServerProcess();

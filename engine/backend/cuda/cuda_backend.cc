@@ -82,6 +82,7 @@ class CudaBackend final : public Backend {
   }
   MemoryBytes CountedMemory() const override { return memory_.counted(); }
   absl::StatusOr<MemoryUse> MeasureMemory() const override;
+  absl::StatusOr<std::optional<DeviceRoom>> Room() const override { return memory_.Room(); }
 
   absl::Status Embed(TensorView out, const Weight& table, std::span<const int32_t> tokens) override;
   absl::Status MatMul(TensorView out, TensorView x, const Weight& w) override;

@@ -10,9 +10,12 @@ namespace asymserve::cuda {
 namespace {
 
 constexpr int64_t kGrain = 256;  // addresses that a device gives are multiples of it
+constexpr int64_t kLargestPart = int64_t{1} << 20;
+constexpr int64_t kPiece = int64_t{2} << 20;
 
 int64_t Counted(int64_t bytes) {
-  return (bytes + kGrain - 1) / kGrain * kGrain;
+  const int64_t grain = bytes > kLargestPart ? kPiece : kGrain;
+  return (bytes + grain - 1) / grain * grain;
 }
 
 }  // namespace
@@ -66,6 +69,15 @@ absl::StatusOr<DeviceBuffer> DeviceMemory::Allocate(MemoryClass memory, int64_t 
   buffer.bytes_ = bytes;
   Count(memory, bytes, 1);
   return buffer;
+}
+
+absl::StatusOr<std::optional<DeviceRoom>> DeviceMemory::Room() const {
+  if (device_ == nullptr) return std::optional<DeviceRoom>();
+  DeviceRoom room;
+  const cudaError_t error = device_->MemoryInfo(&room.free_bytes, &room.total_bytes);
+  absl::Status status = CheckCuda(*device_, error, "asking for free memory");
+  if (!status.ok()) return status;
+  return std::optional<DeviceRoom>(room);
 }
 
 MemoryBytes DeviceMemory::counted() const {

@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -43,8 +44,9 @@ class DeviceBuffer {
   int64_t bytes_ = 0;
 };
 
-/// Allocates on a device, or, without one, only counts: then buffers hold no data. Outlives its
-/// buffers.
+/// Allocates on a device, or, without one, only counts: then buffers hold no data. A buffer counts
+/// as what the driver may take for it: of up to 1 MiB it is a part of a larger piece, at a multiple
+/// of 256 bytes; of more, whole pieces of 2 MiB. Outlives its buffers.
 class DeviceMemory {
  public:
   /// `device` may be null.
@@ -57,6 +59,8 @@ class DeviceMemory {
   absl::StatusOr<DeviceBuffer> Allocate(MemoryClass memory, int64_t bytes, std::string_view what);
   /// What buffers take now. Any thread.
   MemoryBytes counted() const;
+  /// As Backend::Room.
+  absl::StatusOr<std::optional<DeviceRoom>> Room() const;
 
  private:
   friend class DeviceBuffer;

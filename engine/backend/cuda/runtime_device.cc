@@ -80,13 +80,34 @@ absl::Status Failed(const char* what, cudaError_t error) {
                                           " (error ", static_cast<int>(error), ")"));
 }
 
+std::string Version(int number) {
+  return absl::StrCat(number / 1000, ".", number % 1000 / 10);
+}
+
+/// "No GPU", and what is missing.
+absl::Status NoGpu(cudaError_t error) {
+  if (error != cudaErrorInsufficientDriver) {
+    return absl::NotFoundError(
+        absl::StrCat("no GPU: ", cudaGetErrorString(error),
+                     " (the driver sees none: CUDA_VISIBLE_DEVICES, or what the container has)"));
+  }
+  int driver = 0;
+  int runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (driver == 0) return absl::NotFoundError("no GPU: no NVIDIA driver is installed");
+  return absl::NotFoundError(absl::StrCat("no GPU: the driver is of CUDA ", Version(driver),
+                                          ", this library of ", Version(runtime),
+                                          ": install a newer driver"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> OpenRuntimeDevice() {
   int count = 0;
   cudaError_t error = cudaGetDeviceCount(&count);
   if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) {
-    return absl::NotFoundError(absl::StrCat("no GPU: ", cudaGetErrorString(error)));
+    return NoGpu(error);
   }
   if (error != cudaSuccess) return Failed("counting GPUs", error);
   if (count == 0) return absl::NotFoundError("no GPU: the driver knows none");

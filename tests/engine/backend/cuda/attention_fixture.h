@@ -98,9 +98,9 @@ class AttentionFixture : public ::testing::TestWithParam<AttentionCase> {
 
   /// Writes a token again, as qkv has it now.
   void Rewrite(const AttendedSequence& s, int32_t token) {
-    const AttentionRow row = {.position = token};
-    EXPECT_EQ(cuda::KvWrite(device_.view(), layer_, s.qkv.row(token), Cols(), &row, s.pages.data(),
-                            1, nullptr),
+    const std::vector<AttentionRow> row = {{.position = token}};
+    EXPECT_EQ(cuda::KvWrite(device_.view(), layer_, s.qkv.row(token), Cols(), row.data(),
+                            s.pages.data(), 1, nullptr),
               cudaSuccess)
         << LaunchFault();
   }

@@ -50,7 +50,11 @@ inline Matrix RotaryTable(int32_t positions, int32_t head_size) {
 
 /// The message of a launch that failed, for expectations.
 inline std::string LaunchFault() {
+#ifdef ASYMSERVE_ON_DEVICE
+  return cudaGetErrorString(cudaGetLastError());
+#else
   return simt::Machine::Instance().TakeFault();
+#endif
 }
 
 /// A scheme whose items are dealt out over layers, tensors and heads in turn, with everything that

@@ -10,8 +10,9 @@ namespace {
 constexpr size_t kAlignment = 256;
 
 int64_t Rounded(int64_t bytes) {
-  constexpr auto kGrain = static_cast<int64_t>(kAlignment);
-  return (bytes + kGrain - 1) / kGrain * kGrain;
+  constexpr int64_t kSmall = int64_t{1} << 20;
+  const int64_t grain = bytes > kSmall ? int64_t{2} << 20 : static_cast<int64_t>(kAlignment);
+  return (bytes + grain - 1) / grain * grain;
 }
 
 }  // namespace
@@ -43,7 +44,8 @@ void FakeDevice::Delete(Memory& memory, void* place, const char* what, int64_t& 
 cudaError_t FakeDevice::Allocate(void** memory, int64_t bytes) {
   log_->allocated.push_back(bytes);
   if (const cudaError_t error = Count(DeviceCall::kAllocate); error != cudaSuccess) return error;
-  if (log_->used + Rounded(bytes) > log_->capacity) return cudaErrorMemoryAllocation;
+  const int64_t others = log_->TakenByOthers();
+  if (log_->used + others + Rounded(bytes) > log_->capacity) return cudaErrorMemoryAllocation;
   log_->used += Rounded(bytes);
   std::byte* place = New(bytes);
   device_.emplace(place, bytes);
@@ -78,7 +80,7 @@ void FakeDevice::FreePinned(void* memory) {
 }
 
 cudaError_t FakeDevice::MemoryInfo(int64_t* free_bytes, int64_t* total_bytes) const {
-  *free_bytes = log_->capacity - log_->used;
+  *free_bytes = log_->capacity - log_->used - log_->TakenByOthers();
   *total_bytes = log_->capacity;
   return cudaSuccess;
 }

@@ -32,14 +32,21 @@ struct DeviceLog {
   int64_t fails_at = -1;
   cudaError_t error = cudaErrorUnknown;
 
+  // What another process takes, as soon as so many allocations were made.
+  int64_t others = 0;
+  int64_t others_after = 0;
+
   int64_t calls[kDeviceCalls] = {};
   std::vector<int64_t> allocated;  // bytes, in order
-  int64_t used = 0;                // of the capacity, each in multiples of 256 bytes
+  int64_t used = 0;                // of the capacity, in pieces as cuda::DeviceMemory counts them
   int64_t pinned = 0;
   int64_t events = 0;
   std::vector<std::string> misuse;
 
   int64_t count(DeviceCall call) const { return calls[static_cast<size_t>(call)]; }
+  int64_t TakenByOthers() const {
+    return count(DeviceCall::kAllocate) >= others_after ? others : 0;
+  }
   /// Whether everything was given back.
   bool empty() const { return used == 0 && pinned == 0 && events == 0; }
 };

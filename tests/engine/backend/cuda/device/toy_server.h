@@ -12,6 +12,7 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/backend/cuda/cuda_backend.h"
+#include "engine/backend/cuda/runtime_device.h"
 #include "engine/base/check.h"
 #include "engine/base/status.h"
 #include "engine/kv/plane_inverse.h"
@@ -25,9 +26,17 @@
 
 namespace asymserve::testing {
 
+/// A backend on a FakeDevice; with ASYMSERVE_ON_DEVICE on the GPU, of which `log` learns nothing.
 inline std::unique_ptr<Backend> MakeCuda(const std::shared_ptr<DeviceLog>& log,
                                          const cuda::CudaOptions& options = {}) {
+#ifdef ASYMSERVE_ON_DEVICE
+  auto device = cuda::OpenRuntimeDevice();
+  EXPECT_THAT(device, IsOk());
+  if (!device.ok()) return nullptr;
+  auto backend = cuda::MakeCudaBackend(*std::move(device), options);
+#else
   auto backend = cuda::MakeCudaBackend(std::make_unique<FakeDevice>(log), options);
+#endif
   EXPECT_THAT(backend, IsOk());
   return backend.ok() ? *std::move(backend) : nullptr;
 }

@@ -1,0 +1,115 @@
+// Kernels of the CUDA backend on the first GPU, against the bandwidth of a copy that is measured in
+// the same run. Writes JSON to standard output, progress to standard error.
+//   bench_cuda                the benchmarks
+//   bench_cuda --device-name  only the device's name
+// Status 3: no GPU.
+
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include "bench/cuda/device_bench.h"
+#include "engine/backend/cuda/products.h"
+#include "engine/backend/cuda/rms_norm.h"
+#include "engine/backend/cuda/runtime_device.h"
+#include "engine/backend/cuda/swiglu.h"
+
+namespace asymserve::bench {
+namespace {
+
+constexpr int kNoGpu = 3;
+
+/// GB/s of a copy within the device, read and written bytes together.
+double CopyBandwidth(Meter& meter) {
+  constexpr int64_t kBytes = int64_t{1} << 30;
+  const DeviceArray from(kBytes, 1);
+  const DeviceArray to(kBytes);
+  meter.Measure("copy 1 GiB", 2.0 * kBytes, 0, [&] {
+    return cudaMemcpyAsync(to.As<void>(), from.As<void>(), kBytes, cudaMemcpyDeviceToDevice,
+                           meter.stream());
+  });
+  const Measured& copy = meter.all().back();
+  return copy.bytes / copy.microseconds * 1e-3;
+}
+
+void MeasureElementwise(Meter& meter) {
+  constexpr int64_t kRows = 512;
+  constexpr int32_t kCols = 4096;
+  constexpr int32_t kWide = 14336;
+  const DeviceArray x(kRows * kCols * 4);
+  const DeviceArray delta(kRows * kCols * 4);
+  const DeviceArray out(kRows * kWide * 4);
+  const DeviceArray weight(int64_t{kCols} * 4);
+  const DeviceArray gate_up(kRows * 2 * kWide * 4);
+  meter.Measure("add_rms_norm 512 x 4096", 16.0 * kRows * kCols, 0, [&] {
+    return cuda::AddRmsNorm(out.As<float>(), x.As<float>(), delta.As<float>(), weight.As<float>(),
+                            kRows, kCols, 1e-5f, meter.stream());
+  });
+  meter.Measure("swiglu 512 x 14336", 12.0 * kRows * kWide, 0, [&] {
+    return cuda::SwiGlu(out.As<float>(), gate_up.As<float>(), kRows, kWide, meter.stream());
+  });
+}
+
+void MeasureProducts(Meter& meter) {
+  constexpr int32_t kSize = 4096;
+  constexpr int64_t kMostRows = 512;
+  const DeviceArray weight(int64_t{kSize} * kSize * 2);
+  const DeviceArray x(kMostRows * kSize * 4);
+  const DeviceArray out(kMostRows * kSize * 4);
+  const cuda::MatrixView w = {weight.As<void>(), DType::kF16, kSize, kSize};
+  for (const int64_t rows : {int64_t{1}, int64_t{16}, kMostRows}) {
+    const double bytes = 2.0 * kSize * kSize + 8.0 * static_cast<double>(rows) * kSize;
+    meter.Measure("product F16 " + std::to_string(rows) + " x 4096 x 4096", bytes,
+                  2.0 * static_cast<double>(rows) * kSize * kSize, [&] {
+                    return cuda::Product(out.As<float>(), kSize, x.As<float>(), rows, w,
+                                         meter.stream());
+                  });
+  }
+}
+
+void Print(const std::string& device, double copy, const std::vector<Measured>& all) {
+  std::printf("{\"device\": \"%s\", \"copy_gb_s\": %.1f, \"kernels\": [", device.c_str(), copy);
+  const char* before = "";
+  for (const Measured& one : all) {
+    const double rate = one.bytes / one.microseconds * 1e-3;
+    std::printf("%s\n  {\"name\": \"%s\", \"us\": %.2f, \"gb_s\": %.1f, \"of_copy\": %.3f", before,
+                one.name.c_str(), one.microseconds, rate, rate / copy);
+    if (one.operations > 0) {
+      std::printf(", \"tflop_s\": %.3f", one.operations / one.microseconds * 1e-6);
+    }
+    std::printf("}");
+    before = ",";
+  }
+  std::printf("]}\n");
+}
+
+int Run(int argc, char** argv) {
+  const bool only_name = argc == 2 && std::string_view(argv[1]) == "--device-name";
+  if (argc > 1 && !only_name) {
+    std::fprintf(stderr, "usage: bench_cuda [--device-name]\n");
+    return 2;
+  }
+  auto device = cuda::OpenRuntimeDevice();
+  if (!device.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(device.status().message()).c_str());
+    return absl::IsNotFound(device.status()) ? kNoGpu : 1;
+  }
+  if (only_name) {
+    std::printf("%s\n", (*device)->name().c_str());
+    return 0;
+  }
+  Meter meter(**device);
+  const double copy = CopyBandwidth(meter);
+  MeasureElementwise(meter);
+  MeasureProducts(meter);
+  MeasureKvCache(**device, meter);
+  Print((*device)->name(), copy, meter.all());
+  return 0;
+}
+
+}  // namespace
+}  // namespace asymserve::bench
+
+int main(int argc, char** argv) {
+  return asymserve::bench::Run(argc, argv);
+}
