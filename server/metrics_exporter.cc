@@ -70,7 +70,9 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
                 "Files read again while serving; after an error the old ones stay in use.",
                 MetricType::Counter);
   const std::pair<const char*, const ReloadMetrics*> reloads[] = {
-      {"tls", &metrics.tls_reloads}, {"api_keys", &metrics.key_reloads}};
+      {"tls", &metrics.tls_reloads},
+      {"api_keys", &metrics.key_reloads},
+      {"config", &metrics.config_reloads}};
   for (const auto& [what, counts] : reloads) {
     families.Sample({{"what", what}, {"result", "ok"}}, Value(counts->done));
     families.Sample({{"what", what}, {"result", "error"}}, Value(counts->failed));

@@ -8,13 +8,12 @@
 #include "absl/strings/str_split.h"
 #include "google/protobuf/stubs/logging.h"
 
-#include "config/tenants.h"
-#include "engine/base/check.h"
 #include "engine/base/log.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
 #include "server/drain.h"
 #include "server/grpc_log.h"
+#include "server/live_config.h"
 #include "server/memory_log.h"
 #include "server/metrics_endpoint.h"
 #include "server/metrics_exporter.h"
@@ -31,20 +30,22 @@ constexpr std::chrono::milliseconds kHealthPoll(100);
 
 /// What answers the network, from before the model is loaded.
 struct FrontEnd {
-  explicit FrontEnd(const Config& config)
-      : keys(config.server.api_keys_file.empty()
+  FrontEnd(const ConfigSource& source, const Config& config)
+      : live(source, config),
+        keys(config.server.api_keys_file.empty()
                  ? nullptr
                  : std::make_unique<KeyRing>(config.server.api_keys_file)),
         service(metrics, {.max_unread_deltas = config.server.stream_queue_messages}, keys.get()),
         exporter(std::make_shared<MetricsExporter>(metrics)) {}
 
+  LiveConfig live;
   ServerMetrics metrics;
   const std::unique_ptr<KeyRing> keys;  // null: nobody needs one
   InferenceService service;
   std::shared_ptr<MetricsExporter> exporter;
   std::unique_ptr<MetricsEndpoint> endpoint;  // null: none wanted
   std::unique_ptr<GrpcServer> server;
-  std::vector<Reloader> reloaders;
+  Reloads reloads;
 };
 
 absl::Status ReadKeys(FrontEnd& front) {
@@ -57,14 +58,16 @@ absl::Status ReadKeys(FrontEnd& front) {
 void WatchFiles(const ServerSection& options, FrontEnd& front) {
   const TlsSection& tls = options.tls;
   if (!tls.cert_file.empty()) {
-    front.reloaders.emplace_back(
-        "tls", std::vector<std::string>{tls.cert_file, tls.key_file, tls.client_ca_file},
-        [&front] { return front.server->ReloadTls(); }, front.metrics.tls_reloads);
+    front.reloads.Add({"tls",
+                       {tls.cert_file, tls.key_file, tls.client_ca_file},
+                       [&front](ReloadReport&) { return front.server->ReloadTls(); },
+                       front.metrics.tls_reloads});
   }
   if (front.keys != nullptr) {
-    front.reloaders.emplace_back(
-        "api_keys", std::vector<std::string>{options.api_keys_file},
-        [&front] { return ReadKeys(front); }, front.metrics.key_reloads);
+    front.reloads.Add({"api_keys",
+                       {options.api_keys_file},
+                       [&front](ReloadReport&) { return ReadKeys(front); },
+                       front.metrics.key_reloads});
   }
 }
 
@@ -112,11 +115,7 @@ void SetScheduling(const Config& config, EngineOptions& options) {
   options.step_us = std::llround(config.engine.step_ms * 1e3);
   options.canary_rate = config.kv.quality.canary_rate;
   options.aging_us = static_cast<int64_t>(config.scheduling.aging_seconds * 1e6);
-  const auto tenants = ParseTenants(config.scheduling.tenants);
-  ASYMSERVE_CHECK(tenants.has_value());  // validated
-  for (const auto& [name, weight] : *tenants) {
-    options.tenants.push_back({.name = name, .weight = weight});
-  }
+  options.tenants = ToTenantShares(config.scheduling);
 }
 
 std::string ModelName(const Config& config, const LoadedModel& loaded) {
@@ -157,8 +156,7 @@ void LogCanary(double wanted, const Engine& engine) {
 }
 
 /// Serves until a signal; OK once drained. An error is the engine's.
-absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEnd& front,
-                        SignalWatcher& signals) {
+absl::Status ServeModel(const ServedModel& served, FrontEnd& front, SignalWatcher& signals) {
   if (signals.WaitFor(std::chrono::milliseconds(0))) return absl::OkStatus();
   LogKvCache(served.kv);
   front.service.StartServing(served);
@@ -171,8 +169,7 @@ absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEn
        {"kv_bits", served.kv.effective_bits},
        {"kv_cache_tokens", served.kv.capacity.tokens}});
   while (!signals.WaitFor(kHealthPoll)) {
-    const bool hangup = signals.TakeHangup();
-    for (Reloader& reloader : front.reloaders) reloader.Poll(hangup);
+    front.reloads.Poll(signals.TakeHangup());
     absl::Status health = served.engine->health();
     if (health.ok()) {
       served.memory->Trim();
@@ -182,8 +179,7 @@ absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEn
     front.server->Stop(std::chrono::seconds(1));
     return health;
   }
-  Drain(*front.server, front.service, *served.engine,
-        std::chrono::milliseconds(static_cast<int64_t>(config.server.drain_seconds * 1e3)));
+  Drain(*front.server, front.service, *served.engine, front.live.drain_budget());
   return absl::OkStatus();
 }
 
@@ -211,19 +207,26 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
     Log(LogLevel::kInfo, "startup", {{"phase", phase}, {"seconds", seconds}});
   }
   front.exporter->StartServing(served, std::move(phases));
-  absl::Status status = ServeModel(config, served, front, signals);
+  const LiveTargets targets = {engine, front.service, front.metrics};
+  front.reloads.Add(
+      {"config",
+       {},
+       [&front, &targets](ReloadReport& report) { return front.live.Reload(targets, report); },
+       front.metrics.config_reloads});
+  absl::Status status = ServeModel(served, front, signals);
   front.exporter->StopServing();
   return status;
 }
 
-absl::Status Run(const Config& config, const BackendFactory& make_backend) {
+absl::Status Run(const Config& config, const ConfigSource& source,
+                 const BackendFactory& make_backend) {
   const Clock::time_point start = Clock::now();
   // libprotobuf would write about every malformed request; the client is told instead.
   google::protobuf::SetLogHandler(nullptr);
   TakeGrpcLog();
   RaiseDescriptorLimit();
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<SignalWatcher> signals, SignalWatcher::Create());
-  FrontEnd front(config);
+  FrontEnd front(source, config);
   front.metrics.drain_budget_ms.Set(static_cast<int64_t>(config.server.drain_seconds * 1e3));
   ASYMSERVE_RETURN_IF_ERROR(Start(config, front));
   absl::Status status = LoadAndServe(config, make_backend, front, *signals, start);
@@ -233,8 +236,9 @@ absl::Status Run(const Config& config, const BackendFactory& make_backend) {
 
 }  // namespace
 
-ExitStatus Serve(const Config& config, const BackendFactory& make_backend) {
-  const absl::Status status = Run(config, make_backend);
+ExitStatus Serve(const Config& config, const ConfigSource& source,
+                 const BackendFactory& make_backend) {
+  const absl::Status status = Run(config, source, make_backend);
   if (status.ok()) {
     Log(LogLevel::kInfo, "stopped");
     return kExitOk;

@@ -73,7 +73,7 @@ struct ServerMetrics {
   LatencyHistogram refusal_seconds;  // one observation for each of rejections
   Counter slow_readers;              // streams ended because the client did not keep up
   Counter refused_connections;       // closed at once, for want of descriptors
-  ReloadMetrics tls_reloads, key_reloads;
+  ReloadMetrics tls_reloads, key_reloads, config_reloads;
   Gauge api_keys;         // in use
   Gauge tls_not_after_s;  // of the server's certificate, since 1970; 0: no TLS
   Gauge open_calls;       // accepted by gRPC and not yet gone

@@ -98,6 +98,21 @@ TEST_F(CanaryTest, IsOffWithAnExactCacheAndWithoutRoomForTwoSequences) {
   EXPECT_EQ(CanaryRate(options), 1);
 }
 
+TEST_F(CanaryTest, AnotherRateChoosesFromThenOnAndAnExactCacheStaysWithout) {
+  Canary canary(Options(0), metrics_);
+  EXPECT_FALSE(canary.Chooses(RequestId{1}, 1));
+  canary.SetRate(1);
+  EXPECT_EQ(canary.rate(), 1);
+  EXPECT_TRUE(canary.Chooses(RequestId{1}, 1));
+  canary.SetRate(0);
+  EXPECT_FALSE(canary.Chooses(RequestId{1}, 1));
+  CanaryOptions options = Options(1);
+  options.scheme.near = KvCodec::kHalf;
+  Canary exact(options, metrics_);
+  exact.SetRate(1);
+  EXPECT_EQ(exact.rate(), 0);
+}
+
 TEST_F(CanaryTest, ComparesOnlySequencesThatCameToTheirEndInTheSchemesPrecision) {
   Canary canary(Options(1), metrics_);
   for (const FinishReason reason : {FinishReason::kCancelled, FinishReason::kDeadline,
