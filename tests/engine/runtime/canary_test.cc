@@ -265,6 +265,22 @@ TEST_F(CanaryEngineTest, ComparesOneRequestAtATime) {
   engine_.reset();  // its canary may still pass the gate
 }
 
+TEST_F(CanaryEngineTest, GivesUpARequestWhoseLogitsAreNotFiniteAndComparesTheNext) {
+  Start(CanaryEngine());
+  model_.before_step = [&] {
+    if (model_.steps >= 5) model_.nan_after_first_token = 1;  // behind the prompt and four tokens
+  };
+  EXPECT_EQ(Submit(Greedy({1, 2, 3}, 5))->WaitForFinal().finish, FinishReason::kLength);
+  ASSERT_TRUE(Eventually([&] { return canary().failed.value() == 1; }));
+  EXPECT_EQ(canary().kl.count(), 0u);
+  EXPECT_TRUE(engine_->health().ok());
+  EXPECT_EQ(Submit(Greedy({2, 3, 4}, 5))->WaitForFinal().finish, FinishReason::kLength);
+  ASSERT_TRUE(Eventually([&] { return canary().finished.value() == 1; }));
+  EXPECT_EQ(canary().kl.count(), 5u);
+  EXPECT_EQ(canary().failed.value(), 1u);
+  ExpectNoPagesUsed();
+}
+
 TEST_F(CanaryEngineTest, EndsWithTheEngine) {
   Start(CanaryEngine());
   model_.before_step = [&] { model_.fail = model_.steps >= 5; };  // the prompt and four tokens
