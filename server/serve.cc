@@ -12,14 +12,10 @@
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
 #include "server/drain.h"
+#include "server/front_end.h"
 #include "server/grpc_log.h"
-#include "server/live_config.h"
 #include "server/memory_log.h"
-#include "server/metrics_endpoint.h"
-#include "server/metrics_exporter.h"
-#include "server/reloader.h"
 #include "server/signal_watcher.h"
-#include "server/version.h"
 
 namespace asymserve {
 namespace {
@@ -27,65 +23,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kHealthPoll(100);
-
-/// What answers the network, from before the model is loaded.
-struct FrontEnd {
-  FrontEnd(const ConfigSource& source, const Config& config)
-      : live(source, config),
-        keys(config.server.api_keys_file.empty()
-                 ? nullptr
-                 : std::make_unique<KeyRing>(config.server.api_keys_file)),
-        service(metrics, {.max_unread_deltas = config.server.stream_queue_messages}, keys.get()),
-        exporter(std::make_shared<MetricsExporter>(metrics)) {}
-
-  LiveConfig live;
-  ServerMetrics metrics;
-  const std::unique_ptr<KeyRing> keys;  // null: nobody needs one
-  InferenceService service;
-  std::shared_ptr<MetricsExporter> exporter;
-  std::unique_ptr<MetricsEndpoint> endpoint;  // null: none wanted
-  std::unique_ptr<GrpcServer> server;
-  Reloads reloads;
-};
-
-absl::Status ReadKeys(FrontEnd& front) {
-  ASYMSERVE_RETURN_IF_ERROR(Annotate(front.keys->Reload(), "server.api_keys_file"));
-  front.metrics.api_keys.Set(static_cast<int64_t>(front.keys->size()));
-  return absl::OkStatus();
-}
-
-/// Before the files are read: later changes are seen.
-void WatchFiles(const ServerSection& options, FrontEnd& front) {
-  const TlsSection& tls = options.tls;
-  if (!tls.cert_file.empty()) {
-    front.reloads.Add({"tls",
-                       {tls.cert_file, tls.key_file, tls.client_ca_file},
-                       [&front](ReloadReport&) { return front.server->ReloadTls(); },
-                       front.metrics.tls_reloads});
-  }
-  if (front.keys != nullptr) {
-    front.reloads.Add({"api_keys",
-                       {options.api_keys_file},
-                       [&front](ReloadReport&) { return ReadKeys(front); },
-                       front.metrics.key_reloads});
-  }
-}
-
-absl::Status Start(const Config& config, FrontEnd& front) {
-  WatchFiles(config.server, front);
-  if (front.keys != nullptr) ASYMSERVE_RETURN_IF_ERROR(ReadKeys(front));
-  ASYMSERVE_ASSIGN_OR_RETURN(front.server,
-                             GrpcServer::Start(config.server, front.service, front.metrics));
-  Log(LogLevel::kInfo, "listening",
-      {{"address", front.server->address()},
-       {"tls", !config.server.tls.cert_file.empty()},
-       {"api_keys", front.metrics.api_keys.value()}});
-  if (config.metrics.address.empty()) return absl::OkStatus();
-  ASYMSERVE_ASSIGN_OR_RETURN(front.endpoint,
-                             MetricsEndpoint::Start(config.metrics.address, front.exporter));
-  Log(LogLevel::kInfo, "metrics", {{"address", front.endpoint->address()}});
-  return absl::OkStatus();
-}
 
 KvQualityLimits ToLimits(const KvQualitySection& quality) {
   return {.max_mean_kl = quality.max_mean_kl, .max_copy_loss = quality.max_copy_loss};
@@ -213,7 +150,9 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
        {},
        [&front, &targets](ReloadReport& report) { return front.live.Reload(targets, report); },
        front.metrics.config_reloads});
+  front.admin_service.StartServing(served);
   absl::Status status = ServeModel(served, front, signals);
+  front.admin_service.StopServing();
   front.exporter->StopServing();
   return status;
 }
@@ -226,11 +165,10 @@ absl::Status Run(const Config& config, const ConfigSource& source,
   TakeGrpcLog();
   RaiseDescriptorLimit();
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<SignalWatcher> signals, SignalWatcher::Create());
-  FrontEnd front(source, config);
-  front.metrics.drain_budget_ms.Set(static_cast<int64_t>(config.server.drain_seconds * 1e3));
-  ASYMSERVE_RETURN_IF_ERROR(Start(config, front));
+  FrontEnd front(source, config, [&signals] { signals->RequestStop(); });
+  ASYMSERVE_RETURN_IF_ERROR(front.Start(config));
   absl::Status status = LoadAndServe(config, make_backend, front, *signals, start);
-  front.server->Stop(std::chrono::milliseconds(0));
+  front.Stop();
   return status;
 }
 
