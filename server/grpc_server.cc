@@ -5,6 +5,8 @@
 
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/impl/server_builder_option.h"
+#include "grpcpp/impl/server_builder_plugin.h"
 
 #include "engine/base/log.h"
 #include "engine/base/status.h"
@@ -17,11 +19,23 @@ constexpr char kServiceName[] = "asymserve.v1.Inference";
 // For everybody, or guarded by the service itself.
 constexpr std::string_view kUnguarded[] = {"/grpc.health.v1.Health/", "/asymserve.v1.Inference/"};
 constexpr std::string_view kUnguardedAdmin[] = {"/asymserve.v1.Admin/"};
+constexpr char kReflectionPlugin[] = "proto_server_reflection";
 constexpr int64_t kAdminMessageBytes = int64_t{64} << 10;
 constexpr size_t kConnectionBytes = size_t{64} << 20;  // of all connections, and
 constexpr int kLargeMessages = 16;                     // so many of max_message_bytes
 constexpr std::chrono::milliseconds kPoll(2);
 constexpr int kStreamsPerConnection = 1024;  // more wait in the client
+
+/// Takes out what gRPC's reflection library puts into every builder by being linked.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const std::unique_ptr<grpc::ServerBuilderPlugin>& plugin) {
+      return plugin->name() == kReflectionPlugin;
+    });
+  }
+};
 
 }  // namespace
 
@@ -130,8 +144,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Port& port,
   if (!socket.ok()) return Annotate(socket.status(), port.section + ".address");
   ASYMSERVE_RETURN_IF_ERROR(CheckExposure(port, *socket));
   grpc::EnableDefaultHealthCheckService(port.health);  // of servers that start from now on
-  if (port.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
+  if (!port.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   Configure(port, builder);
   using FromFd = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
   std::unique_ptr<Connections> connections = builder.experimental().AddExternalConnectionAcceptor(

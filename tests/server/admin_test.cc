@@ -272,7 +272,7 @@ TEST_F(AdminTest, DroppingThePrefixCacheMakesTheNextPromptNew) {
     grpc::ClientContext context;
     v1::GenerateUnaryResponse response;
     EXPECT_TRUE(stub_->GenerateUnary(&context, request, &response).ok());
-    return response.usage().cached_tokens();
+    return response.sequences(0).final().usage().cached_tokens();
   };
   EXPECT_EQ(cached(), 0);
   EXPECT_GT(cached(), 0);

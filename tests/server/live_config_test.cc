@@ -99,14 +99,14 @@ TEST_F(LiveConfigTest, SighupAppliesWhatCanChangeAndNamesWhatNeedsARestart) {
 }
 
 TEST_F(LiveConfigTest, TheQueueBeyondWhatMemoryWasPlannedForNeedsARestart) {
-  ASSERT_NO_FATAL_FAILURE(StartWith("engine: {max_waiting: 16}\n"));
-  Reload("engine: {max_waiting: 17}\n");
+  ASSERT_NO_FATAL_FAILURE(StartWith("engine: {max_waiting: 8}\n"));
+  Reload("engine: {max_waiting: 9}\n");
   EXPECT_THAT(server_->log(),
-              HasSubstr("warn needs_restart options=\"engine.max_waiting: 16 -> 17\""));
+              HasSubstr("warn needs_restart options=\"engine.max_waiting: 8 -> 9\""));
   EXPECT_THAT(server_->log(), Not(HasSubstr("config_changed")));
   v1::GenerateRequest request = Request("too many", 1);
-  request.set_n(17);
-  EXPECT_THAT(Unary(request).error_message(), HasSubstr("the queue, which holds 16"));
+  request.set_n(9);
+  EXPECT_THAT(Unary(request).error_message(), HasSubstr("the queue, which holds 8"));
 }
 
 TEST_F(LiveConfigTest, ABrokenFileKeepsTheOldConfigurationAndIsReadNoMoreUntilAsked) {
