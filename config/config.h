@@ -92,6 +92,16 @@ struct MetricsSection {
   bool operator==(const MetricsSection&) const = default;
 };
 
+/// A gRPC port of its own for who runs the server: the service asymserve.v1.Admin.
+struct AdminSection {
+  std::string address;    // empty: no such port
+  bool insecure = false;  // may listen beyond this machine in plaintext or for everybody
+  TlsSection tls = {};
+  std::string api_keys_file = {};  // as that of ServerSection; no key of that file may be in it
+
+  bool operator==(const AdminSection&) const = default;
+};
+
 struct LogSection {
   std::string level = "info";   // debug, info, warn, error, off
   std::string format = "text";  // text, json
@@ -106,6 +116,7 @@ struct Config {
   SchedulingSection scheduling;
   ServerSection server;
   MetricsSection metrics;
+  AdminSection admin;
   LogSection log;
 
   bool operator==(const Config&) const = default;

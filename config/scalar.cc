@@ -67,6 +67,11 @@ std::string FormatSize(int64_t bytes) {
   return absl::StrCat(bytes);
 }
 
+std::string FormatNumber(double value) {
+  std::array<char, 32> text{};
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
+}
+
 bool IsAddress(std::string_view text) {
   const size_t colon = text.rfind(':');
   if (colon == std::string_view::npos || colon == 0) return false;

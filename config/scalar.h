@@ -19,6 +19,8 @@ std::optional<bool> ParseBool(std::string_view text);
 std::optional<int64_t> ParseSize(std::string_view text);
 /// The shortest text that ParseSize reads back: 512MiB.
 std::string FormatSize(int64_t bytes);
+/// The shortest text that ParseDouble reads back.
+std::string FormatNumber(double value);
 /// HOST:PORT with a port up to 65535; an IPv6 host is in brackets.
 bool IsAddress(std::string_view text);
 

@@ -1,7 +1,6 @@
 #include "config/yaml_text.h"
 
 #include <array>
-#include <charconv>
 #include <cstdint>
 #include <cstdio>
 #include <string_view>
@@ -34,12 +33,6 @@ std::string QuotedYaml(std::string_view text) {
   return out + '"';
 }
 
-/// The shortest text that is read back as the same number.
-std::string NumberText(double value) {
-  std::array<char, 32> text{};
-  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
-}
-
 std::string ValueText(Config& config, const Option& option) {
   return std::visit(
       [&](auto member) -> std::string {
@@ -48,7 +41,7 @@ std::string ValueText(Config& config, const Option& option) {
         if constexpr (std::is_same_v<T, bool>) return value ? "true" : "false";
         if constexpr (std::is_same_v<T, int32_t>) return absl::StrCat(value);
         if constexpr (std::is_same_v<T, int64_t>) return FormatSize(value);
-        if constexpr (std::is_same_v<T, double>) return NumberText(value);
+        if constexpr (std::is_same_v<T, double>) return FormatNumber(value);
         if constexpr (std::is_same_v<T, std::string>) return QuotedYaml(value);
       },
       option.member);

@@ -7,10 +7,10 @@ namespace asymserve {
 namespace {
 
 constexpr std::string_view kScheme = "bearer ";
-constexpr std::string_view kUnguarded[] = {"/grpc.health.v1.Health/", "/asymserve.v1.Inference/"};
 
 struct Guard {
   const KeyRing& keys;
+  std::span<const std::string_view> unguarded;
   ServerMetrics& metrics;
 };
 
@@ -30,7 +30,7 @@ void Process(void* state, grpc_auth_context* /*context*/, const grpc_metadata* m
     const std::string_view name = View(metadata[i].key), value = View(metadata[i].value);
     presented.Add(name, value);
     if (name != ":path") continue;
-    for (const std::string_view prefix : kUnguarded) {
+    for (const std::string_view prefix : guard.unguarded) {
       if (value.starts_with(prefix)) return finish(GRPC_STATUS_OK, nullptr);
     }
   }
@@ -78,9 +78,9 @@ Authentication Authenticate(const KeyRing& keys, const PresentedKey& presented) 
 }
 
 void GuardMethods(grpc_server_credentials& credentials, const KeyRing& keys,
-                  ServerMetrics& metrics) {
-  grpc_server_credentials_set_auth_metadata_processor(&credentials,
-                                                      {Process, Destroy, new Guard{keys, metrics}});
+                  std::span<const std::string_view> unguarded, ServerMetrics& metrics) {
+  grpc_server_credentials_set_auth_metadata_processor(
+      &credentials, {Process, Destroy, new Guard{keys, unguarded, metrics}});
 }
 
 }  // namespace asymserve

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -34,10 +35,11 @@ struct Authentication {
 };
 Authentication Authenticate(const KeyRing& keys, const PresentedKey& presented);
 
-/// Ends calls without a valid key with UNAUTHENTICATED before they reach a service, except those of
-/// grpc.health.v1.Health, which are for everybody, and of asymserve.v1.Inference, which does this
-/// itself. So it is the only guard of reflection. `keys` and `metrics` outlive the credentials.
+/// Ends calls without a valid key with UNAUTHENTICATED before they reach a service, except those
+/// whose path begins with one of `unguarded`: what is for everybody, and services that do this
+/// themselves. So it is the only guard of reflection. `keys`, `metrics` and what `unguarded` refers
+/// to outlive the credentials.
 void GuardMethods(grpc_server_credentials& credentials, const KeyRing& keys,
-                  ServerMetrics& metrics);
+                  std::span<const std::string_view> unguarded, ServerMetrics& metrics);
 
 }  // namespace asymserve

@@ -62,12 +62,22 @@ absl::Status CheckProfileFile(const ConfigSource& source, const Config& config,
       {"kv.quality.max_mean_kl", "kv.quality.max_copy_loss", "kv.scheme", "kv.profile"});
 }
 
-/// The files of server.tls and server.api_keys_file.
-absl::Status CheckServerFiles(const ConfigSource& source, const ServerSection& server) {
+/// The files of TLS and keys of both ports.
+absl::Status CheckServerFiles(const ConfigSource& source, const Config& config) {
+  const ServerSection& server = config.server;
+  const AdminSection& admin = config.admin;
   absl::Status status;
-  if (!server.tls.cert_file.empty()) status = ReadTlsFiles(server.tls).status();
+  if (!server.tls.cert_file.empty()) status = ReadTlsFiles(server.tls, "server.tls").status();
+  if (status.ok() && !admin.tls.cert_file.empty()) {
+    status = ReadTlsFiles(admin.tls, "admin.tls").status();
+  }
+  KeyRing keys(server.api_keys_file), admin_keys(admin.api_keys_file);
+  admin_keys.Exclude(keys);
   if (status.ok() && !server.api_keys_file.empty()) {
-    status = Annotate(KeyRing(server.api_keys_file).Reload(), "server.api_keys_file");
+    status = Annotate(keys.Reload(), "server.api_keys_file");
+  }
+  if (status.ok() && !admin.api_keys_file.empty()) {
+    status = Annotate(admin_keys.Reload(), "admin.api_keys_file");
   }
   // Messages begin with the option.
   const std::string message(status.message());
@@ -82,7 +92,7 @@ void AddConfigCheckOptions(CLI::App& command, ConfigCheckArguments& arguments) {
   command.footer(
       "Reads the file and each --set as serve does, then the profile, and judges kv.scheme by it, "
       "then\n"
-      "the files of server.tls and server.api_keys_file.\n"
+      "the files of tls and api_keys_file of server and admin.\n"
       "Not checked: the model and whether the profile is of it, memory, the CPU's instruction "
       "set,\n"
       "whether the addresses can be bound. Exit status: 0 ok, 1 a file or the scheme, 2 an "
@@ -101,11 +111,12 @@ absl::Status RunConfigCheck(const ConfigCheckArguments& arguments, const ConfigS
     ASYMSERVE_RETURN_IF_ERROR(CheckProfileFile(source, config, profile));
   }
   const bool server_files =
-      !config.server.tls.cert_file.empty() || !config.server.api_keys_file.empty();
+      !config.server.tls.cert_file.empty() || !config.server.api_keys_file.empty() ||
+      !config.admin.tls.cert_file.empty() || !config.admin.api_keys_file.empty();
   if (!arguments.no_files) {
-    ASYMSERVE_RETURN_IF_ERROR(CheckServerFiles(source, config.server));
+    ASYMSERVE_RETURN_IF_ERROR(CheckServerFiles(source, config));
   } else if (server_files) {
-    absl::StrAppend(&unchecked, ", the files of server.tls and server.api_keys_file");
+    absl::StrAppend(&unchecked, ", the files of tls and api_keys_file of server and admin");
   }
   std::string text = absl::StrCat(source.path.empty() ? "defaults" : source.path,
                                   ": ok\nnot checked: ", unchecked, "\n");

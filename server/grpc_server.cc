@@ -5,6 +5,8 @@
 
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/impl/server_builder_option.h"
+#include "grpcpp/impl/server_builder_plugin.h"
 
 #include "engine/base/log.h"
 #include "engine/base/status.h"
@@ -14,14 +16,32 @@ namespace asymserve {
 namespace {
 
 constexpr char kServiceName[] = "asymserve.v1.Inference";
+// For everybody, or guarded by the service itself.
+constexpr std::string_view kUnguarded[] = {"/grpc.health.v1.Health/", "/asymserve.v1.Inference/"};
+constexpr std::string_view kUnguardedAdmin[] = {"/asymserve.v1.Admin/"};
+constexpr char kReflectionPlugin[] = "proto_server_reflection";
+constexpr int64_t kAdminMessageBytes = int64_t{64} << 10;
 constexpr size_t kConnectionBytes = size_t{64} << 20;  // of all connections, and
 constexpr int kLargeMessages = 16;                     // so many of max_message_bytes
 constexpr std::chrono::milliseconds kPoll(2);
 constexpr int kStreamsPerConnection = 1024;  // more wait in the client
 
-void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
+/// Takes out what gRPC's reflection library puts into every builder by being linked.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const std::unique_ptr<grpc::ServerBuilderPlugin>& plugin) {
+      return plugin->name() == kReflectionPlugin;
+    });
+  }
+};
+
+}  // namespace
+
+void GrpcServer::Configure(const Port& port, grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(
-      static_cast<int>(std::min<int64_t>(options.max_message_bytes, INT32_MAX)));
+      static_cast<int>(std::min<int64_t>(port.max_message_bytes, INT32_MAX)));
   // A client may ping as often as it likes, idle too, without losing its connection.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
@@ -30,16 +50,16 @@ void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsPerConnection);
-  if (options.max_connection_age_seconds > 0) {
+  if (port.max_connection_age_seconds > 0) {
     // The grace after it is without end unless it is set: no stream is cut off.
-    const double age_ms = std::max(1.0, options.max_connection_age_seconds * 1e3);
+    const double age_ms = std::max(1.0, port.max_connection_age_seconds * 1e3);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, static_cast<int>(age_ms));
   }
   // Beyond it gRPC ends streams. It counts headers that never end in part only.
   builder.SetResourceQuota(
       grpc::ResourceQuota("connections")
           .Resize(kConnectionBytes + static_cast<size_t>(kLargeMessages) *
-                                         static_cast<size_t>(options.max_message_bytes)));
+                                         static_cast<size_t>(port.max_message_bytes)));
   // Only reflection is a synchronous service.
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
@@ -47,58 +67,96 @@ void Configure(const ServerSection& options, grpc::ServerBuilder& builder) {
 }
 
 /// Whether strangers could read or make calls.
-absl::Status CheckExposure(const ServerSection& options, const ListenSocket& socket) {
-  std::string lacks = options.tls.cert_file.empty() ? "TLS" : "";
-  if (options.api_keys_file.empty() && options.tls.client_ca_file.empty()) {
+absl::Status GrpcServer::CheckExposure(const Port& port, const ListenSocket& socket) {
+  std::string lacks = port.tls.cert_file.empty() ? "TLS" : "";
+  if (port.api_keys_file.empty() && port.tls.client_ca_file.empty()) {
     absl::StrAppend(&lacks, lacks.empty() ? "" : " and without ",
                     "API keys or client certificates");
   }
   if (socket.loopback() || lacks.empty()) return absl::OkStatus();
-  if (options.insecure) {
-    Log(LogLevel::kWarn, "insecure", {{"address", socket.address()}, {"without", lacks}});
+  if (port.insecure) {
+    Log(LogLevel::kWarn, "insecure",
+        {{"address", socket.address()}, {"without", lacks}, {"section", port.section}});
     return absl::OkStatus();
   }
+  const std::string& section = port.section;
   return absl::FailedPreconditionError(absl::StrCat(
-      "server.address: other machines reach ", socket.address(), ", without ", lacks,
-      "; set server.tls.cert_file and key_file, and server.api_keys_file or "
-      "server.tls.client_ca_file; "
-      "or listen on 127.0.0.1; or set server.insecure: true if the network keeps strangers out"));
+      section, ".address: other machines reach ", socket.address(), ", without ", lacks, "; set ",
+      section, ".tls.cert_file and key_file, and ", section, ".api_keys_file or ", section,
+      ".tls.client_ca_file; or listen on 127.0.0.1; or set ", section,
+      ".insecure: true if the network keeps strangers out"));
 }
 
-std::shared_ptr<grpc::ServerCredentials> MakeCredentials(TlsIdentity* tls, const KeyRing* keys,
-                                                         ServerMetrics& metrics) {
+std::shared_ptr<grpc::ServerCredentials> GrpcServer::MakeCredentials(const Port& port,
+                                                                     TlsIdentity* tls,
+                                                                     ServerMetrics& metrics) {
   grpc_server_credentials* const credentials =
       tls != nullptr ? tls->NewCredentials() : grpc_insecure_server_credentials_create();
-  if (keys != nullptr) GuardMethods(*credentials, *keys, metrics);
+  if (port.keys != nullptr) GuardMethods(*credentials, *port.keys, port.unguarded, metrics);
   return std::make_shared<ListenerCredentials>(credentials);
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerSection& options,
                                                               InferenceService& service,
                                                               ServerMetrics& metrics) {
+  const Port port = {.section = "server",
+                     .address = options.address,
+                     .insecure = options.insecure,
+                     .tls = options.tls,
+                     .api_keys_file = options.api_keys_file,
+                     .max_message_bytes = options.max_message_bytes,
+                     .max_connection_age_seconds = options.max_connection_age_seconds,
+                     .reflection = options.reflection,
+                     .health = true,
+                     .unguarded = kUnguarded,
+                     .keys = service.keys()};
+  return Start(port, service, metrics.tls_not_after_s, metrics);
+}
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::StartAdmin(const AdminSection& options,
+                                                                   const ServerSection& server,
+                                                                   AdminService& service,
+                                                                   ServerMetrics& metrics) {
+  const Port port = {.section = "admin",
+                     .address = options.address,
+                     .insecure = options.insecure,
+                     .tls = options.tls,
+                     .api_keys_file = options.api_keys_file,
+                     .max_message_bytes = kAdminMessageBytes,
+                     .max_connection_age_seconds = server.max_connection_age_seconds,
+                     .reflection = server.reflection,
+                     .health = false,
+                     .unguarded = kUnguardedAdmin,
+                     .keys = service.keys()};
+  return Start(port, service, metrics.admin_tls_not_after_s, metrics);
+}
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Port& port,
+                                                              grpc::Service& service,
+                                                              Gauge& not_after,
+                                                              ServerMetrics& metrics) {
   std::unique_ptr<TlsIdentity> tls;
-  if (!options.tls.cert_file.empty()) {
-    ASYMSERVE_ASSIGN_OR_RETURN(tls, TlsIdentity::Load(options.tls));
-    metrics.tls_not_after_s.Set(tls->not_after());
+  if (!port.tls.cert_file.empty()) {
+    ASYMSERVE_ASSIGN_OR_RETURN(tls, TlsIdentity::Load(port.tls, port.section + ".tls"));
+    not_after.Set(tls->not_after());
   }
-  absl::StatusOr<ListenSocket> socket = ListenSocket::Bind(options.address);
-  if (!socket.ok()) return Annotate(socket.status(), "server.address");
-  ASYMSERVE_RETURN_IF_ERROR(CheckExposure(options, *socket));
-  grpc::EnableDefaultHealthCheckService(true);
-  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  absl::StatusOr<ListenSocket> socket = ListenSocket::Bind(port.address);
+  if (!socket.ok()) return Annotate(socket.status(), port.section + ".address");
+  ASYMSERVE_RETURN_IF_ERROR(CheckExposure(port, *socket));
+  grpc::EnableDefaultHealthCheckService(port.health);  // of servers that start from now on
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  Configure(options, builder);
+  if (!port.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
+  Configure(port, builder);
   using FromFd = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
   std::unique_ptr<Connections> connections = builder.experimental().AddExternalConnectionAcceptor(
-      FromFd::FROM_FD, MakeCredentials(tls.get(), service.keys(), metrics));
+      FromFd::FROM_FD, MakeCredentials(port, tls.get(), metrics));
   builder.RegisterService(&service);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr) return absl::UnavailableError("server: gRPC does not start");
+  if (server == nullptr) return absl::UnavailableError(port.section + ": gRPC does not start");
   std::unique_ptr<GrpcServer> started(new GrpcServer(
-      std::move(tls), std::move(server), std::move(connections), socket->address(), metrics));
-  started->SetReady(false);
+      std::move(tls), std::move(server), std::move(connections), socket->address(), not_after));
+  if (port.health) started->SetReady(false);
   const auto hand_over = [connections = started->connections_.get()](int listener, int connection) {
     Connections::NewConnectionParameters parameters;
     parameters.listener_fd = listener;
@@ -118,7 +176,7 @@ void GrpcServer::SetReady(bool ready) {
 absl::Status GrpcServer::ReloadTls() {
   if (tls_ == nullptr) return absl::OkStatus();
   ASYMSERVE_RETURN_IF_ERROR(tls_->Reload());
-  metrics_.tls_not_after_s.Set(tls_->not_after());
+  not_after_.Set(tls_->not_after());
   return absl::OkStatus();
 }
 

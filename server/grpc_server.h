@@ -2,12 +2,15 @@
 
 #include <chrono>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "grpcpp/grpcpp.h"
 
 #include "config/config.h"
+#include "server/admin_service.h"
 #include "server/connection_acceptor.h"
 #include "server/inference_service.h"
 #include "server/listener_credentials.h"
@@ -15,23 +18,30 @@
 
 namespace asymserve {
 
-/// The listening gRPC server with the inference service, grpc.health.v1 and reflection. Health: ""
-/// is SERVING as long as the process lives (liveness), "asymserve.v1.Inference" only between
-/// SetReady(true) and SetReady(false) (readiness).
+/// A listening gRPC server with one service, and reflection. That of the inference service has
+/// grpc.health.v1 as well: "" is SERVING as long as the process lives (liveness),
+/// "asymserve.v1.Inference" only between SetReady(true) and SetReady(false) (readiness).
 class GrpcServer {
  public:
   /// Binds and starts to answer. Unavailable names the address that could not be bound,
   /// FailedPrecondition what is missing to listen beyond this machine, InvalidArgument or NotFound
-  /// a TLS file. `service` and `metrics` outlive the server.
+  /// a TLS file. `service` and `metrics` outlive the server. One thread at a time.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const ServerSection& options,
                                                            InferenceService& service,
                                                            ServerMetrics& metrics);
+  /// The same for the admin service, whose port has no health service and small messages; of
+  /// `server` the age of connections and reflection count.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> StartAdmin(const AdminSection& options,
+                                                                const ServerSection& server,
+                                                                AdminService& service,
+                                                                ServerMetrics& metrics);
   GrpcServer(const GrpcServer&) = delete;
   GrpcServer& operator=(const GrpcServer&) = delete;
   ~GrpcServer() { acceptor_ = nullptr; }
 
   /// Where it listens: the configured address with the port the system gave for port 0.
   const std::string& address() const { return address_; }
+  /// Of the inference service only.
   void SetReady(bool ready);
   /// Reads the TLS files again, for new connections; after an error the old ones stay in use. OK
   /// without TLS.
@@ -46,14 +56,37 @@ class GrpcServer {
 
  private:
   using Connections = grpc::experimental::ExternalConnectionAcceptor;
+  /// What two ports have differently.
+  struct Port {
+    std::string section;  // of the configuration
+    std::string address;
+    bool insecure = false;
+    TlsSection tls = {};
+    std::string api_keys_file = {};
+    int64_t max_message_bytes = 0;
+    double max_connection_age_seconds = 0;
+    bool reflection = false;
+    bool health = false;
+    std::span<const std::string_view> unguarded = {};  // GuardMethods
+    const KeyRing* keys = nullptr;                     // null: nobody needs one
+  };
+  static void Configure(const Port& port, grpc::ServerBuilder& builder);
+  static absl::Status CheckExposure(const Port& port, const ListenSocket& socket);
+  static std::shared_ptr<grpc::ServerCredentials> MakeCredentials(const Port& port,
+                                                                  TlsIdentity* tls,
+                                                                  ServerMetrics& metrics);
+  /// `not_after`: of the certificate, is set.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const Port& port, grpc::Service& service,
+                                                           Gauge& not_after,
+                                                           ServerMetrics& metrics);
   GrpcServer(std::unique_ptr<TlsIdentity> tls, std::unique_ptr<grpc::Server> server,
-             std::unique_ptr<Connections> connections, std::string address, ServerMetrics& metrics)
-      : metrics_(metrics),
+             std::unique_ptr<Connections> connections, std::string address, Gauge& not_after)
+      : not_after_(not_after),
         tls_(std::move(tls)),
         connections_(std::move(connections)),
         server_(std::move(server)),
         address_(std::move(address)) {}
-  ServerMetrics& metrics_;
+  Gauge& not_after_;
   const std::unique_ptr<TlsIdentity> tls_;  // null: plaintext
   const std::unique_ptr<Connections> connections_;
   const std::unique_ptr<grpc::Server> server_;

@@ -179,9 +179,10 @@ InferenceService::Stream* InferenceService::StartStream(Method method, Context& 
   absl::StatusOr<DecodedRequest> decoded =
       Decode<Proto>(std::move(admission.tenant), request, model);
   if (!decoded.ok()) return refuse(Refused(*record, decoded.status()));
-  const std::shared_ptr<TokenStream> stream =
-      TokenStream::Create(std::move(record), context, model, metrics_, std::move(decoded->format),
-                          decoded->request.n, options_);
+  const std::shared_ptr<TokenStream> stream = TokenStream::Create(
+      std::move(record), context, model, metrics_, std::move(decoded->format), decoded->request.n,
+      {.max_unread_deltas = max_unread_deltas_.load(std::memory_order_relaxed),
+       .cut_off_grace = cut_off_grace_});
   calls_.Add(stream);
   stream->Start(std::move(decoded->request));
   return stream.get();

@@ -29,12 +29,19 @@ class InferenceService final : public RawInferenceService {
   /// call is UNAVAILABLE.
   InferenceService(ServerMetrics& metrics, const TokenStreamOptions& options,
                    const KeyRing* keys = nullptr)
-      : metrics_(metrics), options_(options), keys_(keys) {}
+      : metrics_(metrics),
+        cut_off_grace_(options.cut_off_grace),
+        max_unread_deltas_(options.max_unread_deltas),
+        keys_(keys) {}
 
   const KeyRing* keys() const { return keys_; }
 
   /// `model` outlives the gRPC server.
   void StartServing(const ServedModel& model) { model_.store(&model, std::memory_order_release); }
+  /// TokenStreamOptions::max_unread_deltas of streams from now on.
+  void SetStreamQueue(int32_t messages) {
+    max_unread_deltas_.store(messages, std::memory_order_relaxed);
+  }
   /// New calls are UNAVAILABLE from now on; the engine is told to refuse as well.
   void StartDrain();
 
@@ -80,7 +87,8 @@ class InferenceService final : public RawInferenceService {
   grpc::Status Refused(CallRecord& record, const absl::Status& status) const;
 
   ServerMetrics& metrics_;
-  const TokenStreamOptions options_;
+  const std::chrono::milliseconds cut_off_grace_;
+  std::atomic<int32_t> max_unread_deltas_;
   const KeyRing* const keys_;
   std::atomic<const ServedModel*> model_{nullptr};
   std::atomic<bool> draining_{false};

@@ -1,8 +1,10 @@
 #include "server/key_ring.h"
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "openssl/crypto.h"
 
 #include "config/read_file.h"
@@ -15,6 +17,12 @@ namespace asymserve {
 absl::Status KeyRing::Reload() {
   ASYMSERVE_ASSIGN_OR_RETURN(const std::string text, ReadRegularFile(file_, kMaxYamlBytes));
   ASYMSERVE_ASSIGN_OR_RETURN(const std::vector<ApiKey> keys, ParseApiKeys(text, file_));
+  for (const ApiKey& key : keys) {
+    if (excluded_ != nullptr && excluded_->Has(key.sha256)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(file_, ": ", key.name, ": its key is one of ", excluded_->file_, ", too"));
+    }
+  }
   const auto now = std::chrono::steady_clock::now();
   std::map<std::string, std::shared_ptr<KeyMeter>> meters;
   for (const auto& holder : *Holders()) meters[holder->name] = holder->meter;
@@ -37,6 +45,12 @@ absl::Status KeyRing::Reload() {
 std::shared_ptr<const KeyRing::List> KeyRing::Holders() const {
   const std::lock_guard lock(mutex_);
   return holders_;
+}
+
+bool KeyRing::Has(const Sha256Digest& digest) const {
+  const std::shared_ptr<const List> holders = Holders();
+  return std::any_of(holders->begin(), holders->end(),
+                     [&](const auto& holder) { return holder->sha256 == digest; });
 }
 
 std::shared_ptr<const KeyHolder> KeyRing::Find(std::string_view key) const {

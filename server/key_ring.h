@@ -29,6 +29,9 @@ class KeyRing {
   KeyRing& operator=(const KeyRing&) = delete;
   ~KeyRing() = default;
 
+  /// No key may be in both. Before other threads use either; `other` outlives this.
+  void Exclude(const KeyRing& other) { excluded_ = &other; }
+
   /// Reads the file. What a name has used of its limits stays counted. An error of the file or of
   /// ParseApiKeys, which names the file, leaves everything as it was.
   absl::Status Reload();
@@ -38,9 +41,11 @@ class KeyRing {
 
  private:
   using List = std::vector<std::shared_ptr<const KeyHolder>>;
+  bool Has(const Sha256Digest& digest) const;
   std::shared_ptr<const List> Holders() const;
 
   const std::string file_;
+  const KeyRing* excluded_ = nullptr;
   mutable std::mutex mutex_;
   std::shared_ptr<const List> holders_ = std::make_shared<List>();  // guarded by mutex_
 };

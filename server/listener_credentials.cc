@@ -26,14 +26,15 @@ void WarnOfDates(const TlsSection& files, const TlsMaterial& material) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TlsIdentity>> TlsIdentity::Load(const TlsSection& files) {
-  ASYMSERVE_ASSIGN_OR_RETURN(TlsMaterial material, ReadTlsFiles(files));
+absl::StatusOr<std::unique_ptr<TlsIdentity>> TlsIdentity::Load(const TlsSection& files,
+                                                               const std::string& section) {
+  ASYMSERVE_ASSIGN_OR_RETURN(TlsMaterial material, ReadTlsFiles(files, section));
   WarnOfDates(files, material);
-  return std::unique_ptr<TlsIdentity>(new TlsIdentity(files, std::move(material)));
+  return std::unique_ptr<TlsIdentity>(new TlsIdentity(files, section, std::move(material)));
 }
 
 absl::Status TlsIdentity::Reload() {
-  ASYMSERVE_ASSIGN_OR_RETURN(TlsMaterial material, ReadTlsFiles(files_));
+  ASYMSERVE_ASSIGN_OR_RETURN(TlsMaterial material, ReadTlsFiles(files_, section_));
   WarnOfDates(files_, material);
   const std::lock_guard lock(mutex_);
   material_ = std::move(material);

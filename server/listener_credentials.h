@@ -15,7 +15,8 @@ namespace asymserve {
 class TlsIdentity {
  public:
   /// Errors of ReadTlsFiles.
-  static absl::StatusOr<std::unique_ptr<TlsIdentity>> Load(const TlsSection& files);
+  static absl::StatusOr<std::unique_ptr<TlsIdentity>> Load(const TlsSection& files,
+                                                           const std::string& section);
   TlsIdentity(const TlsIdentity&) = delete;
   TlsIdentity& operator=(const TlsIdentity&) = delete;
   ~TlsIdentity() = default;
@@ -28,12 +29,13 @@ class TlsIdentity {
   grpc_server_credentials* NewCredentials();
 
  private:
-  TlsIdentity(TlsSection files, TlsMaterial material)
-      : files_(std::move(files)), material_(std::move(material)) {}
+  TlsIdentity(TlsSection files, std::string section, TlsMaterial material)
+      : files_(std::move(files)), section_(std::move(section)), material_(std::move(material)) {}
   static grpc_ssl_certificate_config_reload_status Fetch(void* self,
                                                          grpc_ssl_server_certificate_config** to);
 
   const TlsSection files_;
+  const std::string section_;  // of the configuration
   mutable std::mutex mutex_;
   TlsMaterial material_;  // guarded by mutex_
   bool fetched_ = false;  // guarded by mutex_; gRPC has this material

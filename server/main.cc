@@ -76,14 +76,6 @@ ExitStatus Fail(const absl::Status& status, ExitStatus exit_status) {
   return exit_status;
 }
 
-LogLevel ToLogLevel(const std::string& name) {
-  if (name == "debug") return LogLevel::kDebug;
-  if (name == "warn") return LogLevel::kWarn;
-  if (name == "error") return LogLevel::kError;
-  if (name == "off") return LogLevel::kOff;
-  return LogLevel::kInfo;
-}
-
 int32_t ThreadsOf(const EngineSection& options) {
   return options.threads > 0 ? options.threads : AvailableCores();
 }
@@ -123,9 +115,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackendQuietly(const EngineSection&
 ExitStatus RunServe(const CommonOptions& options) {
   const absl::StatusOr<Config> config = ReadConfig(options);
   if (!config.ok()) return Fail(config.status(), kExitUsage);
-  InitLog(ToLogLevel(config->log.level),
+  InitLog(ParseLogLevel(config->log.level).value_or(LogLevel::kInfo),
           config->log.format == "json" ? LogFormat::kJson : LogFormat::kText);
-  return Serve(*config, MakeBackend);
+  return Serve(*config, ToSource(options), MakeBackend);
 }
 
 /// An offline command: `read` makes its options from the configuration (its errors are the user's

@@ -70,17 +70,24 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
                 "Files read again while serving; after an error the old ones stay in use.",
                 MetricType::Counter);
   const std::pair<const char*, const ReloadMetrics*> reloads[] = {
-      {"tls", &metrics.tls_reloads}, {"api_keys", &metrics.key_reloads}};
+      {"tls", &metrics.tls_reloads},
+      {"api_keys", &metrics.key_reloads},
+      {"config", &metrics.config_reloads},
+      {"admin_tls", &metrics.admin_tls_reloads},
+      {"admin_api_keys", &metrics.admin_key_reloads}};
   for (const auto& [what, counts] : reloads) {
     families.Sample({{"what", what}, {"result", "ok"}}, Value(counts->done));
     families.Sample({{"what", what}, {"result", "error"}}, Value(counts->failed));
   }
   families.Gauge("asymserve_api_keys", "API keys in use; 0: none is asked for, or nobody may call.",
                  Value(metrics.api_keys));
-  if (metrics.tls_not_after_s.value() != 0) {
-    families.Gauge("asymserve_tls_certificate_not_after_seconds",
-                   "When the server's certificate expires, in seconds since 1970.",
-                   Value(metrics.tls_not_after_s));
+  const std::pair<Labels, const Gauge*> certificates[] = {
+      {{}, &metrics.tls_not_after_s}, {{{"port", "admin"}}, &metrics.admin_tls_not_after_s}};
+  families.Open("asymserve_tls_certificate_not_after_seconds",
+                "When a port's certificate expires, in seconds since 1970. No sample without TLS.",
+                MetricType::Gauge);
+  for (const auto& [labels, not_after] : certificates) {
+    if (not_after->value() != 0) families.Sample(labels, Value(*not_after));
   }
   families.Gauge("asymserve_open_calls", "Calls that have not ended.", Value(metrics.open_calls));
   families.Gauge("asymserve_drain_budget_seconds", "What a drain may take (server.drain_seconds).",

@@ -43,14 +43,14 @@ bool FileWatch::Changed() {
   return changed;
 }
 
-void Reloader::Poll(bool now) {
+std::optional<absl::Status> Reloader::Poll(bool now, ReloadReport& report) {
   const auto time = std::chrono::steady_clock::now();
-  if (!now && time < next_) return;
+  if (!now && (!watches_ || time < next_)) return std::nullopt;
   next_ = time + kInterval;
   // The stamps are taken before the files are read: what changes meanwhile is seen the next time.
   const bool changed = watch_.Changed();
-  if (!changed && !now && error_.empty()) return;
-  const absl::Status status = read_();
+  if (!changed && !now && error_.empty()) return std::nullopt;
+  absl::Status status = read_(report);
   const std::string error(status.message());
   if (status.ok()) {
     metrics_.done.Add();
@@ -61,6 +61,23 @@ void Reloader::Poll(bool now) {
         {{"what", what_}, {"error", error}, {"hint", "the old ones stay in use"}});
   }
   error_ = status.ok() ? "" : error;
+  return status;
+}
+
+void Reloads::Add(Reloader reloader) {
+  const std::lock_guard lock(mutex_);
+  reloaders_.push_back(std::move(reloader));
+}
+
+std::vector<Reloads::Outcome> Reloads::Poll(bool now) {
+  const std::lock_guard lock(mutex_);
+  std::vector<Outcome> outcomes;
+  for (Reloader& reloader : reloaders_) {
+    ReloadReport report;
+    const std::optional<absl::Status> status = reloader.Poll(now, report);
+    if (status.has_value()) outcomes.push_back({reloader.what(), *status, std::move(report)});
+  }
+  return outcomes;
 }
 
 }  // namespace asymserve

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <ctime>
 #include <functional>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,25 +37,59 @@ class FileWatch {
   std::vector<Stamp> stamps_;
 };
 
-/// Has files read again when they change. One thread.
+/// What came of reading files again.
+struct ReloadReport {
+  // Options of the configuration, each as "engine.step_ms: 80 -> 40".
+  std::vector<std::string> changed;
+  std::vector<std::string> needs_restart;  // what runs is not what the file says
+};
+
+/// Has files read again when they change, or only when asked. One thread.
 class Reloader {
  public:
-  /// `what` names them in the log. `read` leaves everything as it was when it fails.
-  Reloader(std::string what, const std::vector<std::string>& paths,
-           std::function<absl::Status()> read, ReloadMetrics& metrics)
-      : what_(std::move(what)), watch_(paths), read_(std::move(read)), metrics_(metrics) {}
+  using Read = std::function<absl::Status(ReloadReport&)>;
+
+  /// `what` names them in the log. `read` leaves everything as it was when it fails. Without paths
+  /// it reads only when asked.
+  Reloader(std::string what, const std::vector<std::string>& paths, Read read,
+           ReloadMetrics& metrics)
+      : what_(std::move(what)),
+        watches_(!paths.empty()),
+        watch_(paths),
+        read_(std::move(read)),
+        metrics_(metrics) {}
 
   /// Reads when a file has changed or the last attempt failed, looking once a second, or when `now`
-  /// says so. Logs and counts.
-  void Poll(bool now);
+  /// says so. Logs and counts. The result, if it read.
+  std::optional<absl::Status> Poll(bool now, ReloadReport& report);
+  const std::string& what() const { return what_; }
 
  private:
   const std::string what_;
+  const bool watches_;
   FileWatch watch_;
-  const std::function<absl::Status()> read_;
+  const Read read_;
   ReloadMetrics& metrics_;
   std::chrono::steady_clock::time_point next_ = {};
   std::string error_;  // of the last attempt; empty: it succeeded
+};
+
+/// All that is read again. Any thread.
+class Reloads {
+ public:
+  struct Outcome {
+    std::string what;
+    absl::Status status;
+    ReloadReport report;
+  };
+
+  void Add(Reloader reloader);
+  /// Reloader::Poll of each, in the order of Add; of those that read, what came of it.
+  std::vector<Outcome> Poll(bool now);
+
+ private:
+  std::mutex mutex_;
+  std::vector<Reloader> reloaders_;  // guarded by mutex_
 };
 
 }  // namespace asymserve

@@ -8,19 +8,14 @@
 #include "absl/strings/str_split.h"
 #include "google/protobuf/stubs/logging.h"
 
-#include "config/tenants.h"
-#include "engine/base/check.h"
 #include "engine/base/log.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
 #include "server/drain.h"
+#include "server/front_end.h"
 #include "server/grpc_log.h"
 #include "server/memory_log.h"
-#include "server/metrics_endpoint.h"
-#include "server/metrics_exporter.h"
-#include "server/reloader.h"
 #include "server/signal_watcher.h"
-#include "server/version.h"
 
 namespace asymserve {
 namespace {
@@ -28,61 +23,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kHealthPoll(100);
-
-/// What answers the network, from before the model is loaded.
-struct FrontEnd {
-  explicit FrontEnd(const Config& config)
-      : keys(config.server.api_keys_file.empty()
-                 ? nullptr
-                 : std::make_unique<KeyRing>(config.server.api_keys_file)),
-        service(metrics, {.max_unread_deltas = config.server.stream_queue_messages}, keys.get()),
-        exporter(std::make_shared<MetricsExporter>(metrics)) {}
-
-  ServerMetrics metrics;
-  const std::unique_ptr<KeyRing> keys;  // null: nobody needs one
-  InferenceService service;
-  std::shared_ptr<MetricsExporter> exporter;
-  std::unique_ptr<MetricsEndpoint> endpoint;  // null: none wanted
-  std::unique_ptr<GrpcServer> server;
-  std::vector<Reloader> reloaders;
-};
-
-absl::Status ReadKeys(FrontEnd& front) {
-  ASYMSERVE_RETURN_IF_ERROR(Annotate(front.keys->Reload(), "server.api_keys_file"));
-  front.metrics.api_keys.Set(static_cast<int64_t>(front.keys->size()));
-  return absl::OkStatus();
-}
-
-/// Before the files are read: later changes are seen.
-void WatchFiles(const ServerSection& options, FrontEnd& front) {
-  const TlsSection& tls = options.tls;
-  if (!tls.cert_file.empty()) {
-    front.reloaders.emplace_back(
-        "tls", std::vector<std::string>{tls.cert_file, tls.key_file, tls.client_ca_file},
-        [&front] { return front.server->ReloadTls(); }, front.metrics.tls_reloads);
-  }
-  if (front.keys != nullptr) {
-    front.reloaders.emplace_back(
-        "api_keys", std::vector<std::string>{options.api_keys_file},
-        [&front] { return ReadKeys(front); }, front.metrics.key_reloads);
-  }
-}
-
-absl::Status Start(const Config& config, FrontEnd& front) {
-  WatchFiles(config.server, front);
-  if (front.keys != nullptr) ASYMSERVE_RETURN_IF_ERROR(ReadKeys(front));
-  ASYMSERVE_ASSIGN_OR_RETURN(front.server,
-                             GrpcServer::Start(config.server, front.service, front.metrics));
-  Log(LogLevel::kInfo, "listening",
-      {{"address", front.server->address()},
-       {"tls", !config.server.tls.cert_file.empty()},
-       {"api_keys", front.metrics.api_keys.value()}});
-  if (config.metrics.address.empty()) return absl::OkStatus();
-  ASYMSERVE_ASSIGN_OR_RETURN(front.endpoint,
-                             MetricsEndpoint::Start(config.metrics.address, front.exporter));
-  Log(LogLevel::kInfo, "metrics", {{"address", front.endpoint->address()}});
-  return absl::OkStatus();
-}
 
 KvQualityLimits ToLimits(const KvQualitySection& quality) {
   return {.max_mean_kl = quality.max_mean_kl, .max_copy_loss = quality.max_copy_loss};
@@ -112,11 +52,7 @@ void SetScheduling(const Config& config, EngineOptions& options) {
   options.step_us = std::llround(config.engine.step_ms * 1e3);
   options.canary_rate = config.kv.quality.canary_rate;
   options.aging_us = static_cast<int64_t>(config.scheduling.aging_seconds * 1e6);
-  const auto tenants = ParseTenants(config.scheduling.tenants);
-  ASYMSERVE_CHECK(tenants.has_value());  // validated
-  for (const auto& [name, weight] : *tenants) {
-    options.tenants.push_back({.name = name, .weight = weight});
-  }
+  options.tenants = ToTenantShares(config.scheduling);
 }
 
 std::string ModelName(const Config& config, const LoadedModel& loaded) {
@@ -157,8 +93,7 @@ void LogCanary(double wanted, const Engine& engine) {
 }
 
 /// Serves until a signal; OK once drained. An error is the engine's.
-absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEnd& front,
-                        SignalWatcher& signals) {
+absl::Status ServeModel(const ServedModel& served, FrontEnd& front, SignalWatcher& signals) {
   if (signals.WaitFor(std::chrono::milliseconds(0))) return absl::OkStatus();
   LogKvCache(served.kv);
   front.service.StartServing(served);
@@ -171,8 +106,7 @@ absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEn
        {"kv_bits", served.kv.effective_bits},
        {"kv_cache_tokens", served.kv.capacity.tokens}});
   while (!signals.WaitFor(kHealthPoll)) {
-    const bool hangup = signals.TakeHangup();
-    for (Reloader& reloader : front.reloaders) reloader.Poll(hangup);
+    front.reloads.Poll(signals.TakeHangup());
     absl::Status health = served.engine->health();
     if (health.ok()) {
       served.memory->Trim();
@@ -182,8 +116,7 @@ absl::Status ServeModel(const Config& config, const ServedModel& served, FrontEn
     front.server->Stop(std::chrono::seconds(1));
     return health;
   }
-  Drain(*front.server, front.service, *served.engine,
-        std::chrono::milliseconds(static_cast<int64_t>(config.server.drain_seconds * 1e3)));
+  Drain(*front.server, front.service, *served.engine, front.live.drain_budget());
   return absl::OkStatus();
 }
 
@@ -213,30 +146,39 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
     Log(LogLevel::kInfo, "startup", {{"phase", phase}, {"seconds", seconds}});
   }
   front.exporter->StartServing(served, std::move(phases));
-  absl::Status status = ServeModel(config, served, front, signals);
+  const LiveTargets targets = {engine, front.service, front.metrics};
+  front.reloads.Add(
+      {"config",
+       {},
+       [&front, &targets](ReloadReport& report) { return front.live.Reload(targets, report); },
+       front.metrics.config_reloads});
+  front.admin_service.StartServing(served);
+  absl::Status status = ServeModel(served, front, signals);
+  front.admin_service.StopServing();
   front.exporter->StopServing();
   return status;
 }
 
-absl::Status Run(const Config& config, const BackendFactory& make_backend) {
+absl::Status Run(const Config& config, const ConfigSource& source,
+                 const BackendFactory& make_backend) {
   const Clock::time_point start = Clock::now();
   // libprotobuf would write about every malformed request; the client is told instead.
   google::protobuf::SetLogHandler(nullptr);
   TakeGrpcLog();
   RaiseDescriptorLimit();
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<SignalWatcher> signals, SignalWatcher::Create());
-  FrontEnd front(config);
-  front.metrics.drain_budget_ms.Set(static_cast<int64_t>(config.server.drain_seconds * 1e3));
-  ASYMSERVE_RETURN_IF_ERROR(Start(config, front));
+  FrontEnd front(source, config, [&signals] { signals->RequestStop(); });
+  ASYMSERVE_RETURN_IF_ERROR(front.Start(config));
   absl::Status status = LoadAndServe(config, make_backend, front, *signals, start);
-  front.server->Stop(std::chrono::milliseconds(0));
+  front.Stop();
   return status;
 }
 
 }  // namespace
 
-ExitStatus Serve(const Config& config, const BackendFactory& make_backend) {
-  const absl::Status status = Run(config, make_backend);
+ExitStatus Serve(const Config& config, const ConfigSource& source,
+                 const BackendFactory& make_backend) {
+  const absl::Status status = Run(config, source, make_backend);
   if (status.ok()) {
     Log(LogLevel::kInfo, "stopped");
     return kExitOk;

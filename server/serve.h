@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 
 #include "config/config.h"
+#include "config/config_source.h"
 #include "engine/runtime/model_loader.h"
 
 namespace asymserve {
@@ -21,8 +22,9 @@ enum ExitStatus : int {
   kExitUsage = 2,    // command line or configuration
 };
 
-/// Serves until a signal asks to stop or the engine fails. Called once, from main, before other
-/// threads exist.
-ExitStatus Serve(const Config& config, const BackendFactory& make_backend);
+/// Serves until a signal asks to stop or the engine fails. `config` is what `source` gave; SIGHUP
+/// has it read again. Called once, from main, before other threads exist.
+ExitStatus Serve(const Config& config, const ConfigSource& source,
+                 const BackendFactory& make_backend);
 
 }  // namespace asymserve

@@ -73,10 +73,12 @@ struct ServerMetrics {
   LatencyHistogram refusal_seconds;  // one observation for each of rejections
   Counter slow_readers;              // streams ended because the client did not keep up
   Counter refused_connections;       // closed at once, for want of descriptors
-  ReloadMetrics tls_reloads, key_reloads;
-  Gauge api_keys;         // in use
-  Gauge tls_not_after_s;  // of the server's certificate, since 1970; 0: no TLS
-  Gauge open_calls;       // accepted by gRPC and not yet gone
+  ReloadMetrics tls_reloads, key_reloads, config_reloads;
+  ReloadMetrics admin_tls_reloads, admin_key_reloads;
+  Gauge api_keys;  // in use
+  // Of the certificates of both ports, since 1970; 0: no TLS.
+  Gauge tls_not_after_s, admin_tls_not_after_s;
+  Gauge open_calls;  // accepted by gRPC and not yet gone
   Gauge drain_budget_ms;
   Gauge drain_start_us;  // steady clock; 0: no drain has begun
 };

@@ -51,6 +51,12 @@ bool SignalWatcher::WaitFor(std::chrono::milliseconds timeout) {
   return changed_.wait_for(lock, timeout, [this] { return requested_; });
 }
 
+void SignalWatcher::RequestStop() {
+  const std::lock_guard lock(mutex_);
+  requested_ = true;
+  changed_.notify_all();
+}
+
 void SignalWatcher::Watch() {
   pollfd fds[] = {{signal_fd_, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
   while (true) {
@@ -65,12 +71,12 @@ void SignalWatcher::Watch() {
       continue;
     }
     std::lock_guard lock(mutex_);
-    if (requested_) {
+    if (signalled_) {
       Log(LogLevel::kWarn, "exit_now", {{"signal", signal}});
       _exit(128 + signal);
     }
     Log(LogLevel::kInfo, "stop_requested", {{"signal", signal}});
-    requested_ = true;
+    requested_ = signalled_ = true;
     changed_.notify_all();
   }
 }

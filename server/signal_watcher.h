@@ -24,7 +24,9 @@ class SignalWatcher {
   SignalWatcher& operator=(const SignalWatcher&) = delete;
   ~SignalWatcher();
 
-  /// True once a signal came; waits for it up to `timeout`. Any thread.
+  /// As one signal to stop does, but not counted: the next signal is the first.
+  void RequestStop();
+  /// True once a stop was requested; waits for it up to `timeout`. Any thread.
   bool WaitFor(std::chrono::milliseconds timeout);
   /// Whether SIGHUP came since the last call. Any thread.
   bool TakeHangup() { return hangup_.exchange(false); }
@@ -38,6 +40,7 @@ class SignalWatcher {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool requested_ = false;  // guarded by mutex_
+  bool signalled_ = false;  // guarded by mutex_: a signal to stop came
   std::atomic<bool> hangup_{false};
   std::thread thread_;
 };

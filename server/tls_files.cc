@@ -95,27 +95,28 @@ int64_t Seconds(const ASN1_TIME* time) {
 }
 
 /// What OpenSSL will use must please it: the strength of keys, too.
-absl::Status CheckPair(const TlsSection& files, X509* certificate, EVP_PKEY* key) {
+absl::Status CheckPair(const TlsSection& files, const std::string& section, X509* certificate,
+                       EVP_PKEY* key) {
   const SslContext context(SSL_CTX_new(TLS_server_method()));
-  if (context == nullptr) return absl::InternalError("server.tls: OpenSSL does not start");
+  if (context == nullptr) return absl::InternalError("OpenSSL does not start");
   if (SSL_CTX_use_certificate(context.get(), certificate) != 1) {
-    return Annotate(Refused(files.cert_file, "cannot be used"), "server.tls.cert_file");
+    return Annotate(Refused(files.cert_file, "cannot be used"), section + ".cert_file");
   }
   if (X509_check_private_key(certificate, key) != 1) {
     ERR_clear_error();
     return Annotate(Invalid(files.key_file, absl::StrCat("does not belong to the certificate in ",
                                                          files.cert_file)),
-                    "server.tls.key_file");
+                    section + ".key_file");
   }
   if (SSL_CTX_use_PrivateKey(context.get(), key) != 1) {
-    return Annotate(Refused(files.key_file, "cannot be used"), "server.tls.key_file");
+    return Annotate(Refused(files.key_file, "cannot be used"), section + ".key_file");
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files) {
+absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files, const std::string& section) {
   TlsMaterial material;
   const auto certificates = [](const std::string& file,
                                std::string& text) -> absl::StatusOr<Certificate> {
@@ -123,19 +124,19 @@ absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files) {
     return ReadCertificates(file, text);
   };
   absl::StatusOr<Certificate> own = certificates(files.cert_file, material.certificates);
-  if (!own.ok()) return Annotate(own.status(), "server.tls.cert_file");
+  if (!own.ok()) return Annotate(own.status(), section + ".cert_file");
   absl::StatusOr<std::string> key_text = ReadPem(files.key_file);
-  if (!key_text.ok()) return Annotate(key_text.status(), "server.tls.key_file");
+  if (!key_text.ok()) return Annotate(key_text.status(), section + ".key_file");
   material.key = *std::move(key_text);
   const absl::StatusOr<PrivateKey> key = ReadKey(files.key_file, material.key);
-  if (!key.ok()) return Annotate(key.status(), "server.tls.key_file");
-  ASYMSERVE_RETURN_IF_ERROR(CheckPair(files, own->get(), key->get()));
+  if (!key.ok()) return Annotate(key.status(), section + ".key_file");
+  ASYMSERVE_RETURN_IF_ERROR(CheckPair(files, section, own->get(), key->get()));
   material.not_before = Seconds(X509_get0_notBefore(own->get()));
   material.not_after = Seconds(X509_get0_notAfter(own->get()));
   if (!files.client_ca_file.empty()) {
     const absl::Status status =
         certificates(files.client_ca_file, material.client_authorities).status();
-    if (!status.ok()) return Annotate(status, "server.tls.client_ca_file");
+    if (!status.ok()) return Annotate(status, section + ".client_ca_file");
   }
   return material;
 }

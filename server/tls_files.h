@@ -18,8 +18,10 @@ struct TlsMaterial {
   int64_t not_after = 0;
 };
 
-/// Reads and checks the files. An error names the option and the file: "server.tls.key_file:
-/// a/key.pem: does not belong to the certificate in a/cert.pem". Dates are not checked.
-absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files);
+/// Reads and checks the files. An error names the option, which is in `section`, and the file:
+/// "server.tls.key_file: a/key.pem: does not belong to the certificate in a/cert.pem". Dates are
+/// not checked.
+absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files,
+                                         const std::string& section = "server.tls");
 
 }  // namespace asymserve

@@ -147,6 +147,20 @@ LogField::LogField(std::string_view k, double v) : key(k), is_text(!std::isfinit
   value = text;
 }
 
+std::optional<LogLevel> ParseLogLevel(std::string_view name) {
+  const auto* const found = std::find(std::begin(kNames), std::end(kNames), name);
+  if (found == std::end(kNames)) return std::nullopt;
+  return static_cast<LogLevel>(found - std::begin(kNames));
+}
+
+std::string_view LogLevelName(LogLevel level) {
+  return kNames[static_cast<size_t>(level)];
+}
+
+void SetLogLevel(LogLevel level) {
+  Logger().set_level(ToSpdlog(level));
+}
+
 void InitLog(LogLevel level, LogFormat format) {
   g_format.store(format, std::memory_order_relaxed);
   Logger().set_level(ToSpdlog(level));
@@ -159,7 +173,7 @@ std::string FormatLogLine(LogLevel level, LogFormat format, std::string_view eve
   std::string line;
   if (format == LogFormat::kJson) {
     line += "\"level\":";
-    AppendQuoted(kNames[static_cast<size_t>(level)], line);
+    AppendQuoted(LogLevelName(level), line);
     line += ",\"event\":";
     AppendQuoted(event, line);
     for (const LogField& field : fields) {
@@ -174,7 +188,7 @@ std::string FormatLogLine(LogLevel level, LogFormat format, std::string_view eve
     }
     return line;
   }
-  line += kNames[static_cast<size_t>(level)];
+  line += LogLevelName(level);
   line += ' ';
   line += event;
   for (const LogField& field : fields) {

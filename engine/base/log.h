@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -12,6 +13,10 @@ namespace asymserve {
 
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarn, kError, kOff };
 enum class LogFormat : uint8_t { kText, kJson };
+
+/// By its name: debug, info, warn, error, off. Absent: no level has it.
+std::optional<LogLevel> ParseLogLevel(std::string_view name);
+std::string_view LogLevelName(LogLevel level);
 
 /// One key and its value. Values with spaces, quotes or control characters are quoted and escaped;
 /// bytes that are not UTF-8 become U+FFFD.
@@ -33,6 +38,9 @@ struct LogField {
 /// Sets the process-wide sink once, in main. Before that, lines of kInfo and up go to stderr as
 /// text.
 void InitLog(LogLevel level, LogFormat format);
+
+/// The least severe lines that are written from now on.
+void SetLogLevel(LogLevel level);
 
 void Log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields = {});
 

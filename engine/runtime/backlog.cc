@@ -24,7 +24,7 @@ absl::Status Backlog::Join(const QueueShare& share, int32_t sequences, const Tim
     RememberLocked(share);
     return absl::ResourceExhaustedError(
         absl::StrCat("the queue is full: ", waiting_.load(std::memory_order_relaxed),
-                     " sequences wait, ", options_.max_waiting, " may"));
+                     " sequences wait, ", max_waiting(), " may"));
   }
   ASYMSERVE_RETURN_IF_ERROR(CheckShare(share, sequences));
   ASYMSERVE_RETURN_IF_ERROR(CheckTime(share, limits));
@@ -57,7 +57,7 @@ int64_t Backlog::PlacesOf(const QueueShare& share) const {
   for (const auto& [id, tenant] : wanting_) {
     if (id != share.tenant && !tenants_.contains(id)) weights += tenant.weight;
   }
-  return std::max<int64_t>(1, int64_t{options_.max_waiting} * share.weight / weights);
+  return std::max<int64_t>(1, int64_t{max_waiting()} * share.weight / weights);
 }
 
 void Backlog::RememberLocked(const QueueShare& share) {
@@ -76,7 +76,7 @@ absl::Status Backlog::CheckShare(const QueueShare& share, int32_t sequences) {
   if (own == 0 || own + sequences <= places) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       absl::StrCat("the tenant's share of the queue is full: ", own, " of its sequences wait, ",
-                   places, " of ", options_.max_waiting, " may while other tenants want theirs"));
+                   places, " of ", max_waiting(), " may while other tenants want theirs"));
 }
 
 void Backlog::Leave(const QueueShare& share, bool first, bool runs) {
@@ -123,9 +123,9 @@ int32_t Backlog::CatchUpTokens(int32_t decode_rows) const {
 int32_t Backlog::CatchUpTokensLocked(int32_t decode_rows) const {
   constexpr double kLeastShare = 0.25;  // of a step is theirs, however slow decoding is
   const std::optional<double> token_us = costs_.PrefillUs(1);
-  if (options_.step_us == 0 || decode_rows == 0 || !token_us) return INT32_MAX;
+  if (step_us_ == 0 || decode_rows == 0 || !token_us) return INT32_MAX;
   const double decode_us = costs_.DecodeUs(decode_rows);
-  const double left = std::max(static_cast<double>(options_.step_us) - decode_us,
+  const double left = std::max(static_cast<double>(step_us_) - decode_us,
                                decode_us * kLeastShare / (1 - kLeastShare));
   const double tokens = left / std::max(*token_us, 1e-3);
   return static_cast<int32_t>(std::clamp<double>(tokens, 1, INT32_MAX));

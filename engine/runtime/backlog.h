@@ -64,11 +64,22 @@ class Backlog {
     TimeUs first_token() const { return queue + prefill; }
   };
 
-  explicit Backlog(const Options& options) : options_(options) {}
+  explicit Backlog(const Options& options)
+      : options_(options), max_waiting_(options.max_waiting), step_us_(options.step_us) {}
+
+  /// In place of those of the options, from the next request and step on. Who waits stays.
+  void SetMaxWaiting(int32_t sequences) {
+    max_waiting_.store(sequences, std::memory_order_relaxed);
+  }
+  void SetStepTime(TimeUs step_us) {
+    std::lock_guard lock(mutex_);
+    step_us_ = step_us;
+  }
+  int32_t max_waiting() const { return max_waiting_.load(std::memory_order_relaxed); }
 
   /// Whether `sequences` more may wait. No lock.
   bool HasRoom(int32_t sequences) const {
-    return waiting_.load(std::memory_order_relaxed) + sequences <= options_.max_waiting;
+    return waiting_.load(std::memory_order_relaxed) + sequences <= max_waiting();
   }
   /// Somebody of that tenant was refused because HasRoom said so, without Join.
   void OnRefused(const QueueShare& share);
@@ -119,9 +130,11 @@ class Backlog {
   absl::Status CheckTime(const QueueShare& share, const TimeLimits& limits) const;
 
   const Options options_;
+  std::atomic<int32_t> max_waiting_;
   std::atomic<int32_t> waiting_{0};
   mutable std::mutex mutex_;
   // Guarded by mutex_.
+  TimeUs step_us_;
   std::map<int32_t, Waiting> tenants_;
   std::map<int32_t, Wanting> wanting_;
   StepCosts costs_;

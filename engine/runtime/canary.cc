@@ -31,9 +31,15 @@ double CanaryRate(const CanaryOptions& options) {
 Canary::Canary(const CanaryOptions& options, CanaryMetrics& metrics)
     : options_(options), rate_(CanaryRate(options)), metrics_(metrics) {}
 
+void Canary::SetRate(double rate) {
+  CanaryOptions changed = options_;
+  changed.rate = rate;
+  rate_.store(CanaryRate(changed), std::memory_order_relaxed);
+}
+
 bool Canary::Chooses(RequestId id, uint64_t seed) const {
   const uint64_t hash = Mix(seed ^ Mix(static_cast<uint64_t>(id)));
-  return static_cast<double>(hash >> 11) * 0x1p-53 < rate_;
+  return static_cast<double>(hash >> 11) * 0x1p-53 < rate();
 }
 
 void Canary::OnEnd(Generation& generation, const RecordPool& arena) {

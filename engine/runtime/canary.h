@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -34,7 +35,7 @@ double CanaryRate(const CanaryOptions& options);
 /// are; when one of them is taken, the request is given up. Time: kStepTokens at most, in steps in
 /// which nobody waits, computes a prompt or catches up, of what those would be given by
 /// engine.step_ms; after kMaxPause steps without any it is given up. So a user's token may come
-/// later by the time of kStepTokens tokens, and is the same. Engine thread only.
+/// later by the time of kStepTokens tokens, and is the same. Engine thread only, but for the rate.
 class Canary {
  public:
   static constexpr int32_t kStepTokens = 16;
@@ -57,7 +58,10 @@ class Canary {
   /// Gives up; counted as `stopped`.
   void Stop();
 
-  double rate() const { return rate_; }  // CanaryRate
+  /// Of the requests that end from now on. Any thread.
+  void SetRate(double rate);
+  /// CanaryRate. Any thread.
+  double rate() const { return rate_.load(std::memory_order_relaxed); }
   bool active() const { return shadow_ != nullptr; }
 
  private:
@@ -66,7 +70,7 @@ class Canary {
   void End(Counter& result);
 
   const CanaryOptions options_;
-  const double rate_;
+  std::atomic<double> rate_;
   CanaryMetrics& metrics_;
   std::unique_ptr<Shadow> shadow_;  // null: nothing is compared
   std::vector<int32_t> tokens_;     // of its sequence, prompt first

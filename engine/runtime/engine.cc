@@ -123,6 +123,29 @@ class Engine::Impl {
     wake_.notify_one();
   }
 
+  absl::Status SetMaxWaiting(int32_t sequences) {
+    if (sequences > options_.max_waiting) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "memory was planned for ", options_.max_waiting, " waiting sequences, not ", sequences));
+    }
+    backlog_.SetMaxWaiting(sequences);
+    return absl::OkStatus();
+  }
+  void SetStepTime(int64_t step_us) { backlog_.SetStepTime(step_us); }
+  void SetCanaryRate(double rate) { loop_.SetCanaryRate(rate); }
+  void SetTenantWeights(const std::vector<TenantShare>& tenants) {
+    std::lock_guard lock(mutex_);
+    tenants_.SetWeights(tenants);
+  }
+
+  void DropPrefixCache() {
+    {
+      std::lock_guard lock(mutex_);
+      drop_cache_ = true;
+    }
+    wake_.notify_one();
+  }
+
   void StartDrain() {
     std::lock_guard lock(mutex_);
     draining_ = true;
@@ -155,6 +178,7 @@ class Engine::Impl {
   struct Mail {
     std::vector<std::shared_ptr<const ActiveRequest>> requests;
     std::vector<std::pair<RequestId, TimeUs>> cancels;
+    bool drop_cache = false;
   };
 
   /// Tokens a sequence may generate, or why it can never run here.
@@ -182,6 +206,7 @@ class Engine::Impl {
   TenantTable tenants_;
   std::vector<std::shared_ptr<const ActiveRequest>> inbox_;
   std::vector<std::pair<RequestId, TimeUs>> cancels_;
+  bool drop_cache_ = false;
   size_t open_requests_ = 0;  // in the inbox
   bool idle_ = true;          // the loop holds no sequence
   bool draining_ = false;
@@ -222,10 +247,10 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
                                                std::shared_ptr<OutputSink> sink) {
   ASYMSERVE_RETURN_IF_ERROR(ValidateRequest(request, limits_));
   ASYMSERVE_ASSIGN_OR_RETURN(const int32_t max_new_tokens, ResolveMaxNewTokens(request));
-  if (request.n > options_.max_waiting) {
+  if (const int32_t holds = backlog_.max_waiting(); request.n > holds) {
     return absl::InvalidArgumentError(absl::StrCat("n: ", request.n,
                                                    " sequences never fit the queue, which holds ",
-                                                   options_.max_waiting, " (engine.max_waiting)"));
+                                                   holds, " (engine.max_waiting)"));
   }
   if (!request.has_seed) request.sampling.seed = next_seed_.fetch_add(0x9E3779B97F4A7C15u);
   const int32_t sequences = request.n;
@@ -277,7 +302,9 @@ bool Engine::Impl::TakeMail(bool wait, Mail& mail) {
   std::unique_lock lock(mutex_);
   idle_ = loop_.idle();
   if (idle_ && open_requests_ == 0) idle_changed_.notify_all();
-  const auto ready = [this] { return stop_ || !inbox_.empty() || !cancels_.empty(); };
+  const auto ready = [this] {
+    return stop_ || !inbox_.empty() || !cancels_.empty() || drop_cache_;
+  };
   if (wait) {
     const TimeUs deadline = loop_.next_deadline();
     if (deadline == kNoDeadline) {
@@ -288,6 +315,7 @@ bool Engine::Impl::TakeMail(bool wait, Mail& mail) {
   }
   mail.requests.swap(inbox_);
   mail.cancels.swap(cancels_);
+  mail.drop_cache = std::exchange(drop_cache_, false);
   open_requests_ = 0;
   if (!mail.requests.empty()) idle_ = false;
   return !stop_;
@@ -299,6 +327,7 @@ void Engine::Impl::Run() {
   while (TakeMail(!has_work, mail)) {
     for (const auto& request : mail.requests) loop_.Add(request, Now());
     for (const auto& [id, called_at] : mail.cancels) loop_.Cancel(id, called_at, Now());
+    if (mail.drop_cache) loop_.DropPrefixCache();
     const absl::StatusOr<bool> ran = loop_.Step(Now());
     if (!ran.ok()) {
       Fail(ran.status());
@@ -360,6 +389,21 @@ absl::Status Engine::health() const {
 }
 const EngineMetrics& Engine::metrics() const {
   return impl_->metrics();
+}
+absl::Status Engine::SetMaxWaiting(int32_t sequences) {
+  return impl_->SetMaxWaiting(sequences);
+}
+void Engine::SetStepTime(int64_t step_us) {
+  impl_->SetStepTime(step_us);
+}
+void Engine::SetCanaryRate(double rate) {
+  impl_->SetCanaryRate(rate);
+}
+void Engine::SetTenantWeights(const std::vector<TenantShare>& tenants) {
+  impl_->SetTenantWeights(tenants);
+}
+void Engine::DropPrefixCache() {
+  impl_->DropPrefixCache();
 }
 double Engine::canary_rate() const {
   return impl_->canary_rate();

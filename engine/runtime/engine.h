@@ -69,6 +69,18 @@ class Engine {
   /// thread.
   void Cancel(RequestId id);
 
+  // What may change while the engine runs: EngineOptions by that name. Any thread, never blocks.
+  /// From the next request on; who waits stays. FailedPrecondition beyond
+  /// EngineOptions::max_waiting: memory was planned for no more.
+  absl::Status SetMaxWaiting(int32_t sequences);
+  void SetStepTime(int64_t step_us);
+  /// Of the requests that end from now on, as EngineOptions::canary_rate.
+  void SetCanaryRate(double rate);
+  /// In place of EngineOptions::tenants, as TenantTable::SetWeights; of requests from now on.
+  void SetTenantWeights(const std::vector<TenantShare>& tenants);
+  /// Within a step, drops what the prefix cache keeps and no sequence holds. Any thread.
+  void DropPrefixCache();
+
   /// Submit is refused with Unavailable from now on; what was accepted goes on. Any thread.
   void StartDrain();
   /// Waits until nothing waits or runs and every delta was delivered; false on timeout.
@@ -78,7 +90,7 @@ class Engine {
   absl::Status health() const;
 
   const EngineMetrics& metrics() const;
-  /// EngineOptions::canary_rate, or 0 where there is nothing to compare (CanaryRate).
+  /// The canary's rate, or 0 where there is nothing to compare (CanaryRate).
   double canary_rate() const;
 
  private:

@@ -37,6 +37,10 @@ class EngineLoop {
   TimeUs next_deadline() const { return scheduler_.next_deadline(); }
   /// Nobody waits or runs; the canary may.
   bool idle() const { return sequences_.empty(); }
+  /// Drops what the prefix cache keeps and no sequence holds. Between steps.
+  void DropPrefixCache() { scheduler_.DropKept(); }
+  /// Any thread, as the rate.
+  void SetCanaryRate(double rate) { canary_.SetRate(rate); }
   double canary_rate() const { return canary_.rate(); }
 
  private:

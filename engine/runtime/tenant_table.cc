@@ -34,7 +34,20 @@ TenantTable::Tenant TenantTable::Resolve(const std::string& name) {
     others_.front().name = name;
     by_name_.emplace(name, others_.begin());
   }
-  return {others_.front().id, 1, label};
+  return {others_.front().id, OtherWeight(name), label};
+}
+
+void TenantTable::SetWeights(std::span<const TenantShare> shares) {
+  for (auto& [name, tenant] : configured_) tenant.weight = 1;
+  other_weights_.clear();
+  for (const TenantShare& share : shares) {
+    const auto configured = configured_.find(share.name);
+    if (configured != configured_.end()) {
+      configured->second.weight = share.weight;
+    } else {
+      other_weights_[share.name] = share.weight;
+    }
+  }
 }
 
 }  // namespace asymserve

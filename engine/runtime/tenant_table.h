@@ -34,6 +34,10 @@ class TenantTable {
   explicit TenantTable(std::span<const TenantShare> configured);
 
   Tenant Resolve(const std::string& name);
+  /// Other weights from the next Resolve on: those of `shares`, 1 of every other name. Ids and
+  /// labels stay: a name that was not configured at first has a weight, and remains among the
+  /// others.
+  void SetWeights(std::span<const TenantShare> shares);
   /// One name for each tenant: "" for "default".
   static std::string_view NameOf(std::string_view name) {
     return name == kDefaultName ? std::string_view() : name;
@@ -46,9 +50,14 @@ class TenantTable {
     std::string name;
     int32_t id;
   };
+  int32_t OtherWeight(const std::string& name) const {
+    const auto found = other_weights_.find(name);
+    return found == other_weights_.end() ? 1 : found->second;
+  }
   std::vector<std::string> labels_;
   std::unordered_map<std::string, Tenant> configured_;
-  std::list<Other> others_;  // last seen first
+  std::unordered_map<std::string, int32_t> other_weights_;  // of names not in configured_
+  std::list<Other> others_;                                 // last seen first
   std::unordered_map<std::string, std::list<Other>::iterator> by_name_;
 };
 

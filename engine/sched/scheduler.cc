@@ -139,6 +139,11 @@ std::vector<SequenceId> Scheduler::Commit(const StepPlan& plan, std::span<const 
   return left;
 }
 
+void Scheduler::DropKept() {
+  ASYMSERVE_CHECK(outstanding_.empty());
+  store_.DropKept();
+}
+
 SchedulerStats Scheduler::stats() const {
   return {.waiting = static_cast<int32_t>(waiting_.size()),
           .running = static_cast<int32_t>(running_.size()),

@@ -142,6 +142,9 @@ class Scheduler {
   /// by outcome or by reaching max_new_tokens; cancelled and expired ones are not among them.
   std::vector<SequenceId> Commit(const StepPlan& plan, std::span<const Outcome> outcomes);
 
+  /// Drops what is kept of prompts and no sequence holds. While no plan is outstanding.
+  void DropKept();
+
   SchedulerStats stats() const;
   /// The records of the arena, for what may use slabs in which there is nothing (sched/shadow.h).
   const RecordPool& arena() const { return store_.pool(); }

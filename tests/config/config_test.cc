@@ -280,6 +280,41 @@ TEST(ValidateTest, TheTwoEndpointsMustDifferUnlessTheirPortIsAnyFreeOne) {
   EXPECT_TRUE(ValidateConfig(config).ok());
 }
 
+TEST(ValidateTest, TheAdminPortIsAnother) {
+  Config config;
+  config.admin.address = config.server.address;
+  EXPECT_EQ(Message(ValidateConfig(config)),
+            "admin.address: expected another than server.address, got 127.0.0.1:50051");
+  config.admin.address = config.metrics.address;
+  EXPECT_EQ(Message(ValidateConfig(config)),
+            "admin.address: expected another than metrics.address, got 127.0.0.1:9464");
+  config.admin.address = "127.0.0.1:50052";
+  EXPECT_TRUE(ValidateConfig(config).ok());
+  config.metrics.address = config.admin.address = "";
+  EXPECT_TRUE(ValidateConfig(config).ok());
+}
+
+TEST(ValidateTest, TheFileThatLetsCallersInLetsNoOperatorIn) {
+  Config config;
+  config.server.api_keys_file = config.admin.api_keys_file = "keys.yaml";
+  EXPECT_EQ(Message(ValidateConfig(config)),
+            "admin.api_keys_file: expected another than server.api_keys_file, got keys.yaml");
+  config.admin.api_keys_file = "operators.yaml";
+  EXPECT_TRUE(ValidateConfig(config).ok());
+  config.server.tls = {"cert.pem", "key.pem", "ca.pem"};
+  config.admin.tls = config.server.tls;
+  EXPECT_TRUE(ValidateConfig(config).ok()) << "keys tell operators from callers";
+  config.admin.api_keys_file.clear();
+  EXPECT_EQ(Message(ValidateConfig(config)),
+            "admin.tls.client_ca_file: expected another than server.tls.client_ca_file, got ca.pem "
+            "without admin.api_keys_file: every caller's certificate would be good");
+  config.admin.tls.client_ca_file = "operators.pem";
+  EXPECT_TRUE(ValidateConfig(config).ok());
+  config.admin.tls.key_file.clear();
+  EXPECT_EQ(Message(ValidateConfig(config)),
+            "admin.tls.key_file: is required with admin.tls.cert_file");
+}
+
 TEST(ValidateTest, ACertificateAndItsKeyComeTogetherAndClientAuthoritiesWithThem) {
   Config config;
   TlsSection& tls = config.server.tls;

@@ -135,7 +135,23 @@ TEST_F(ConfigCommandTest, CheckReadsTheFilesOfTlsAndApiKeysUnlessToldThatTheyAre
                               ": does not belong to the certificate in " + certificate + "\n");
   const Finished elsewhere = Check(yaml, {"--no-files"});
   EXPECT_EQ(elsewhere.status, 0);
-  EXPECT_THAT(elsewhere.out, HasSubstr(", the files of server.tls and server.api_keys_file\n"));
+  EXPECT_THAT(elsewhere.out,
+              HasSubstr(", the files of tls and api_keys_file of server and admin\n"));
+}
+
+TEST_F(ConfigCommandTest, CheckReadsTheFilesOfTheAdminPortToo) {
+  const std::string keys = directory_.Path("keys.yaml"), admin = directory_.Path("admin.yaml");
+  WriteFile(keys, KeyEntry("alice", "secret"));
+  WriteFile(admin, KeyEntry("olga", "secret"));
+  const Finished both =
+      Check("server:\n  api_keys_file: " + keys + "\nadmin:\n  api_keys_file: " + admin + "\n");
+  EXPECT_EQ(both.status, kFailure);
+  EXPECT_EQ(both.err, "asymserve: " + path_ + ":4: admin.api_keys_file: " + admin +
+                          ": olga: its key is one of " + keys + ", too\n");
+  const Finished none =
+      Check("admin:\n  tls:\n    cert_file: /no/such.pem\n    key_file: /no/such.pem\n");
+  EXPECT_EQ(none.status, kFailure);
+  EXPECT_THAT(none.err, StartsWith("asymserve: " + path_ + ":3: admin.tls.cert_file: "));
 }
 
 TEST_F(ConfigCommandTest, CheckJudgesTheSchemeByTheProfileAndItsLimits) {

@@ -58,6 +58,27 @@ TEST_F(KeyRingTest, ANameKeepsItsMeterWithAnotherKeyAndOtherLimits) {
   EXPECT_TRUE(ring_.Find("new")->meter->Enter(true, now).has_value());
 }
 
+TEST(ExcludedKeyTest, IsRefusedWithBothFilesAndTheOldKeysStay) {
+  const TempDir directory;
+  const std::string callers = directory.Path("callers.yaml");
+  const std::string operators = directory.Path("operators.yaml");
+  WriteFile(callers, KeyEntry("alice", "a"));
+  WriteFile(operators, KeyEntry("olga", "o"));
+  KeyRing keys(callers), admin_keys(operators);
+  admin_keys.Exclude(keys);
+  ASSERT_TRUE(keys.Reload().ok());
+  ASSERT_TRUE(admin_keys.Reload().ok());
+  WriteFile(operators, KeyEntry("olga", "o") + KeyEntry("otto", "a"));
+  EXPECT_EQ(admin_keys.Reload().message(),
+            operators + ": otto: its key is one of " + callers + ", too");
+  EXPECT_EQ(admin_keys.Find("a"), nullptr);
+  EXPECT_NE(admin_keys.Find("o"), nullptr);
+  WriteFile(callers, KeyEntry("alice", "another"));
+  ASSERT_TRUE(keys.Reload().ok());
+  EXPECT_TRUE(admin_keys.Reload().ok());
+  EXPECT_NE(admin_keys.Find("a"), nullptr);
+}
+
 struct Metadatum {
   const char* name;
   const char* value;

@@ -49,6 +49,11 @@ class ReloaderTest : public ::testing::Test {
     return directory_.Path("file");
   }
 
+  void Poll(bool now) {
+    ReloadReport report;
+    reloader_.Poll(now, report);
+  }
+
   const TempDir directory_;
   const std::string path_ = Written();
   ReloadMetrics metrics_;
@@ -56,7 +61,7 @@ class ReloaderTest : public ::testing::Test {
   absl::Status result_;
   Reloader reloader_{"test",
                      {path_},
-                     [this] {
+                     [this](ReloadReport&) {
                        ++reads_;
                        return result_;
                      },
@@ -64,14 +69,14 @@ class ReloaderTest : public ::testing::Test {
 };
 
 TEST_F(ReloaderTest, ReadsOnceAfterAChangeAndWhenToldTo) {
-  reloader_.Poll(false);
+  Poll(false);
   EXPECT_EQ(reads_, 0);
   WriteFile(path_, "another");
-  reloader_.Poll(false);
+  Poll(false);
   EXPECT_EQ(reads_, 0) << "looked twice within a second";
-  reloader_.Poll(true);
+  Poll(true);
   EXPECT_EQ(reads_, 1);
-  reloader_.Poll(true);
+  Poll(true);
   EXPECT_EQ(reads_, 2);
   EXPECT_EQ(metrics_.done.value(), 2u);
   EXPECT_EQ(metrics_.failed.value(), 0u);
@@ -82,7 +87,7 @@ TEST_F(ReloaderTest, TriesAgainAfterAFailureButCountsItOnce) {
   WriteFile(path_, "broken");
   const auto pass = [this] {
     std::this_thread::sleep_for(std::chrono::milliseconds(1050));
-    reloader_.Poll(false);
+    Poll(false);
   };
   pass();
   EXPECT_EQ(reads_, 1);
@@ -94,6 +99,39 @@ TEST_F(ReloaderTest, TriesAgainAfterAFailureButCountsItOnce) {
   EXPECT_EQ(metrics_.done.value(), 1u);
   pass();
   EXPECT_EQ(reads_, 3);
+}
+
+TEST(ReloadsTest, WithoutPathsItReadsOnlyWhenAskedAndReportsEachOutcome) {
+  const TempDir directory;
+  WriteFile(directory.Path("file"), "one");
+  ReloadMetrics metrics;
+  const absl::Status result = absl::InvalidArgumentError("broken");
+  int asked = 0;
+  Reloads reloads;
+  reloads.Add({"watched",
+               {directory.Path("file")},
+               [](ReloadReport&) { return absl::OkStatus(); },
+               metrics});
+  reloads.Add({"asked",
+               {},
+               [&](ReloadReport& report) {
+                 ++asked;
+                 report.changed = {"a: 1 -> 2"};
+                 return result;
+               },
+               metrics});
+  EXPECT_TRUE(reloads.Poll(false).empty());
+  const std::vector<Reloads::Outcome> outcomes = reloads.Poll(true);
+  ASSERT_EQ(outcomes.size(), 2u);
+  EXPECT_EQ(outcomes[0].what, "watched");
+  EXPECT_TRUE(outcomes[0].status.ok());
+  EXPECT_EQ(outcomes[1].what, "asked");
+  EXPECT_EQ(outcomes[1].status.message(), "broken");
+  EXPECT_EQ(outcomes[1].report.changed, std::vector<std::string>{"a: 1 -> 2"});
+  EXPECT_TRUE(outcomes[0].report.changed.empty());
+  std::this_thread::sleep_for(std::chrono::milliseconds(1050));
+  EXPECT_TRUE(reloads.Poll(false).empty()) << "a failure is tried again by itself";
+  EXPECT_EQ(asked, 1);
 }
 
 }  // namespace

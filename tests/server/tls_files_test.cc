@@ -92,6 +92,15 @@ TEST_F(TlsFilesTest, AKeyOfAnotherCertificateIsRefusedWithBothFiles) {
                             ": does not belong to the certificate in " + files_.cert_file));
 }
 
+TEST_F(TlsFilesTest, AnErrorNamesTheSectionThatTheFileIsOf) {
+  WriteFile(files_.key_file, authority_.Issue("another").key);
+  EXPECT_THAT(ReadTlsFiles(files_, "admin.tls"),
+              FailsWith(StatusCode::kInvalidArgument, "admin.tls.key_file: " + files_.key_file));
+  files_.cert_file = directory_.Path("none.pem");
+  EXPECT_THAT(ReadTlsFiles(files_, "admin.tls"),
+              FailsWith(StatusCode::kNotFound, "admin.tls.cert_file: "));
+}
+
 TEST_F(TlsFilesTest, AnEncryptedKeyIsRefusedWithoutAQuestion) {
   WriteFile(files_.key_file, EncryptedKey("secret"));
   EXPECT_THAT(ReadTlsFiles(files_),

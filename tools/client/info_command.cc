@@ -1,9 +1,6 @@
-#include <iostream>
-
-#include "google/protobuf/util/json_util.h"
-
 #include "tools/client/commands.h"
 #include "tools/client/exit_status.h"
+#include "tools/client/print_message.h"
 
 namespace asymserve::client {
 
@@ -17,13 +14,7 @@ int Info(const Connection& connection) {
     PrintError(status);
     return kExitFailed;
   }
-  google::protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  options.always_print_primitive_fields = true;
-  options.add_whitespace = true;
-  std::string json;
-  if (!google::protobuf::util::MessageToJsonString(info, &json, options).ok()) return kExitFailed;
-  std::cout << json;
+  PrintMessage(info);
   return kExitOk;
 }
 

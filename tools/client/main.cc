@@ -5,6 +5,7 @@
 #include <iostream>
 #include <iterator>
 
+#include "tools/client/admin_command.h"
 #include "tools/client/commands.h"
 #include "tools/client/exit_status.h"
 
@@ -40,11 +41,14 @@ int Main(int argc, char** argv) {
     command->add_option("--timeout", connection.timeout_seconds, "deadline of a call in seconds")
         ->check(CLI::Range(0.0, 1e6));
   }
+  AdminOptions admin_options;
+  const CLI::App& admin = AddAdminCommand(app, admin_options);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
+  if (admin.parsed()) return Admin(admin, admin_options);
   Interrupt interrupt;
   if (health->parsed()) return Health(connection, service);
   if (info->parsed()) return Info(connection);

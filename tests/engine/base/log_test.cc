@@ -92,6 +92,28 @@ TEST(LogTest, WritesEveryLevelAtOrAboveTheOneThatIsSetAsOneJsonLineEach) {
               testing::MatchesRegex("[0-9]+-[0-9]+-[0-9]+T[0-9]+:[0-9]+:[0-9]+\\.[0-9]+Z"));
 }
 
+TEST(LogTest, ALevelThatIsSetLaterCountsFromTheNextLine) {
+  InitLog(LogLevel::kInfo, LogFormat::kText);
+  testing::internal::CaptureStderr();
+  SetLogLevel(LogLevel::kError);
+  Log(LogLevel::kWarn, "hidden");
+  SetLogLevel(LogLevel::kDebug);
+  Log(LogLevel::kDebug, "shown");
+  const std::string output = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(output, testing::EndsWith("Z debug shown\n"));
+  EXPECT_EQ(output.find("hidden"), std::string::npos);
+  SetLogLevel(LogLevel::kInfo);
+}
+
+TEST(LogTest, LevelsAreKnownByTheirNamesOnly) {
+  for (const LogLevel level :
+       {LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarn, LogLevel::kError, LogLevel::kOff}) {
+    EXPECT_EQ(ParseLogLevel(LogLevelName(level)), level);
+  }
+  EXPECT_EQ(LogLevelName(LogLevel::kWarn), "warn");
+  for (const char* name : {"", "Info", "warning", "2"}) EXPECT_FALSE(ParseLogLevel(name)) << name;
+}
+
 /// Puts a pipe in the place of stderr.
 class StderrPipe {
  public:

@@ -168,6 +168,10 @@ TEST_F(BacklogTest, PromptsGetWhatDecodingLeavesOfAStepButAQuarterOfIt) {
   EXPECT_NEAR(static_cast<double>(estimate->prefill), 45'000 + 3 * 10'000, 10);
   measure(60'500);
   EXPECT_EQ(limited.CatchUpTokens(4), 20);
+  limited.SetStepTime(110'500);
+  EXPECT_EQ(limited.CatchUpTokens(4), 50);
+  limited.SetStepTime(0);
+  EXPECT_EQ(limited.CatchUpTokens(4), INT32_MAX);
 }
 
 TEST_F(BacklogTest, PromptsCountAsIfTheyWereCachedLikeTheBestOfTheNewest) {

@@ -98,6 +98,21 @@ TEST_F(CanaryTest, IsOffWithAnExactCacheAndWithoutRoomForTwoSequences) {
   EXPECT_EQ(CanaryRate(options), 1);
 }
 
+TEST_F(CanaryTest, AnotherRateChoosesFromThenOnAndAnExactCacheStaysWithout) {
+  Canary canary(Options(0), metrics_);
+  EXPECT_FALSE(canary.Chooses(RequestId{1}, 1));
+  canary.SetRate(1);
+  EXPECT_EQ(canary.rate(), 1);
+  EXPECT_TRUE(canary.Chooses(RequestId{1}, 1));
+  canary.SetRate(0);
+  EXPECT_FALSE(canary.Chooses(RequestId{1}, 1));
+  CanaryOptions options = Options(1);
+  options.scheme.near = KvCodec::kHalf;
+  Canary exact(options, metrics_);
+  exact.SetRate(1);
+  EXPECT_EQ(exact.rate(), 0);
+}
+
 TEST_F(CanaryTest, ComparesOnlySequencesThatCameToTheirEndInTheSchemesPrecision) {
   Canary canary(Options(1), metrics_);
   for (const FinishReason reason : {FinishReason::kCancelled, FinishReason::kDeadline,
@@ -248,6 +263,22 @@ TEST_F(CanaryEngineTest, ComparesOneRequestAtATime) {
   EXPECT_EQ(canary().busy.value(), 1u);
   EXPECT_EQ(canary().kl.count(), 9u);
   engine_.reset();  // its canary may still pass the gate
+}
+
+TEST_F(CanaryEngineTest, GivesUpARequestWhoseLogitsAreNotFiniteAndComparesTheNext) {
+  Start(CanaryEngine());
+  model_.before_step = [&] {
+    if (model_.steps >= 5) model_.nan_after_first_token = 1;  // behind the prompt and four tokens
+  };
+  EXPECT_EQ(Submit(Greedy({1, 2, 3}, 5))->WaitForFinal().finish, FinishReason::kLength);
+  ASSERT_TRUE(Eventually([&] { return canary().failed.value() == 1; }));
+  EXPECT_EQ(canary().kl.count(), 0u);
+  EXPECT_TRUE(engine_->health().ok());
+  EXPECT_EQ(Submit(Greedy({2, 3, 4}, 5))->WaitForFinal().finish, FinishReason::kLength);
+  ASSERT_TRUE(Eventually([&] { return canary().finished.value() == 1; }));
+  EXPECT_EQ(canary().kl.count(), 5u);
+  EXPECT_EQ(canary().failed.value(), 1u);
+  ExpectNoPagesUsed();
 }
 
 TEST_F(CanaryEngineTest, EndsWithTheEngine) {

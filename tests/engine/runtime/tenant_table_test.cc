@@ -55,5 +55,23 @@ TEST(TenantTableTest, AnyNumberOfNamesSharesAFixedNumberOfIds) {
   }
 }
 
+TEST(TenantTableTest, OtherWeightsReplaceAllOfThemAndLeaveIdsAndLabels) {
+  TenantTable table(kShares);
+  const TenantTable::Tenant gold = table.Resolve("gold"), bronze = table.Resolve("bronze");
+  table.SetWeights(std::vector<TenantShare>{{"gold", 7}, {"bronze", 3}, {"default", 5}});
+  EXPECT_EQ(table.Resolve("gold").weight, 7);
+  EXPECT_EQ(table.Resolve("gold").id, gold.id);
+  EXPECT_EQ(table.Resolve("gold").label, gold.label);
+  EXPECT_EQ(table.Resolve("bronze").weight, 3);
+  EXPECT_EQ(table.Resolve("bronze").id, bronze.id);
+  EXPECT_EQ(table.Resolve("bronze").label, bronze.label);
+  EXPECT_EQ(table.Resolve("").weight, 5);
+  EXPECT_EQ(table.Resolve("silver").weight, 1);
+  table.SetWeights({});
+  EXPECT_EQ(table.Resolve("gold").weight, 1);
+  EXPECT_EQ(table.Resolve("bronze").weight, 1);
+  EXPECT_EQ(table.labels(), (std::vector<std::string>{"default", "gold", "silver", "other"}));
+}
+
 }  // namespace
 }  // namespace asymserve
