@@ -68,25 +68,24 @@ TEST_P(PromptAttentionMmaTest, IsWithinTheRoundingOfItsInputsOfADoubleReference)
 
 TEST_P(PromptAttentionMmaTest, ARowHasTheSameBitsAloneAndWhereverThePromptIsCut) {
   const Matrix whole = Attend({&prompt_});
-  for (const int32_t row : {0, 11, 19, 20, 31, 32, 41}) {
+  for (const int32_t row : {0, 19, 20, 41}) {
     const AttendedSequence alone = Cut(row, 1);
     EXPECT_TRUE(HasRows(whole, row, 1, Attend({&alone}), 0)) << "row " << row << " alone";
   }
-  for (const int32_t length : {13, 20}) {
-    for (int32_t first = 0; first < prompt_.rows; first += length) {
-      const AttendedSequence cut = Cut(first, std::min(length, prompt_.rows - first));
-      EXPECT_TRUE(HasRows(whole, first, cut.rows, Attend({&cut}), 0))
-          << "rows " << first << " to " << first + cut.rows - 1;
-    }
+  constexpr int32_t kLength = 13;
+  for (int32_t first = 0; first < prompt_.rows; first += kLength) {
+    const AttendedSequence cut = Cut(first, std::min(kLength, prompt_.rows - first));
+    EXPECT_TRUE(HasRows(whole, first, cut.rows, Attend({&cut}), 0))
+        << "rows " << first << " to " << first + cut.rows - 1;
   }
 }
 
 TEST_P(PromptAttentionMmaTest, ARowHasTheSameBitsInCompanyAndInEveryOrderOfThreads) {
   const Matrix whole = Attend({&prompt_});
-  const AttendedSequence cut = Cut(7, 19);
+  const AttendedSequence cut = Cut(15, 10);
   simt::ForEachOrder([&] {
     const Matrix together = Attend({&sequences_[2], &cut, &sequences_[3]});
-    EXPECT_TRUE(HasRows(whole, 7, cut.rows, together, sequences_[2].rows));
+    EXPECT_TRUE(HasRows(whole, 15, cut.rows, together, sequences_[2].rows));
   });
 }
 
