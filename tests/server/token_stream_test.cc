@@ -56,6 +56,19 @@ TEST_F(TokenStreamTest, AReaderThatNeverReadsIsDroppedAfterTheGrace) {
   (void)stuck->Finish();
 }
 
+TEST_F(TokenStreamTest, AnotherLengthOfItsQueueCountsForTheNextStream) {
+  stream_options_.max_unread_deltas = 1'000'000;
+  ASSERT_NO_FATAL_FAILURE(Start());
+  service_->SetStreamQueue(32);
+  grpc::ClientContext context;
+  const auto slow = stub_->Generate(&context, Flood());
+  ASSERT_TRUE(Eventually([&] { return metrics_.slow_readers.value() == 1; }));
+  v1::GenerateResponse message;
+  while (slow->Read(&message)) {
+  }
+  EXPECT_THAT(slow->Finish().error_message(), ::testing::HasSubstr("more than 32 messages"));
+}
+
 TEST_F(TokenStreamTest, ALaggingReaderGetsTheSameTextInFewerMessages) {
   stream_options_.max_unread_deltas = 1'000'000;
   ASSERT_NO_FATAL_FAILURE(Start());
