@@ -125,6 +125,23 @@ absl::Status InitKvCache(Backend& backend, const LoadOptions& options, const KvS
   return absl::OkStatus();
 }
 
+/// What the options say of the engine; its arena is the plan's.
+EngineOptions ToEngineOptions(const LoadOptions& options, const LoadedModel& loaded,
+                              const KvScheme& scheme) {
+  EngineOptions engine;
+  engine.scheme = scheme;
+  engine.max_context_tokens = loaded.config.context_length;
+  if (options.max_context_tokens > 0) {
+    engine.max_context_tokens = std::min(options.max_context_tokens, loaded.config.context_length);
+  }
+  engine.max_running = options.max_running;
+  engine.prefix_cache = options.kv_prefix_cache;
+  engine.cache_identity = absl::StrCat(options.path, "\n", loaded.kv_profile, "\n", scheme.name);
+  engine.max_waiting = options.max_waiting;
+  engine.step_tokens = std::max(options.step_tokens, options.max_running);
+  return engine;
+}
+
 /// The tokenizer's chat template, or why there is none.
 void LoadChatTemplate(LoadedModel& loaded) {
   const std::string& source = loaded.tokenizer->spec().chat_template;
@@ -158,24 +175,13 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   const KvProfile* found = profile.has_value() ? &*profile : nullptr;
   ASYMSERVE_ASSIGN_OR_RETURN(const KvScheme scheme, ChooseScheme(options, shape, found, loaded));
   ASYMSERVE_RETURN_IF_ERROR(CheckKvScheme(scheme, shape));
-  const int32_t context_tokens =
-      options.max_context_tokens > 0
-          ? std::min(options.max_context_tokens, loaded.config.context_length)
-          : loaded.config.context_length;
+  loaded.engine_options = ToEngineOptions(options, loaded, scheme);
   EngineOptions& engine = loaded.engine_options;
-  engine.scheme = scheme;
-  engine.max_context_tokens = context_tokens;
-  engine.max_running = options.max_running;
-  engine.prefix_cache = options.kv_prefix_cache;
-  engine.cache_identity =
-      absl::StrCat(options.path, "\n", loaded.kv_profile, "\n", engine.scheme.name);
-  engine.max_waiting = options.max_waiting;
-  engine.step_tokens = std::max(options.step_tokens, options.max_running);
   LlamaOptions llama;
   const int32_t self_check_rows = options.kv_self_check ? kSelfCheckRows : 0;
   llama.max_step_tokens = std::max(engine.step_tokens, self_check_rows);
   llama.max_logit_rows = std::max(engine.max_running, self_check_rows);
-  llama.max_positions = context_tokens;
+  llama.max_positions = engine.max_context_tokens;
   ASYMSERVE_ASSIGN_OR_RETURN(const MemoryBudget budget,
                              FindMemoryBudget(backend, options.memory_bytes));
   ASYMSERVE_ASSIGN_OR_RETURN(loaded.memory_plan,

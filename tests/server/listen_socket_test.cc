@@ -32,8 +32,9 @@ TEST(ListenSocketTest, PortZeroTakesAFreeOneAndSaysIt) {
 }
 
 TEST(ListenSocketTest, KnowsWhetherOtherMachinesReachIt) {
-  for (const char* host : {"127.0.0.1", "127.8.0.1", "localhost"}) {
-    const auto bound = ListenSocket::Bind(std::string(host) + ":0");
+  for (const std::string host : {"127.0.0.1", "127.8.0.1", "localhost"}) {
+    if (!IsKnown(host)) continue;
+    const auto bound = ListenSocket::Bind(host + ":0");
     ASSERT_TRUE(bound.ok()) << bound.status();
     EXPECT_TRUE(bound->loopback()) << host;
   }
