@@ -42,8 +42,12 @@ NAIVE = {"loadBalancingConfig": [{"round_robin": {}}]}
 
 def connect(addresses, service_config, retries):
     """A channel over a static list of addresses, as a headless Service's name resolves to."""
+    return connect_to("ipv4:" + ",".join(addresses), service_config, retries)
+
+
+def connect_to(target, service_config, retries):
     return grpc.insecure_channel(
-        "ipv4:" + ",".join(addresses),
+        target,
         options=[
             ("grpc.service_config", json.dumps(service_config)),
             ("grpc.enable_retries", int(retries)),
@@ -261,12 +265,11 @@ class ConnectionAgeTest(FaultTest):
         """Connections that reach server.max_connection_age_seconds under load."""
         server, _ = self.start(f"server.max_connection_age_seconds={self.AGE}")
         # Round robin over a static list would connect more often: it is resolved at once, again and
-        # again, while a connection is replaced.
-        channel = grpc.insecure_channel(
-            server.address,
-            options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)],
-        )
-        before = len(self.peers(server))
+        # again, while a connection is replaced. A call may cross the server's final GOAWAY: the
+        # server never sees it, the client sends it again. With grpc.enable_retries=0 it would end
+        # UNAVAILABLE.
+        channel = connect_to(server.address, {"methodConfig": RETRIED["methodConfig"]}, True)
+        before, books = len(self.peers(server)), attempts(server)
         long = threading.Thread(target=lambda: results.append(loader.long()), daemon=True)
         results = []
 
@@ -282,6 +285,11 @@ class ConnectionAgeTest(FaultTest):
         self.assertEqual(results, [(grpc.StatusCode.OK, 3900)])
         self.assertEqual(loader.wrong, [])
         self.assertEqual(set(loader.codes), {"OK"})
+        # Nor was any refused by the server or computed twice, which retries would hide.
+        books = attempts(server) - books
+        self.assertEqual(
+            books, {("GenerateUnary", "OK"): loader.done(), ("Generate", "OK"): 1}, loader.codes
+        )
         connections = len(self.peers(server)) - before
         self.assertGreaterEqual(connections, 3)
         self.assertLessEqual(connections, 10)
