@@ -10,7 +10,7 @@ import yaml
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 DEPLOY = os.path.join(ROOT, "deploy")
-OVERLAYS = ("cpu", "autoscale", "autoscale-keda", "mtls")
+OVERLAYS = ("cpu", "gpu", "autoscale", "autoscale-keda", "mtls")
 COMPOSED = os.path.join(ROOT, "tests/deploy/composed")  # of an overlay and components
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 

@@ -27,6 +27,8 @@ from manifests import (
 VERSION = None
 SERVERS = tuple(f"overlays/{name}" for name in OVERLAYS) + (COMPOSED,)
 ENCRYPTED = ("overlays/mtls", COMPOSED)
+GPU = "nvidia.com/gpu"
+ON_CPU = tuple(folder for folder in SERVERS if folder != "overlays/gpu")
 FOLDERS = ("model-volume",) + SERVERS
 CUSTOM_KINDS = {"PodMonitor", "PrometheusRule", "ScaledObject"}
 CLUSTER_KINDS = {"Namespace"}
@@ -321,15 +323,28 @@ class ManifestsTest(unittest.TestCase):
         self.assertEqual(deployment(overlay("cpu"))["spec"]["replicas"], 2)
 
     @of_each_overlay
-    def test_threads_leave_a_core_and_memory_is_the_budget(self, documents):
+    def test_threads_leave_a_core_of_what_is_reserved(self, documents):
         resources = container(documents)["resources"]
         self.assertEqual(resources["requests"], resources["limits"])
-        engine = config(documents)["engine"]
-        self.assertEqual(engine["threads"] + 1, int(resources["limits"]["cpu"]))
+        threads = config(documents)["engine"]["threads"]
+        self.assertEqual(threads + 1, int(resources["limits"]["cpu"]))
+
+    @of_each(*ON_CPU)
+    def test_on_a_cpu_the_containers_memory_is_the_budget(self, documents):
         self.assertEqual(
-            manifests.size_bytes(engine["memory_bytes"]),
-            manifests.size_bytes(resources["limits"]["memory"]),
+            manifests.size_bytes(config(documents)["engine"]["memory_bytes"]),
+            manifests.size_bytes(container(documents)["resources"]["limits"]["memory"]),
         )
+        self.assertNotIn(GPU, container(documents)["resources"]["limits"])
+
+    def test_on_a_gpu_a_replica_has_one_and_serves_on_nothing_else(self):
+        documents = overlay("gpu")
+        self.assertEqual(container(documents)["resources"]["limits"][GPU], 1)
+        engine = config(documents)["engine"]
+        self.assertEqual(engine["device"], "cuda")
+        self.assertEqual(engine["memory_bytes"], 0)  # of the GPU, not of the container
+        tolerated = pod_template(documents)["spec"]["tolerations"]
+        self.assertEqual([toleration["key"] for toleration in tolerated], [GPU])
 
     def check_autoscaler(self, documents, spec, low, high, behavior):
         workload = deployment(documents)
