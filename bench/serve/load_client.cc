@@ -71,8 +71,10 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
     result_.wrong_text =
         result_.outcome == Outcome::kCompleted ? text_ != answer_ : !answer_.starts_with(text_);
     if (result_.outcome == Outcome::kFailed) result_.error = status.error_message();
-    done_(std::move(result_));
-    delete this;
+    const Done done = std::move(done_);
+    CallResult result = std::move(result_);
+    delete this;  // before anybody hears of the end: then the process may exit
+    done(std::move(result));
   }
 
  private:
@@ -87,7 +89,7 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
   }
 
   const std::string& answer_;
-  const Done done_;
+  Done done_;
   grpc::ClientContext context_;
   v1::GenerateResponse message_;
   Clock::time_point sent_;
@@ -173,9 +175,8 @@ std::vector<CallResult> RunClosedLoop(const Target& target, const LoadPlan& plan
                                       double seconds) {
   Sender sender(target, texts, {.max_queue_ms = 0, .deadline = false});
   const Clock::time_point end = sender.begin() + ToDuration(seconds);
-  for (size_t i = 0; Clock::now() < end; ++i) {
-    sender.Send(plan.arrivals[i % plan.arrivals.size()].text,
-                Seconds(Clock::now() - sender.begin()));
+  for (int64_t i = 0; Clock::now() < end; ++i) {
+    sender.Send(TextOfCall(plan.arrivals, i), Seconds(Clock::now() - sender.begin()));
     sender.WaitForFewerThan(calls);
   }
   return sender.Take();

@@ -67,8 +67,8 @@ struct CallResult {
 std::vector<CallResult> RunOpenLoop(const Target& target, const LoadPlan& plan,
                                     const std::vector<PoolText>& texts, const Limits& limits);
 
-/// Closed loop: `calls` calls are open at any time for `seconds`, without limits of time; the texts
-/// of the plan's arrivals in turn.
+/// Closed loop: `calls` calls are open at any time for `seconds`, without limits of time; texts by
+/// TextOfCall.
 std::vector<CallResult> RunClosedLoop(const Target& target, const LoadPlan& plan,
                                       const std::vector<PoolText>& texts, int32_t calls,
                                       double seconds);

@@ -53,4 +53,8 @@ struct LoadPlan {
 /// InvalidArgument: a trace with too few rows, a text that leaves no room for two tokens.
 absl::StatusOr<LoadPlan> MakeLoadPlan(const PlanOptions& options);
 
+/// The text of a closed loop's call number `call`: any calls in a row have texts from all over the
+/// arrivals, so that few calls have the lengths of all. `arrivals` is not empty.
+size_t TextOfCall(const std::vector<Arrival>& arrivals, int64_t call);
+
 }  // namespace asymserve::load

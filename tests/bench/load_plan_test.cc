@@ -74,6 +74,19 @@ TEST(LoadPlanTest, ATextOverTheContextIsClippedOrRefused) {
               HasSubstr("a prompt of 90 tokens leaves no room for two more in a context of 91"));
 }
 
+TEST(LoadPlanTest, AFewCallsOfAClosedLoopHaveTheTextsOfAllArrivals) {
+  std::vector<Arrival> arrivals;
+  for (size_t i = 0; i < 1000; ++i) arrivals.push_back({static_cast<TimeUs>(i), i});
+  for (const int64_t first : {0, 777}) {
+    std::vector<int> tenths(10);
+    for (int64_t call = first; call < first + 60; ++call) {
+      ++tenths.at(TextOfCall(arrivals, call) / 100);
+    }
+    EXPECT_THAT(tenths, ::testing::Each(::testing::AllOf(::testing::Ge(5), ::testing::Le(7))));
+  }
+  EXPECT_EQ(TextOfCall({{0, 3}}, 1'000'000), 3u);
+}
+
 TEST(LoadPlanTest, ATraceWithTooFewRowsSaysHowManyAreMissing) {
   PlanOptions options = Options();
   options.trace = {{0, 7, 7}, {1'000, 40, 20}};
