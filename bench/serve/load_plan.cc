@@ -115,7 +115,7 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const PlanOptions& options) {
 
 size_t TextOfCall(const std::vector<Arrival>& arrivals, int64_t call) {
   constexpr double kGoldenRatio = 0.6180339887498949;
-  double whole;
+  double whole = 0;
   const double place = std::modf(static_cast<double>(call) * kGoldenRatio, &whole);
   return arrivals[static_cast<size_t>(place * static_cast<double>(arrivals.size()))].text;
 }
