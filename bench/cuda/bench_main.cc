@@ -10,6 +10,8 @@
 
 #include "bench/cuda/device_bench.h"
 #include "engine/backend/cuda/products.h"
+#include "engine/backend/cuda/q4_layout.h"
+#include "engine/backend/cuda/q4_products.h"
 #include "engine/backend/cuda/rms_norm.h"
 #include "engine/backend/cuda/runtime_device.h"
 #include "engine/backend/cuda/swiglu.h"
@@ -50,19 +52,30 @@ void MeasureElementwise(Meter& meter) {
   });
 }
 
-void MeasureProducts(Meter& meter) {
+cudaError_t PlainProduct(float* out, int64_t out_stride, const float* x, int64_t rows,
+                         const cuda::MatrixView& w, cudaStream_t stream) {
+  return cuda::Product(out, out_stride, x, rows, w, stream);
+}
+
+/// Of a square weight, dense F16 or 4-bit. The rate of a decode step is that of few rows.
+void MeasureProduct(Meter& meter, DType type) {
   constexpr int32_t kSize = 4096;
   constexpr int64_t kMostRows = 512;
-  const DeviceArray weight(int64_t{kSize} * kSize * 2);
+  const bool is_q4 = cuda::IsQ4(type);
+  const int64_t weight_bytes = is_q4 ? cuda::Q4Tiles(kSize) * cuda::Q4Layout(type, kSize).tile_bytes
+                                     : kSize * RowBytes(type, kSize);
+  const DeviceArray weight(weight_bytes);
   const DeviceArray x(kMostRows * kSize * 4);
   const DeviceArray out(kMostRows * kSize * 4);
-  const cuda::MatrixView w = {weight.As<void>(), DType::kF16, kSize, kSize};
-  for (const int64_t rows : {int64_t{1}, int64_t{16}, kMostRows}) {
-    const double bytes = 2.0 * kSize * kSize + 8.0 * static_cast<double>(rows) * kSize;
-    meter.Measure("product F16 " + std::to_string(rows) + " x 4096 x 4096", bytes,
+  const cuda::MatrixView w = {weight.As<void>(), type, kSize, kSize};
+  for (const int64_t rows : {int64_t{1}, int64_t{4}, int64_t{8}, int64_t{16}, kMostRows}) {
+    const double bytes =
+        static_cast<double>(weight_bytes) + 8.0 * static_cast<double>(rows) * kSize;
+    const std::string name = "product " + std::string(Info(type).name) + " ";
+    meter.Measure(name + std::to_string(rows) + " x 4096 x 4096", bytes,
                   2.0 * static_cast<double>(rows) * kSize * kSize, [&] {
-                    return cuda::Product(out.As<float>(), kSize, x.As<float>(), rows, w,
-                                         meter.stream());
+                    const auto product = is_q4 ? cuda::Q4Product : PlainProduct;
+                    return product(out.As<float>(), kSize, x.As<float>(), rows, w, meter.stream());
                   });
   }
 }
@@ -101,7 +114,9 @@ int Run(int argc, char** argv) {
   Meter meter(**device);
   const double copy = CopyBandwidth(meter);
   MeasureElementwise(meter);
-  MeasureProducts(meter);
+  for (const DType type : {DType::kF16, DType::kQ4_0, DType::kQ4_1, DType::kQ4K}) {
+    MeasureProduct(meter, type);
+  }
   MeasureKvCache(**device, meter);
   Print((*device)->name(), copy, meter.all());
   return 0;

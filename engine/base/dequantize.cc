@@ -50,26 +50,13 @@ void DequantizeQ41(const uint8_t* block, float* out) {
   }
 }
 
-struct ScaleAndMin {
-  int scale;
-  int min;
-};
-
-/// The 6-bit scale and minimum of sub-block j in 0..7 out of 12 bytes: the first four of each lie
-/// in the low six bits of bytes 0-3 and 4-7; the last four have low halves in bytes 8-11 and their
-/// top two bits in the top of bytes 0-3 and 4-7.
-ScaleAndMin UnpackScale(const uint8_t* s, int j) {
-  if (j < 4) return {s[j] & 63, s[j + 4] & 63};
-  return {(s[j + 4] & 15) | ((s[j - 4] >> 6) << 4), (s[j + 4] >> 4) | ((s[j] >> 6) << 4)};
-}
-
 /// Q4_K without, Q5_K with the high bits `qh`. Sub-blocks 2g and 2g + 1 are the low and the high
 /// nibbles of the same 32 bytes.
 void DequantizeQ45K(const uint8_t* block, const uint8_t* qh, const uint8_t* qs, float* out) {
   const float d = LoadHalf(block);
   const float dm = LoadHalf(block + 2);
   for (int j = 0; j < 8; ++j) {
-    const ScaleAndMin unpacked = UnpackScale(block + 4, j);
+    const PackedScale unpacked = UnpackScale(reinterpret_cast<const std::byte*>(block) + 4, j);
     const float scale = d * static_cast<float>(unpacked.scale);
     const float min = dm * static_cast<float>(unpacked.min);
     for (int i = 0; i < 32; ++i) {
@@ -128,6 +115,18 @@ void DequantizeBlock(DType dtype, const uint8_t* block, float* out) {
 }
 
 }  // namespace
+
+// The first four of each lie in the low six bits of bytes 0-3 and 4-7; the last four have low
+// halves in bytes 8-11 and their top two bits in the top of bytes 0-3 and 4-7.
+PackedScale UnpackScale(const std::byte* packed, int sub) {
+  const uint8_t* s = AsBytes(packed);
+  const auto pair = [](int scale, int min) {
+    return PackedScale{static_cast<uint8_t>(scale), static_cast<uint8_t>(min)};
+  };
+  if (sub < 4) return pair(s[sub] & 63, s[sub + 4] & 63);
+  return pair((s[sub + 4] & 15) | ((s[sub - 4] >> 6) << 4),
+              (s[sub + 4] >> 4) | ((s[sub] >> 6) << 4));
+}
 
 std::vector<float> DequantizeRow(DType dtype, const std::byte* row, int64_t elements) {
   const DTypeInfo info = Info(dtype);

@@ -14,4 +14,12 @@ namespace asymserve {
 /// those of the gguf package. For statistics and tests; backends read the packed weights.
 std::vector<float> DequantizeRow(DType dtype, const std::byte* row, int64_t elements);
 
+/// The 6-bit scale and minimum of 32 weights in Q4_K and Q5_K.
+struct PackedScale {
+  uint8_t scale;
+  uint8_t min;
+};
+/// Of sub-block `sub`, 0 to 7, out of the 12 bytes behind a block's fp16 numbers.
+PackedScale UnpackScale(const std::byte* packed, int sub);
+
 }  // namespace asymserve

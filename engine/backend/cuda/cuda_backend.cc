@@ -18,6 +18,8 @@
 #include "engine/backend/cuda/kv_write.h"
 #include "engine/backend/cuda/prepare_qkv.h"
 #include "engine/backend/cuda/products.h"
+#include "engine/backend/cuda/q4_layout.h"
+#include "engine/backend/cuda/q4_products.h"
 #include "engine/backend/cuda/rms_norm.h"
 #include "engine/backend/cuda/seal.h"
 #include "engine/backend/cuda/staging.h"
@@ -266,8 +268,11 @@ absl::Status CudaBackend::MatMul(TensorView out, TensorView x, const Weight& w) 
   ASYMSERVE_RETURN_IF_ERROR(CheckMatMul(out, x, w));
   auto* columns = out.As<float>();
   for (const MatrixView& segment : weight->segments()) {
-    ASYMSERVE_RETURN_IF_ERROR(Ran("MatMul", Product(columns, out.row_elements(), x.As<float>(),
-                                                    x.rows(), segment, stream())));
+    const int64_t stride = out.row_elements();
+    ASYMSERVE_RETURN_IF_ERROR(
+        Ran("MatMul", IsQ4(segment.type)
+                          ? Q4Product(columns, stride, x.As<float>(), x.rows(), segment, stream())
+                          : Product(columns, stride, x.As<float>(), x.rows(), segment, stream())));
     columns += segment.rows;
   }
   return absl::OkStatus();

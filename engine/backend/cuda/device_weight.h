@@ -9,17 +9,19 @@
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cuda/device_memory.h"
-#include "engine/backend/cuda/products.h"
+#include "engine/backend/cuda/matrix_view.h"
 #include "engine/backend/cuda/staging.h"
 
 namespace asymserve::cuda {
 
-/// A weight on the device: F32, F16 and BF16 parts as they are in the file, quantized ones
-/// dequantized and rounded to F16.
+/// A weight on the device: F32, F16 and BF16 parts as they are in the file, 4-bit ones (IsQ4) with
+/// their codes and scales in the tiles of q4_layout.h, other quantized ones dequantized and rounded
+/// to F16.
 class DeviceWeight final : public Weight {
  public:
   /// `staging` null: only counts, and reads no data. InvalidArgument for parts that do not fit each
-  /// other and for quantized values that F16 cannot hold, ResourceExhausted for memory.
+  /// other, for scales that are not finite and for values that F16 cannot hold where it is to,
+  /// ResourceExhausted for memory.
   static absl::StatusOr<std::unique_ptr<DeviceWeight>> Make(std::span<const WeightSource> parts,
                                                             DeviceMemory& memory, Staging* staging);
 

@@ -9,8 +9,9 @@
 namespace asymserve::cuda {
 
 /// out [rows][cols] = table [any][cols] at `index` [rows]: embedding, and picking rows for logits.
-/// All in device memory; the indices are in range. `type`: kF32, kF16 or kBF16, others are
-/// cudaErrorInvalidValue (quantized tables are dequantized at load).
+/// All in device memory; the indices are in range. `type`: kF32, kF16, kBF16, or one of IsQ4, whose
+/// tables are in the tiles of q4_layout.h and give the values of DequantizeRow. Others are
+/// cudaErrorInvalidValue.
 cudaError_t GatherRows(float* out, const void* table, DType type, const int32_t* index,
                        int64_t rows, int32_t cols, cudaStream_t stream);
 

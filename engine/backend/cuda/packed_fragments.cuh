@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "engine/backend/cuda/four_words.cuh"
 #include "engine/backend/cuda/page_tile.cuh"
 #include "engine/backend/cuda/ptx.cuh"
 #include "engine/backend/cuda/shared_array.cuh"
@@ -22,9 +23,6 @@ namespace asymserve::cuda {
 /// Four 16-bit floats.
 struct alignas(8) Quad {
   uint32_t low, high;
-};
-struct alignas(16) FourWords {
-  uint32_t of[4];
 };
 
 /// 4 x 4 floats of 16 bits: of[i] is row i.

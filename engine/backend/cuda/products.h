@@ -5,22 +5,14 @@
 #include <cstdint>
 
 #include "engine/backend/cuda/grid.h"
-#include "engine/base/tensor.h"
+#include "engine/backend/cuda/matrix_view.h"
 
 namespace asymserve::cuda {
-
-/// A matrix [rows][cols] in device memory, of type kF32, kF16 or kBF16.
-struct MatrixView {
-  const void* data = nullptr;
-  DType type = DType::kF32;
-  int32_t rows = 0;
-  int32_t cols = 0;
-};
 
 /// out [rows][w.rows] = x [rows][w.cols] times w transposed; a row of `out` begins `out_stride`
 /// floats after the one before. Each element is one fused multiply-add after the other in order of
 /// the columns, as on the CPU for such weights: its bits depend on its own row of x only.
-/// cudaErrorInvalidValue for other types. `blocks_in_y`: of a launch.
+/// cudaErrorInvalidValue for other types than kF32, kF16 and kBF16. `blocks_in_y`: of a launch.
 cudaError_t Product(float* out, int64_t out_stride, const float* x, int64_t rows,
                     const MatrixView& w, cudaStream_t stream, int64_t blocks_in_y = kMostBlocksInY);
 

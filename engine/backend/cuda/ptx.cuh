@@ -4,17 +4,22 @@
 
 #include <cstdint>
 
+#include "engine/backend/cuda/four_words.cuh"
 #include "engine/backend/cuda/shared_array.cuh"
+#include "engine/base/float16.h"
 
 // The instructions that have no name in CUDA C++: all PTX of the project, and on the host their
 // twins of tests/simt. Fragments are laid out as in the PTX ISA, "Matrix Fragments for
 // mma.m16n8k16" and "mma.m16n8k32"; all lanes of a warp call them together.
 
-/// Before a loop: nvcc unrolls it, so that arrays that it indexes are registers.
+/// Before a loop: nvcc unrolls it, so that arrays that it indexes are registers; or it does not, so
+/// that what is loaded ahead does not take all of them.
 #ifdef __CUDACC__
 #define ASYMSERVE_UNROLL _Pragma("unroll")
+#define ASYMSERVE_KEEP_LOOP _Pragma("unroll 1")
 #else
 #define ASYMSERVE_UNROLL
+#define ASYMSERVE_KEEP_LOOP
 #endif
 
 namespace asymserve {
@@ -114,6 +119,20 @@ __device__ __forceinline__ void CopyWait() {
 #endif
 }
 
+/// 16 bytes of memory that nothing writes while the kernel runs and no other thread of the block
+/// reads: they take no room in the first-level cache.
+__device__ __forceinline__ FourWords LoadOnce(const void* source) {
+#ifdef __CUDACC__
+  FourWords d;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(d.of[0]), "=r"(d.of[1]), "=r"(d.of[2]), "=r"(d.of[3])
+               : "l"(source));
+  return d;
+#else
+  return *static_cast<const FourWords*>(source);
+#endif
+}
+
 // ---- Two 16-bit floats in a register, the first in the lower half
 // ---------------------------------
 
@@ -125,6 +144,17 @@ __device__ __forceinline__ uint32_t PackHalves(float low, float high) {
   return d;
 #else
   return simt::PackHalves(low, high);
+#endif
+}
+/// Both as they are.
+__device__ __forceinline__ void UnpackHalves(uint32_t halves, float& low, float& high) {
+#ifdef __CUDACC__
+  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.f32.f16 %0, l;\ncvt.f32.f16 %1, h;\n}"
+      : "=f"(low), "=f"(high)
+      : "r"(halves));
+#else
+  low = HalfToFloat(static_cast<uint16_t>(halves));
+  high = HalfToFloat(static_cast<uint16_t>(halves >> 16));
 #endif
 }
 /// a + b of each, rounded once.

@@ -10,6 +10,7 @@
 #include "engine/backend/cuda/swiglu.h"
 #include "engine/base/float16.h"
 #include "tests/engine/backend/cuda/device_arena.h"
+#include "tests/engine/backend/cuda/q4_fixture.h"
 #include "tests/simt/orders.h"
 
 // The small operations against doubles, and against the CPU backend.
@@ -17,10 +18,13 @@
 namespace asymserve {
 namespace {
 
+using ::asymserve::testing::FileWeight;
 using ::asymserve::testing::IsOk;
+using ::asymserve::testing::kQ4Types;
 using ::asymserve::testing::LaunchFault;
 using ::asymserve::testing::MakeBackend;
 using ::asymserve::testing::Matrix;
+using ::asymserve::testing::Q4Weight;
 using ::asymserve::testing::RotaryTable;
 using ::asymserve::testing::SameBits;
 
@@ -152,8 +156,28 @@ TEST(CudaGatherRowsTest, PicksRowsOfEveryTypeExactly) {
       EXPECT_EQ(bf16.at(r, c), BrainToFloat(brain[at]));
     }
   }
-  EXPECT_EQ(cuda::GatherRows(nullptr, table.row(0), DType::kQ4_0, index.data(), 4, kCols, nullptr),
+  EXPECT_EQ(cuda::GatherRows(nullptr, table.row(0), DType::kQ8_0, index.data(), 4, kCols, nullptr),
             cudaErrorInvalidValue);
+}
+
+TEST(CudaGatherRowsTest, GivesTheDequantizedRowsOfFourBitTables) {
+  for (const DType type : kQ4Types) {
+    SCOPED_TRACE(Info(type).name);
+    const int32_t cols = 3 * Info(type).block_elements;
+    const FileWeight file(type, 75, cols, 15);
+    const Q4Weight table(file.source());
+    const std::vector<int32_t> index = {74, 0, 31, 32, 9, 17, 26, 26};
+    const auto rows = static_cast<int64_t>(index.size());
+    const Matrix out = OutOf(rows, cols, [&](float* o) {
+      return cuda::GatherRows(o, table.view.data, type, index.data(), rows, cols, nullptr);
+    });
+    for (int64_t r = 0; r < rows; ++r) {
+      const std::vector<float> expected = file.Dequantized(index[static_cast<size_t>(r)]);
+      for (int64_t c = 0; c < cols; ++c) {
+        ASSERT_EQ(out.at(r, c), expected[static_cast<size_t>(c)]) << r << " " << c;
+      }
+    }
+  }
 }
 
 struct QkvCase {

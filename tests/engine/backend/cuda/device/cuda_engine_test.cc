@@ -23,6 +23,7 @@ using ::asymserve::testing::FailsWith;
 using ::asymserve::testing::IsOk;
 using ::asymserve::testing::MakeCuda;
 using ::asymserve::testing::OddToy;
+using ::asymserve::testing::ToyModel;
 using ::asymserve::testing::ToyPrompt;
 using ::asymserve::testing::WideHeadToy;
 using ::testing::HasSubstr;
@@ -140,6 +141,16 @@ class CudaEngineTest : public ::testing::Test {
 TEST_F(CudaEngineTest, ARequestGetsTheSameBitsAloneAndInABatch) {
   const std::vector<Answer> alone = Alone("kivi-2", Requests());
   ExpectTogether("kivi-2", Requests(), alone);
+}
+
+TEST_F(CudaEngineTest, ARequestGetsTheSameBitsAloneAndInABatchFromFourBitWeights) {
+  ToyModel toy = OddToy();
+  toy.width = 64;
+  toy.dtype = DType::kQ4_1;
+  toy.embedding_dtype = DType::kQ4_0;
+  testing::WriteToyGguf(toy, path_);
+  const std::vector<Answer> alone = Alone("exact", Requests());
+  ExpectTogether("exact", Requests(), alone);
 }
 
 // Prompts are cut at other places, so that rows share tiles with other rows.

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <memory>
 #include <string>
 
@@ -128,6 +129,27 @@ TEST_F(DeviceBudgetTest, TheWatchHoldsTheHostAndTheDeviceApart) {
   ASSERT_TRUE(report->room.has_value());
   EXPECT_EQ(report->room->free_bytes, 45 * kMiB - log_->used);
   EXPECT_EQ(report->room->total_bytes, 48 * kMiB);
+}
+
+TEST_F(DeviceBudgetTest, FourBitWeightsArePlannedAndTakenInAboutTheirBytesInTheFile) {
+  // F, a multiple of the block; a vocabulary that fills no tile.
+  testing::ToyModel toy = OddToy();
+  toy.width = 256;
+  toy.feed_forward_width = 512;
+  toy.heads = 32;
+  std::array<int64_t, 2> weights = {};
+  for (const bool four_bit : {false, true}) {
+    toy.dtype = four_bit ? DType::kQ4_0 : DType::kF16;
+    toy.embedding_dtype = four_bit ? DType::kQ4_1 : DType::kF16;
+    testing::WriteToyGguf(toy, options_.path);
+    const auto loaded = Load();
+    ASSERT_THAT(loaded, IsOk());
+    const MemoryBytes counted = backend_->CountedMemory();
+    weights[four_bit ? 1 : 0] = counted[MemoryClass::kWeights];
+    EXPECT_EQ(loaded->memory_plan.ledger[LedgerRow::kWeights], counted[MemoryClass::kWeights]);
+    EXPECT_EQ(counted.total(), log_->used);
+  }
+  EXPECT_NEAR(static_cast<double>(weights[1]) / static_cast<double>(weights[0]), 0.57 / 2, 0.01);
 }
 
 TEST_F(DeviceBudgetTest, AWatchOnTheCpuKnowsOfNoDevice) {

@@ -33,6 +33,7 @@ struct Case {
   const char* scheme = "exact";
   const char* architecture = "llama";
   DType dtype = DType::kF32;
+  DType embedding = DType::kF32;  // of the table, which is the output, too
   int32_t width = 36;
   int32_t prompt = 150;
   int32_t head_size = 8;  // not 8: WideHeadToy
@@ -57,6 +58,7 @@ TEST_P(CudaModelTest, GivesTheTokensOfTheCpu) {
   ToyModel toy = test.head_size == 8 ? OddToy() : WideHeadToy(test.head_size);
   toy.architecture = test.architecture;
   toy.dtype = test.dtype;
+  toy.embedding_dtype = test.embedding;
   toy.width = test.width;
   testing::WriteToyGguf(toy, path);
 
@@ -128,7 +130,17 @@ INSTANTIATE_TEST_SUITE_P(
              .prompt = 300,
              .head_size = 64,
              .largest_difference = 0.1},
-        Case{.name = "Q41", .dtype = DType::kQ4_1, .width = 64, .largest_difference = 0.4}),
+        Case{.name = "Q41", .dtype = DType::kQ4_1, .width = 64, .largest_difference = 0.4},
+        Case{.name = "Q40Tied",
+             .dtype = DType::kQ4_0,
+             .embedding = DType::kQ4_0,
+             .width = 96,
+             .largest_difference = 0.4},
+        Case{.name = "Q4KTiedToQ41",
+             .dtype = DType::kQ4K,
+             .embedding = DType::kQ4_1,
+             .width = 256,
+             .largest_difference = 0.8}),
     [](const auto& test) { return std::string(test.param.name); });
 
 /// The logits of a prompt and of two tokens after it.

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cstdint>
+
+namespace asymserve {
+
+/// 16 bytes, which a lane reads at once.
+struct alignas(16) FourWords {
+  uint32_t of[4];
+};
+
+}  // namespace asymserve
