@@ -34,7 +34,7 @@ struct TokenDraw {
   int32_t row = 0;
   int32_t first_edit = 0;  // of DrawBatch::edits
   int32_t edit_count = 0;
-  int32_t top_k = 0;             // 0: all
+  int32_t top_k = 0;              // 0: all
   float inverse_temperature = 0;  // 0: the most likely token, ties to the lowest id
   float top_p = 1;
   float min_p = 0;

@@ -64,8 +64,8 @@ absl::StatusOr<SampledToken> ToSampled(const DrawnToken& drawn, bool logprob) {
   SampledToken sampled;
   sampled.id = drawn.token;
   if (logprob) {
-    sampled.logprob = static_cast<float>(static_cast<double>(drawn.logit - drawn.largest) -
-                                         std::log(drawn.sum));
+    sampled.logprob =
+        static_cast<float>(static_cast<double>(drawn.logit - drawn.largest) - std::log(drawn.sum));
   }
   return sampled;
 }

@@ -428,11 +428,10 @@ absl::Status CudaBackend::CopyRows(TensorView result, std::byte* host, int64_t f
   if (first == end) return absl::OkStatus();
   const int64_t row_bytes = RowBytes(result.dtype, result.row_elements());
   const int64_t bytes = (end - first) * row_bytes;
-  return CheckCuda(
-      *device_,
-      device_->CopyToHost(host + first * row_bytes, result.As<std::byte>() + first * row_bytes,
-                          bytes),
-      absl::StrCat("copying ", bytes, " bytes of results to the host"));
+  return CheckCuda(*device_,
+                   device_->CopyToHost(host + first * row_bytes,
+                                       result.As<std::byte>() + first * row_bytes, bytes),
+                   absl::StrCat("copying ", bytes, " bytes of results to the host"));
 }
 
 absl::StatusOr<TensorView> CudaBackend::Download(TensorView result) {
@@ -440,8 +439,7 @@ absl::StatusOr<TensorView> CudaBackend::Download(TensorView result) {
   std::byte* host = HostOf(result);
   if (host == nullptr) return absl::InternalError("Download: not a result of this backend");
   ASYMSERVE_RETURN_IF_ERROR(CopyRows(result, host, 0, result.rows()));
-  ASYMSERVE_RETURN_IF_ERROR(
-      CheckCuda(*device_, device_->Synchronize(), "waiting for the device"));
+  ASYMSERVE_RETURN_IF_ERROR(CheckCuda(*device_, device_->Synchronize(), "waiting for the device"));
   return MakeMatrix(host, result.rows(), result.row_elements());
 }
 
@@ -467,8 +465,7 @@ absl::StatusOr<TensorView> CudaBackend::DrawTokens(TensorView result, const Draw
     first = int64_t{draw.row} + 1;
   }
   ASYMSERVE_RETURN_IF_ERROR(CopyRows(result, host, first, result.rows()));
-  ASYMSERVE_RETURN_IF_ERROR(
-      CheckCuda(*device_, device_->Synchronize(), "waiting for the device"));
+  ASYMSERVE_RETURN_IF_ERROR(CheckCuda(*device_, device_->Synchronize(), "waiting for the device"));
   sampler_.Read(tokens);
   return MakeMatrix(host, result.rows(), result.row_elements());
 }

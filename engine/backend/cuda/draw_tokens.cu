@@ -157,8 +157,8 @@ __global__ void __launch_bounds__(kThreads) DrawTokensKernel(DrawRows rows, Draw
   } else if (draw.inverse_temperature > 0) {
     const Row row = {rows.logits + int64_t{draw.row} * rows.vocabulary, rows.vocabulary, best.value,
                      draw.inverse_temperature};
-    token = draw.filters() ? DrawFiltered(row, draw, shared)
-                           : DrawFromAll(row, draw.uniform, shared);
+    token =
+        draw.filters() ? DrawFiltered(row, draw, shared) : DrawFromAll(row, draw.uniform, shared);
   }
   if (Thread() == 0) rows.drawn[blockIdx.x].token = token;
 }

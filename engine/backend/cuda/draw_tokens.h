@@ -26,9 +26,10 @@ namespace asymserve::cuda {
 /// on exactly). So a place differs only when its number is nearer than 2^-46 for each smaller
 /// token kept, and the host's own rounding of 2^-53 of the sum for each token kept, to the edge
 /// between two tokens. For a random number that has, with n tokens kept, s of them smaller than
-/// 2^-22, a probability of at most n s 2^-46 + n^2 2^-53: 4e-11 for 50 tokens. Without a filter, for
-/// 131,072 tokens, it is 5e-7 when rounding goes either way by chance. Tokens under 2^-46 of the
-/// largest are not drawn without filters, either; with them none under exp(-30) is, as on the host.
+/// 2^-22, a probability of at most n s 2^-46 + n^2 2^-53: 4e-11 for 50 tokens. Without a filter,
+/// for 131,072 tokens, it is 5e-7 when rounding goes either way by chance. Tokens under 2^-46 of
+/// the largest are not drawn without filters, either; with them none under exp(-30) is, as on the
+/// host.
 cudaError_t DrawTokens(const DrawRows& rows, cudaStream_t stream);
 
 }  // namespace asymserve::cuda

@@ -34,7 +34,7 @@ __device__ __forceinline__ Mass WarpMass(Mass value) {
 /// Where a sum over the threads of a block, in their order, first exceeds a target.
 struct MassPlace {
   int32_t thread = 0;  // -1: it never does
-  Mass above = 0;  // the sum of the threads before; of all
+  Mass above = 0;      // the sum of the threads before; of all
 };
 
 /// What LocateMass needs for blocks of 1024 threads.

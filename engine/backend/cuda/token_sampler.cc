@@ -68,22 +68,22 @@ absl::Status TokenSampler::Check(TensorView logits, const DrawBatch& batch,
   for (const TokenDraw& draw : batch.draws) {
     if (draw.row <= row || draw.row >= logits.rows() || draw.first_edit != edits ||
         draw.edit_count < 0 || draw.edit_count > kMostEdits) {
-      return absl::InternalError(
-          absl::StrCat("DrawTokens: row ", draw.row, " after row ", row, " of ", logits.rows(), ", ",
-                       draw.edit_count, " edits from ", draw.first_edit, " on after ", edits,
-                       "; at most ", kMostEdits));
+      return absl::InternalError(absl::StrCat("DrawTokens: row ", draw.row, " after row ", row,
+                                              " of ", logits.rows(), ", ", draw.edit_count,
+                                              " edits from ", draw.first_edit, " on after ", edits,
+                                              "; at most ", kMostEdits));
     }
     row = draw.row;
     edits += draw.edit_count;
   }
   if (edits != static_cast<int64_t>(batch.edits.size())) {
-    return absl::InternalError(absl::StrCat("DrawTokens: ", batch.edits.size(),
-                                            " edits; the draws have ", edits));
+    return absl::InternalError(
+        absl::StrCat("DrawTokens: ", batch.edits.size(), " edits; the draws have ", edits));
   }
   for (const LogitEdit& edit : batch.edits) {
     if (edit.token >= 0 && edit.token < logits.row_elements()) continue;
-    return absl::InternalError(absl::StrCat("DrawTokens: an edit of token ", edit.token, " of ",
-                                            logits.row_elements()));
+    return absl::InternalError(
+        absl::StrCat("DrawTokens: an edit of token ", edit.token, " of ", logits.row_elements()));
   }
   return absl::OkStatus();
 }
