@@ -65,24 +65,23 @@ std::vector<Stretch> Definition(std::span<const float> logits, const TokenDraw& 
   return stretches;
 }
 
-/// Asks for each token of the definition just inside both of its edges. Weights differ from doubles
-/// by about 1e-7.
+/// Asks for tokens of the definition, the first and the last ones of those that are likely enough,
+/// just inside both of their edges. Weights differ from doubles by about 1e-7.
 void ExpectDefinition(const std::vector<float>& logits, const TokenDraw& draw,
-                      size_t most_tokens = 12) {
+                      size_t most_tokens = 6) {
   constexpr double kInside = 1e-6;
   Draws draws(static_cast<int32_t>(logits.size()));
   std::vector<int32_t> expected;
   const std::vector<Stretch> definition = Definition(logits, draw);
-  // The first tokens and the last ones.
-  for (size_t i = 0; i < definition.size(); ++i) {
-    const Stretch& stretch = definition[i];
-    const bool asked = i < most_tokens / 2 || i + most_tokens / 2 >= definition.size();
-    if (!asked || stretch.to - stretch.from < 3 * kInside) continue;
-    for (const double uniform : {stretch.from + kInside, stretch.to - kInside}) {
+  std::vector<Stretch> likely = definition;
+  std::erase_if(likely, [](const Stretch& s) { return s.to - s.from < 3 * kInside; });
+  for (size_t i = 0; i < likely.size(); ++i) {
+    if (i >= most_tokens / 2 && i + most_tokens / 2 < likely.size()) continue;
+    for (const double uniform : {likely[i].from + kInside, likely[i].to - kInside}) {
       TokenDraw one = draw;
       one.uniform = uniform;
       draws.Add(logits, one);
-      expected.push_back(stretch.token);
+      expected.push_back(likely[i].token);
     }
   }
   ASSERT_GT(expected.size(), 0u);
@@ -93,7 +92,7 @@ void ExpectDefinition(const std::vector<float>& logits, const TokenDraw& draw,
 }
 
 TEST(CudaDrawTokensTest, EachOptionAloneDrawsWhatItsDefinitionSays) {
-  for (const int32_t vocabulary : {1, 2, 31, 33, 257, 1023, 1025, 2049}) {
+  for (const int32_t vocabulary : {1, 2, 33, 257, 1025, 2049}) {
     const std::vector<float> logits =
         RandomLogits(vocabulary, 100 + static_cast<uint32_t>(vocabulary));
     ExpectDefinition(logits, {.inverse_temperature = 1});
@@ -139,8 +138,8 @@ TEST(CudaDrawTokensTest, AVocabularyOfSeveralRoundsIsSearchedToItsEnd) {
   constexpr int32_t kVocabulary = 70001;
   std::vector<float> logits = RandomLogits(kVocabulary, 3, 1);
   logits.back() = 9;
-  ExpectDefinition(logits, {.inverse_temperature = 1}, 8);
-  ExpectDefinition(logits, {.top_k = 300, .inverse_temperature = 1, .top_p = 0.97f}, 8);
+  ExpectDefinition(logits, {.inverse_temperature = 1});
+  ExpectDefinition(logits, {.top_k = 300, .inverse_temperature = 1, .top_p = 0.97f});
 }
 
 // Equal weights are told apart by id, through every part of the row.
@@ -212,7 +211,7 @@ TEST(CudaDrawTokensTest, TokensComeAsOftenAsTheirProbabilitySays) {
                {{.top_k = 5, .inverse_temperature = 1}, 33.4},
                {{.inverse_temperature = 1, .top_p = 0.8f}, 27.7}};
   for (const auto& [draw, limit] : cases) {
-    constexpr int kDraws = 800;
+    constexpr int kDraws = 200;
     Draws draws(7);
     for (int i = 0; i < kDraws; ++i) {
       TokenDraw one = draw;
