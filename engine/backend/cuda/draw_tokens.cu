@@ -111,10 +111,10 @@ __device__ int32_t FindToken(int32_t size, Mass target, const DrawShared& shared
   return begin + LocateMass(i < end ? value(i) : 0, target, shared.scratch).thread;
 }
 
-/// Of a mass, the part that a number in [0, 1) stands for: less than all of it.
+/// Of a mass, the part that a number in [0, 1) stands for. Less than all of it: of the doubles
+/// below 1 the largest is 2^-53 less, and the product with it is not rounded up to the mass.
 __device__ Mass Part(double uniform, Mass mass) {
-  const auto part = static_cast<Mass>(uniform * static_cast<double>(mass));
-  return part < mass ? part : mass - 1;
+  return static_cast<Mass>(uniform * static_cast<double>(mass));
 }
 
 __device__ int32_t DrawFromAll(const Row& row, double uniform, const DrawShared& shared) {
@@ -132,9 +132,9 @@ __device__ int32_t DrawFiltered(const Row& row, const TokenDraw& draw, const Dra
   }
   Mass kept = MassAbove(row, last.key, shared) + (last.ties + 1) * MassOf(Weight(last.key));
   if (draw.top_p < 1) {  // the first place through which the mass is at least the share
-    const double share = ceil(static_cast<double>(draw.top_p) * static_cast<double>(kept));
-    const Mass wanted = share < 1 ? 1 : static_cast<Mass>(share);
-    last = FindPlace(row, Measure::kMass, (wanted < kept ? wanted : kept) - 1, shared);
+    const auto wanted =
+        static_cast<Mass>(ceil(static_cast<double>(draw.top_p) * static_cast<double>(kept)));
+    last = FindPlace(row, Measure::kMass, wanted - 1, shared);
     kept = last.above + (last.ties + 1) * MassOf(Weight(last.key));
   }
   // The largest weight is 1.

@@ -73,6 +73,15 @@ absl::Status TokenSampler::Check(TensorView logits, const DrawBatch& batch,
                                               " edits from ", draw.first_edit, " on after ", edits,
                                               "; at most ", kMostEdits));
     }
+    const bool is_drawn = draw.inverse_temperature == 0 ||
+                          (draw.inverse_temperature > 0 && draw.uniform >= 0 && draw.uniform < 1 &&
+                           draw.top_k >= 0 && draw.top_p > 0 && draw.min_p <= 1);
+    if (!is_drawn) {
+      return absl::InternalError(absl::StrCat("DrawTokens: row ", draw.row,
+                                              " with 1 / temperature ", draw.inverse_temperature,
+                                              ", top_k ", draw.top_k, ", top_p ", draw.top_p,
+                                              ", min_p ", draw.min_p, ", number ", draw.uniform));
+    }
     row = draw.row;
     edits += draw.edit_count;
   }

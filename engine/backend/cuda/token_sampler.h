@@ -28,7 +28,8 @@ class TokenSampler {
       : device_(device), memory_(memory), staging_(staging) {}
 
   absl::Status Reserve(int64_t rows);
-  /// InternalError for draws that are not of ascending rows of `logits` or whose edits do not fit.
+  /// InternalError for draws that are not of ascending rows of `logits` or whose edits do not fit,
+  /// or with parameters that nothing can be drawn by.
   absl::Status Check(TensorView logits, const DrawBatch& batch,
                      std::span<const DrawnToken> tokens) const;
   /// Begins to choose the tokens of draws that Check let pass.

@@ -313,6 +313,16 @@ TEST_F(CudaBackendTest, DrawsThatDoNotFitAreInternalErrors) {
   changed = rows;
   changed.edits[1].token = 9;
   expect(changed, "an edit of token 9 of 9");
+  for (const TokenDraw& draw :
+       {TokenDraw{.inverse_temperature = 1, .uniform = 1}, TokenDraw{.inverse_temperature = -1},
+        TokenDraw{.inverse_temperature = 1, .top_p = 0},
+        TokenDraw{.inverse_temperature = 1, .min_p = 1.5f},
+        TokenDraw{.top_k = -1, .inverse_temperature = 1}}) {
+    changed = rows;
+    changed.draws = {draw};
+    changed.tokens.pop_back();
+    expect(changed, "row 0 with 1 / temperature");
+  }
   changed = rows;
   changed.tokens.pop_back();
   expect(changed, "2 draws of 9 logits into 1 tokens");
