@@ -206,7 +206,7 @@ TEST(CudaDrawTokensTest, TokensComeAsOftenAsTheirProbabilitySays) {
   const std::vector<float> logits = {0.3f, -0.5f, 1.1f, 0.0f, 2.0f, -4.0f, 1.7f};
   const struct {
     TokenDraw draw;
-    double limit;  // of chi-square for one less degree of freedom than tokens
+    double limit = 0;  // of chi-square for one less degree of freedom than tokens
   } cases[] = {{{.inverse_temperature = 0.8f}, 38.3},
                {{.top_k = 5, .inverse_temperature = 1}, 33.4},
                {{.inverse_temperature = 1, .top_p = 0.8f}, 27.7}};
