@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "engine/backend/token_draw.h"
 #include "engine/base/memory_class.h"
 #include "engine/base/tensor.h"
 #include "engine/kv/page_tier.h"
@@ -22,7 +23,7 @@
 // Contract of every operation:
 //  - All calls come from one thread at a time. Operations run in call order, and may still run when
 //    a call has returned; what a call was given on the host may be changed then. The host reads
-//    results through Download only.
+//    results through Download and DrawTokens only.
 //  - Row t of an output depends on row t of the inputs only, never on T or on the other rows, bit
 //    for bit (engine/README.md, invariant 8). So a token's value does not depend on its batch.
 //  - Shapes that do not fit are a bug of the caller: InternalError that names both shapes.
@@ -115,6 +116,12 @@ class Backend {
   virtual absl::StatusOr<TensorView> AllocateResult(int64_t rows, int64_t cols) = 0;
   /// Scratch for steps of up to `max_tokens` rows of up to `max_cols` inputs.
   virtual absl::Status Reserve(int64_t max_tokens, int64_t max_cols) = 0;
+  /// Room for DrawTokens of up to `rows` rows of `vocabulary` logits, and what it takes of a draw.
+  /// Nothing: tokens are chosen on the host, from logits that Download gives.
+  virtual absl::StatusOr<std::optional<DrawLimits>> ReserveDraws(int64_t /*rows*/,
+                                                                 int64_t /*vocabulary*/) {
+    return std::optional<DrawLimits>();
+  }
   /// Allocates the arena; its page ids are those of kv/record_pool.h. Called again, it forgets all
   /// pages and starts anew with another scheme (quality evaluation does). InvalidArgument for a
   /// scheme or shape that the backend cannot do, ResourceExhausted for memory.
@@ -169,6 +176,13 @@ class Backend {
   /// Waits for all operations; the values of `result`, first rows of what AllocateResult gave, on
   /// the host. Valid until the next operation.
   virtual absl::StatusOr<TensorView> Download(TensorView result) = 0;
+  /// Download of the rows that no draw names, and in `tokens` the tokens of those that one does:
+  /// for the others the view has no values. A row's token depends on its draw and logits only; the
+  /// logits on the device stay as they are.
+  virtual absl::StatusOr<TensorView> DrawTokens(TensorView /*result*/, const DrawBatch& /*batch*/,
+                                                std::span<DrawnToken> /*tokens*/) {
+    return absl::InternalError("DrawTokens: this backend reserves no draws");
+  }
 
   // ---- The device -----------------------------------------------------------------------------
 

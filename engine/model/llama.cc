@@ -153,6 +153,8 @@ absl::Status LlamaModel::AllocateActivations(const LlamaOptions& options) {
   }
   ASYMSERVE_ASSIGN_OR_RETURN(logits_,
                              backend_.AllocateResult(options.max_logit_rows, config_.vocabulary));
+  ASYMSERVE_ASSIGN_OR_RETURN(draw_limits_,
+                             backend_.ReserveDraws(options.max_logit_rows, config_.vocabulary));
   const int64_t widest =
       std::max<int64_t>({config_.width, query_width, config_.feed_forward_width});
   return backend_.Reserve(tokens, widest);
@@ -210,7 +212,8 @@ absl::StatusOr<TensorView> LlamaModel::Forward(const Batch& batch) {
   ASYMSERVE_RETURN_IF_ERROR(backend_.GatherRows(selected, normed, batch.logit_rows));
   const Weight& output = config_.tied_output ? *embedding_ : *output_;
   ASYMSERVE_RETURN_IF_ERROR(backend_.MatMul(logits, selected, output));
-  return backend_.Download(logits);
+  if (batch.draws.draws.empty()) return backend_.Download(logits);
+  return backend_.DrawTokens(logits, batch.draws, batch.drawn);
 }
 
 }  // namespace asymserve

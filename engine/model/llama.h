@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -30,6 +31,7 @@ class LlamaModel final : public Model {
 
   int32_t vocabulary() const override { return config_.vocabulary; }
   int32_t context_length() const override { return max_positions_; }
+  std::optional<DrawLimits> draw_limits() const override { return draw_limits_; }
   const ModelConfig& config() const { return config_; }
   /// The rotary table as uploaded: [max positions, D].
   TensorView rope() const { return rope_; }
@@ -64,6 +66,7 @@ class LlamaModel final : public Model {
   TensorView output_norm_;
   TensorView rope_;
   std::vector<Layer> layers_;
+  std::optional<DrawLimits> draw_limits_;
   // Activations, by their largest number of rows.
   TensorView residual_, normed_, qkv_, attention_, delta_, gate_up_, activated_, selected_, logits_;
 };

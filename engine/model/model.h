@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "absl/status/statusor.h"
@@ -15,6 +16,8 @@ struct Batch {
   KvStep kv;                             // positions, offsets and page tables of the same T tokens
   std::span<const int32_t> logit_rows;   // [R] ascending token indices whose logits are wanted
   std::span<const KvSealOp> seals = {};  // KV pages to seal before anything else
+  DrawBatch draws = {};                  // rows of logits of which tokens are wanted instead
+  std::span<DrawnToken> drawn = {};      // gets them, in the order of the draws
 };
 
 /// A language model bound to a backend. Virtual so that engine tests can script one.
@@ -23,8 +26,11 @@ class Model {
   virtual ~Model() = default;
   virtual int32_t vocabulary() const = 0;
   virtual int32_t context_length() const = 0;
+  /// What a batch may draw; nothing: it has no draws.
+  virtual std::optional<DrawLimits> draw_limits() const { return std::nullopt; }
   /// Runs the step: stores K and V of every token, returns logits [R, V] f32 on the host, valid
-  /// until the next call. Engine thread. An error is terminal for the engine.
+  /// until the next call, without values in the rows that are drawn. Engine thread. An error is
+  /// terminal for the engine.
   virtual absl::StatusOr<TensorView> Forward(const Batch& batch) = 0;
 };
 

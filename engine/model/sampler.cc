@@ -1,39 +1,18 @@
 #include "engine/model/sampler.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
+#include "engine/backend/token_draw.h"
 #include "engine/base/check.h"
+#include "engine/base/exp_non_positive.h"
 #include "engine/base/philox.h"
 
 namespace asymserve {
 namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
-// A token this much less likely than the most likely one (in nats) is never drawn when a filter is
-// on: 50,000 of them together have less than 1e-8 of its probability.
-constexpr float kNegligible = -30;
-
-// exp(x) for x <= 0 to about 1e-7, written so that the compiler vectorizes it; the same bits on
-// every machine because nothing is fused.
-inline float ExpNonPositive(float x) {
-  x = std::max(x, -87.0f);
-  const float scaled = x * 1.44269504f;
-  const float rounded = (scaled + 12582912.0f) - 12582912.0f;  // nearest integer
-  const float r = (x - rounded * 0.693359375f) - rounded * -2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const int32_t power = (static_cast<int32_t>(rounded) + 127) << 23;
-  return p * std::bit_cast<float>(power);
-}
-
 // Index of the largest value, ties to the lowest; -1 if any is NaN.
 int32_t ArgMax(std::span<const float> values) {
   float best = kNever;
@@ -57,6 +36,14 @@ double SumExp(std::span<const float> values, float top, float scale, std::span<f
 }
 
 }  // namespace
+
+absl::Status NanLogitsError() {
+  return absl::InternalError("the model produced NaN logits for this sequence");
+}
+
+absl::Status NothingToDrawError() {
+  return absl::InternalError("no token can be drawn: all logits are banned or not finite");
+}
 
 bool UsesHistory(const SamplingParams& params) {
   return params.repetition_penalty != 1 || params.frequency_penalty != 0 ||
@@ -90,7 +77,7 @@ absl::StatusOr<SampledToken> Sampler::Sample(const SampleRequest& request) {
   ASYMSERVE_CHECK(request.logits.size() == logits_.size());
   const SamplingParams& params = *request.params;
   const int32_t raw_best = ArgMax(request.logits);
-  if (raw_best < 0) return absl::InternalError("the model produced NaN logits for this sequence");
+  if (raw_best < 0) return NanLogitsError();
 
   const bool adjusted =
       !params.logit_bias.empty() || UsesHistory(params) || !request.banned.empty();
@@ -102,13 +89,12 @@ absl::StatusOr<SampledToken> Sampler::Sample(const SampleRequest& request) {
     best = ArgMax(logits_);
   }
   if (best < 0 || !std::isfinite(logits[static_cast<size_t>(best)])) {
-    return absl::InternalError("no token can be drawn: all logits are banned or not finite");
+    return NothingToDrawError();
   }
 
   SampledToken sampled;
   sampled.id = best;
-  // Below a millionth the most likely token is certain, and 1 / temperature would overflow.
-  if (params.temperature > 1e-6f) {
+  if (params.temperature > kCertainBelow) {
     const float top = logits[static_cast<size_t>(best)];
     const bool filtered =
         params.top_k > 0 || params.top_p < 1 || params.min_p > 0 || params.typical_p < 1;
@@ -159,7 +145,7 @@ int32_t Sampler::DrawFiltered(const SampleRequest& request, float top, float inv
   candidates_.clear();
   for (size_t i = 0; i < logits_.size(); ++i) {
     const float scaled = (logits_[i] - top) * inverse_temperature;
-    if (scaled < kNegligible) continue;
+    if (scaled < kNegligibleNats) continue;
     candidates_.push_back({static_cast<double>(ExpNonPositive(scaled)), static_cast<int32_t>(i)});
   }
   const auto more_likely = [](const Candidate& a, const Candidate& b) {

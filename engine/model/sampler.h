@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 #include "engine/model/sampling.h"
@@ -19,6 +20,13 @@ struct TokenHistory {
 
 /// True if the parameters look at earlier tokens.
 bool UsesHistory(const SamplingParams& params);
+
+/// Up to this temperature the most likely token is certain, and 1 / temperature might overflow.
+inline constexpr float kCertainBelow = 1e-6f;
+
+/// What Sample says of logits from which nothing is drawn.
+absl::Status NanLogitsError();
+absl::Status NothingToDrawError();
 
 struct SampleRequest {
   std::span<const float> logits;  // [V]

@@ -6,6 +6,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/status.h"
+#include "engine/model/device_draw.h"
 
 namespace asymserve {
 namespace {
@@ -42,7 +43,8 @@ EngineLoop::EngineLoop(Model& model, const Tokenizer& tokenizer, const Scheduler
       delivery_(delivery),
       metrics_(metrics),
       backlog_(backlog),
-      canary_(ToCanaryOptions(options, canary_rate), metrics.canary) {
+      canary_(ToCanaryOptions(options, canary_rate), metrics.canary),
+      draws_(model.draw_limits()) {
   for (int32_t id = 0; id < tokenizer.vocabulary(); ++id) {
     if (tokenizer.IsEnd(id)) end_tokens_.push_back(id);
   }
@@ -127,7 +129,10 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
     // Who was preempted alone is admitted by the next plan.
     if (!with_canary) return !plan.preempted.empty();
   }
-  const absl::StatusOr<TensorView> logits = model_.Forward(batch_.batch());
+  Batch batch = batch_.batch();
+  batch.draws = draws_.batch();
+  batch.drawn = draws_.drawn();
+  const absl::StatusOr<TensorView> logits = model_.Forward(batch);
   if (!logits.ok()) return Annotate(logits.status(), "the model's step failed");
   const int64_t rows = plan.empty() ? 0 : TakeTokens(plan, *logits, with_canary, now);
   if (with_canary) canary_.Compare(*logits, rows);
@@ -142,8 +147,8 @@ int64_t EngineLoop::TakeTokens(const StepPlan& plan, const TensorView& logits, b
   for (const StepItem& item : plan.items) {
     if (!item.sample) continue;
     Generation& generation = *sequences_.at(item.sequence);
-    const float* row = logits.Row<float>(static_cast<int64_t>(outcomes.size()));
-    Advance(generation, {row, static_cast<size_t>(model_.vocabulary())}, end);
+    const auto row = static_cast<int32_t>(outcomes.size());
+    Advance(generation, TakeToken(generation, logits, row), end);
     outcomes.push_back({item.sequence, generation.finish != FinishReason::kNone});
     if (generation.others_wait) ScheduleOthers(generation, end);
   }
@@ -181,6 +186,8 @@ void EngineLoop::ReportStep(const StepPlan& plan, bool with_canary, TimeUs durat
 
 void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
   batch_.Clear();
+  draws_.Clear();
+  int32_t rows = 0;
   for (const StepItem& item : plan.items) {
     Generation& generation = *sequences_.at(item.sequence);
     if (generation.first_step == 0) {
@@ -195,6 +202,9 @@ void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
         std::span(generation.tokens)
             .subspan(static_cast<size_t>(item.begin), static_cast<size_t>(item.count));
     batch_.Add(tokens, item.begin, item.pages, item.sample ? 1 : 0);
+    if (!item.sample) continue;
+    if (draws_.enabled() && generation.draws_on_device) draws_.Add(NextDraw(generation), rows);
+    ++rows;
   }
   batch_.AddSeals(plan.seals);
 }
@@ -216,7 +226,7 @@ void EngineLoop::LeaveBacklog(const Generation& generation, bool runs) {
   generation.request->tenant->waiting.Add(-1);
 }
 
-void EngineLoop::Advance(Generation& generation, std::span<const float> logits, TimeUs now) {
+SampleRequest EngineLoop::NextDraw(const Generation& generation) {
   const GenerateRequest& request = generation.request->request;
   banned_.clear();
   if (generation.generated() < request.stop.min_tokens) {
@@ -224,16 +234,28 @@ void EngineLoop::Advance(Generation& generation, std::span<const float> logits, 
     banned_.insert(banned_.end(), request.stop.token_ids.begin(), request.stop.token_ids.end());
   }
   SampleRequest draw;
-  draw.logits = logits;
   draw.params = &generation.sampling;
   draw.history = &generation.history;
   draw.banned = banned_;
   draw.position = static_cast<uint64_t>(generation.generated());
   draw.logprobs = request.logprobs;
+  return draw;
+}
 
+absl::StatusOr<SampledToken> EngineLoop::TakeToken(const Generation& generation,
+                                                   const TensorView& logits, int32_t row) {
+  if (const DrawnToken* drawn = draws_.Find(row)) {
+    return ToSampled(*drawn, generation.request->request.logprobs >= 0);
+  }
+  SampleRequest draw = NextDraw(generation);
+  draw.logits = {logits.Row<float>(row), static_cast<size_t>(model_.vocabulary())};
+  return sampler_.Sample(draw);
+}
+
+void EngineLoop::Advance(Generation& generation, const absl::StatusOr<SampledToken>& token,
+                         TimeUs now) {
   Delta delta;
   delta.index = generation.index;
-  absl::StatusOr<SampledToken> token = sampler_.Sample(draw);
   if (token.ok()) {
     Accept(generation, *token, delta);
     if (generation.first_token == 0) {

@@ -11,6 +11,7 @@
 #include "engine/runtime/batch_arrays.h"
 #include "engine/runtime/canary.h"
 #include "engine/runtime/delivery.h"
+#include "engine/runtime/draw_list.h"
 #include "engine/runtime/engine_metrics.h"
 #include "engine/runtime/generation.h"
 #include "engine/sched/scheduler.h"
@@ -54,8 +55,13 @@ class EngineLoop {
   /// that it took.
   int64_t TakeTokens(const StepPlan& plan, const TensorView& logits, bool with_canary,
                      TimeUs began);
-  /// Takes the next token of a sequence; queues its delta.
-  void Advance(Generation& generation, std::span<const float> logits, TimeUs now);
+  /// How the next token of a sequence is sampled, but for the logits. Valid until the next call.
+  SampleRequest NextDraw(const Generation& generation);
+  /// Samples it on the host, or takes what the backend drew; `row` is that of the step's logits.
+  absl::StatusOr<SampledToken> TakeToken(const Generation& generation, const TensorView& logits,
+                                         int32_t row);
+  /// What follows from a sequence's next token, or from there being none; queues its delta.
+  void Advance(Generation& generation, const absl::StatusOr<SampledToken>& token, TimeUs now);
   void Accept(Generation& generation, const SampledToken& token, Delta& delta);
   void FillFinal(const Generation& generation, Delta& delta, TimeUs now) const;
   /// Queues the final delta of a sequence that ended outside a step, and forgets it, with those
@@ -84,6 +90,7 @@ class EngineLoop {
 
   Canary canary_;
   BatchArrays batch_;
+  DrawList draws_;
   std::vector<int32_t> banned_;
 };
 

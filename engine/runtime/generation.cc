@@ -3,6 +3,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "engine/model/device_draw.h"
+
 namespace asymserve {
 namespace {
 
@@ -25,6 +27,7 @@ Generation::Generation(SequenceId sequence_id, std::shared_ptr<const ActiveReque
       index(i),
       tokens(request->request.prompt),
       sampling(request->request.sampling),
+      draws_on_device(DrawsOnDevice(sampling, request->request.logprobs)),
       text(tokenizer, TextOptions(request->request)) {
   sampling.seed += static_cast<uint64_t>(i);
   tokens.reserve(tokens.size() + static_cast<size_t>(request->max_new_tokens));

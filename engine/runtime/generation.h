@@ -41,6 +41,7 @@ struct Generation {
   std::vector<int32_t> tokens;  // prompt, then output
   SamplingParams sampling;      // with the seed of this sequence
   TokenHistory history;
+  bool draws_on_device;  // as far as the backend can
   OutputText text;
   // What ended it; kNone while it goes on.
   FinishReason finish = FinishReason::kNone;

@@ -25,6 +25,7 @@
 #include "engine/backend/cuda/staging.h"
 #include "engine/backend/cuda/step_tables.h"
 #include "engine/backend/cuda/swiglu.h"
+#include "engine/backend/cuda/token_sampler.h"
 #include "engine/backend/kv_checks.h"
 #include "engine/backend/operation_checks.h"
 #include "engine/base/status.h"
@@ -56,7 +57,8 @@ class CudaBackend final : public Backend {
         memory_(device_.get()),
         staging_(std::move(staging)),
         cache_(device_.get(), memory_, staging_.get()),
-        tables_(memory_, staging_.get()) {}
+        tables_(memory_, staging_.get()),
+        sampler_(device_.get(), memory_, staging_.get()) {}
   CudaBackend(const CudaBackend&) = delete;
   CudaBackend& operator=(const CudaBackend&) = delete;
   ~CudaBackend() override {
@@ -72,6 +74,7 @@ class CudaBackend final : public Backend {
   absl::StatusOr<TensorView> AllocateActivation(int64_t rows, int64_t cols) override;
   absl::StatusOr<TensorView> AllocateResult(int64_t rows, int64_t cols) override;
   absl::Status Reserve(int64_t max_tokens, int64_t max_cols) override;
+  absl::StatusOr<std::optional<DrawLimits>> ReserveDraws(int64_t rows, int64_t vocabulary) override;
   absl::Status KvInit(const KvSetup& setup) override {
     tables_.Forget();
     attention_ =
@@ -100,6 +103,8 @@ class CudaBackend final : public Backend {
   absl::Status Attention(const KvStep& step, int32_t layer, const AttentionShape& shape,
                          TensorView out, TensorView qkv) override;
   absl::StatusOr<TensorView> Download(TensorView result) override;
+  absl::StatusOr<TensorView> DrawTokens(TensorView result, const DrawBatch& batch,
+                                        std::span<DrawnToken> tokens) override;
 
  private:
   /// What AllocateResult gave, and where the host reads it.
@@ -116,6 +121,10 @@ class CudaBackend final : public Backend {
   }
   absl::StatusOr<TensorView> AllocateFloats(MemoryClass memory, int64_t rows, int64_t cols,
                                             const char* what);
+  /// Where the host reads a result, or null.
+  std::byte* HostOf(TensorView result) const;
+  /// Begins to copy its rows from `first` to before `end` there.
+  absl::Status CopyRows(TensorView result, std::byte* host, int64_t first, int64_t end);
   absl::Status CopyIndices(const char* operation, std::span<const int32_t> values);
   /// CheckKvStep, but for a step that was checked already.
   absl::Status CheckStep(const KvStep& step, int32_t layer, TensorView qkv) const;
@@ -129,6 +138,7 @@ class CudaBackend final : public Backend {
   KvCache cache_;
   AttentionKernels attention_;
   StepTables tables_;
+  TokenSampler sampler_;
   std::vector<DeviceBuffer> buffers_;  // what Upload and the Allocates gave out
   std::vector<Result> results_;
   int64_t max_tokens_ = 0;
@@ -410,18 +420,59 @@ absl::Status CudaBackend::Attention(const KvStep& step, int32_t layer, const Att
   });
 }
 
+// ---- Results ----------------------------------------------------------------------------------
+
+std::byte* CudaBackend::HostOf(TensorView result) const {
+  for (const Result& known : results_) {
+    if (known.device == result.data && known.bytes >= result.bytes()) return known.host.data();
+  }
+  return nullptr;
+}
+
+absl::Status CudaBackend::CopyRows(TensorView result, std::byte* host, int64_t first, int64_t end) {
+  if (first == end) return absl::OkStatus();
+  const int64_t row_bytes = RowBytes(result.dtype, result.row_elements());
+  const int64_t bytes = (end - first) * row_bytes;
+  return CheckCuda(*device_,
+                   device_->CopyToHost(host + first * row_bytes,
+                                       result.As<std::byte>() + first * row_bytes, bytes),
+                   absl::StrCat("copying ", bytes, " bytes of results to the host"));
+}
+
 absl::StatusOr<TensorView> CudaBackend::Download(TensorView result) {
   ASYMSERVE_RETURN_IF_ERROR(Check("Download", {result}));
-  for (const Result& known : results_) {
-    if (known.device != result.data || known.bytes < result.bytes()) continue;
-    ASYMSERVE_RETURN_IF_ERROR(
-        CheckCuda(*device_, device_->CopyToHost(known.host.data(), result.data, result.bytes()),
-                  absl::StrCat("copying ", result.bytes(), " bytes of results to the host")));
-    ASYMSERVE_RETURN_IF_ERROR(
-        CheckCuda(*device_, device_->Synchronize(), "waiting for the device"));
-    return MakeMatrix(known.host.data(), result.rows(), result.row_elements());
+  std::byte* host = HostOf(result);
+  if (host == nullptr) return absl::InternalError("Download: not a result of this backend");
+  ASYMSERVE_RETURN_IF_ERROR(CopyRows(result, host, 0, result.rows()));
+  ASYMSERVE_RETURN_IF_ERROR(CheckCuda(*device_, device_->Synchronize(), "waiting for the device"));
+  return MakeMatrix(host, result.rows(), result.row_elements());
+}
+
+absl::StatusOr<std::optional<DrawLimits>> CudaBackend::ReserveDraws(int64_t rows,
+                                                                    int64_t vocabulary) {
+  if (options_.host_sampling || vocabulary > kMostDrawVocabulary) {
+    return std::optional<DrawLimits>();
   }
-  return absl::InternalError("Download: not a result of this backend");
+  ASYMSERVE_RETURN_IF_ERROR(sampler_.Reserve(rows));
+  return DrawLimits{.edits = TokenSampler::kMostEdits};
+}
+
+absl::StatusOr<TensorView> CudaBackend::DrawTokens(TensorView result, const DrawBatch& batch,
+                                                   std::span<DrawnToken> tokens) {
+  ASYMSERVE_RETURN_IF_ERROR(Check("DrawTokens", {result}));
+  std::byte* host = HostOf(result);
+  if (host == nullptr) return absl::InternalError("DrawTokens: not a result of this backend");
+  ASYMSERVE_RETURN_IF_ERROR(sampler_.Check(result, batch, tokens));
+  ASYMSERVE_RETURN_IF_ERROR(sampler_.Start(result, batch));
+  int64_t first = 0;  // of the rows that no draw names, in runs
+  for (const TokenDraw& draw : batch.draws) {
+    ASYMSERVE_RETURN_IF_ERROR(CopyRows(result, host, first, draw.row));
+    first = int64_t{draw.row} + 1;
+  }
+  ASYMSERVE_RETURN_IF_ERROR(CopyRows(result, host, first, result.rows()));
+  ASYMSERVE_RETURN_IF_ERROR(CheckCuda(*device_, device_->Synchronize(), "waiting for the device"));
+  sampler_.Read(tokens);
+  return MakeMatrix(host, result.rows(), result.row_elements());
 }
 
 }  // namespace

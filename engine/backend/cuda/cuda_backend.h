@@ -18,6 +18,8 @@ struct CudaOptions {
   int64_t staging_bytes = int64_t{4} << 20;  // pinned; twice that is taken
   // PagedAttention for every scheme: what the tests compare with.
   bool plain_attention = false;
+  // ReserveDraws gives nothing, so all logits go to the host: what the tests compare with.
+  bool host_sampling = false;
 };
 
 /// The backend on a device. ResourceExhausted for pinned memory.

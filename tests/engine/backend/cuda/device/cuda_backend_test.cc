@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -207,6 +208,145 @@ TEST_F(CudaBackendTest, AStepOfOnePartIsCopiedOnceForAllLayers) {
   EXPECT_EQ(log_->count(DeviceCall::kCopyToDevice) - before, 7);
   EXPECT_EQ(log_->count(DeviceCall::kCopyToHost), 1);
   EXPECT_EQ(log_->count(DeviceCall::kSynchronize), 1);
+}
+
+// ---- Draws --------------------------------------------------------------------------------------
+
+/// Logits of five rows on the device, and draws of two of them.
+struct DrawnRows {
+  explicit DrawnRows(Backend& backend) {
+    EXPECT_THAT(backend.Reserve(8, 16), IsOk());
+    logits = *backend.AllocateResult(5, 9);
+    const auto limits = backend.ReserveDraws(5, 9);
+    EXPECT_TRUE(limits.ok() && limits->has_value());
+    for (int64_t i = 0; i < logits.elements(); ++i) {
+      logits.As<float>()[i] = static_cast<float>(i % 7);  // a fake device's memory is the host's
+    }
+  }
+  DrawBatch batch() const { return {draws, edits}; }
+
+  TensorView logits;
+  // Row 1 holds 2 to 6, then 0 to 3; row 3 6, then 0 to 6, then 0.
+  std::vector<TokenDraw> draws = {{.row = 1, .edit_count = 1},
+                                  {.row = 3, .first_edit = 1, .edit_count = 1, .logprob = true}};
+  std::vector<LogitEdit> edits = {{4, EditKind::kBan, 0}, {0, EditKind::kBias, -1}};
+  std::vector<DrawnToken> tokens = std::vector<DrawnToken>(2);
+};
+
+TEST_F(CudaBackendTest, DrawsGiveTokensOfTheirRowsAndLogitsOfTheOthers) {
+  {
+    const std::unique_ptr<Backend> backend = MakeCuda(log_);
+    DrawnRows rows(*backend);
+    const std::vector<float> before(rows.logits.As<float>(), rows.logits.As<float>() + 45);
+    const int64_t copies = log_->count(DeviceCall::kCopyToHost);
+    const auto host = backend->DrawTokens(rows.logits, rows.batch(), rows.tokens);
+    ASSERT_THAT(host, IsOk());
+    EXPECT_EQ(rows.tokens[0].token, 3) << "6 is banned";
+    EXPECT_EQ(rows.tokens[1].token, 7) << "the other 6 is less by one";
+    EXPECT_EQ(rows.tokens[1].largest, 6);
+    EXPECT_EQ(rows.tokens[1].logit, 6);
+    EXPECT_NEAR(rows.tokens[1].sum,
+                2 + std::exp(-1) + std::exp(-2) + std::exp(-3) + std::exp(-4) + std::exp(-5) +
+                    2 * std::exp(-6),
+                1e-6);
+    for (const int64_t row : {0, 2, 4}) {
+      for (int64_t i = 0; i < 9; ++i) {
+        EXPECT_EQ(host->Row<float>(row)[i], before[static_cast<size_t>(9 * row + i)]);
+      }
+    }
+    EXPECT_EQ(std::vector<float>(rows.logits.As<float>(), rows.logits.As<float>() + 45), before);
+    EXPECT_EQ(log_->count(DeviceCall::kCopyToHost) - copies, 4) << "tokens, and three single rows";
+    EXPECT_EQ(log_->count(DeviceCall::kSynchronize), 1);
+  }
+  ExpectClean();
+}
+
+TEST_F(CudaBackendTest, EveryCallOfADrawThatFailsIsAnErrorOfTheStep) {
+  for (const DeviceCall call :
+       {DeviceCall::kCopyToDevice, DeviceCall::kCopyToHost, DeviceCall::kSynchronize}) {
+    int64_t failures = 0;
+    while (true) {
+      log_ = std::make_shared<DeviceLog>();
+      const std::unique_ptr<Backend> backend = MakeCuda(log_);
+      DrawnRows rows(*backend);
+      log_->failing = call;
+      log_->fails_at = log_->count(call) + failures;
+      log_->error = cudaErrorLaunchFailure;
+      const auto host = backend->DrawTokens(rows.logits, rows.batch(), rows.tokens);
+      log_->fails_at = -1;
+      if (host.ok()) break;
+      EXPECT_THAT(host, FailsWith(absl::StatusCode::kInternal, "unspecified launch failure"));
+      ++failures;
+    }
+    EXPECT_EQ(failures, call == DeviceCall::kSynchronize    ? 1
+                        : call == DeviceCall::kCopyToDevice ? 2
+                                                            : 4);
+    ExpectClean();
+  }
+}
+
+TEST_F(CudaBackendTest, DrawsThatDoNotFitAreInternalErrors) {
+  const std::unique_ptr<Backend> backend = MakeCuda(log_);
+  DrawnRows rows(*backend);
+  const auto expect = [&](const DrawnRows& changed, const char* part) {
+    std::vector<DrawnToken> tokens = changed.tokens;
+    EXPECT_THAT(backend->DrawTokens(rows.logits, changed.batch(), tokens),
+                FailsWith(absl::StatusCode::kInternal, part));
+  };
+  DrawnRows changed = rows;
+  changed.draws[1].row = 1;
+  expect(changed, "row 1 after row 1 of 5");
+  changed.draws[1].row = 5;
+  expect(changed, "row 5 after row 1 of 5");
+  changed = rows;
+  changed.draws[0].row = -1;
+  expect(changed, "row -1 after row -1");
+  changed = rows;
+  changed.draws[1].first_edit = 0;
+  expect(changed, "1 edits from 0 on after 1; at most 1536");
+  changed = rows;
+  changed.draws[0].edit_count = 1537;
+  expect(changed, "1537 edits from 0");
+  changed = rows;
+  changed.edits.push_back({});
+  expect(changed, "3 edits; the draws have 2");
+  changed = rows;
+  changed.edits[1].token = 9;
+  expect(changed, "an edit of token 9 of 9");
+  for (const TokenDraw& draw :
+       {TokenDraw{.inverse_temperature = 1, .uniform = 1}, TokenDraw{.inverse_temperature = -1},
+        TokenDraw{.inverse_temperature = 1, .top_p = 0},
+        TokenDraw{.inverse_temperature = 1, .min_p = 1.5f},
+        TokenDraw{.top_k = -1, .inverse_temperature = 1}}) {
+    changed = rows;
+    changed.draws = {draw};
+    changed.tokens.pop_back();
+    expect(changed, "row 0 with 1 / temperature");
+  }
+  changed = rows;
+  changed.tokens.pop_back();
+  expect(changed, "2 draws of 9 logits into 1 tokens");
+  ASSERT_THAT(backend->ReserveDraws(1, 9), IsOk());
+  expect(rows, "reserved for 1 of up to 524287");
+  EXPECT_THAT(backend->DrawTokens(*backend->AllocateActivation(2, 9), {}, {}),
+              FailsWith(absl::StatusCode::kInternal, "not a result"));
+}
+
+TEST_F(CudaBackendTest, BackendsThatDoNotDrawSaySo) {
+  const auto draws = [](Backend& backend, int64_t vocabulary) {
+    const auto limits = backend.ReserveDraws(3, vocabulary);
+    EXPECT_THAT(limits, IsOk());
+    return limits->has_value();
+  };
+  const std::unique_ptr<Backend> cpu = MakeCpu();
+  EXPECT_FALSE(draws(*cpu, 50));
+  EXPECT_THAT(cpu->DrawTokens({}, {}, {}),
+              FailsWith(absl::StatusCode::kInternal, "reserves no draws"));
+  EXPECT_FALSE(draws(*MakeCuda(log_, {.host_sampling = true}), 50));
+  const std::unique_ptr<Backend> backend = MakeCuda(log_);
+  EXPECT_FALSE(draws(*backend, 1 << 19));
+  EXPECT_EQ(log_->allocated.size(), 0u);
+  EXPECT_TRUE(draws(*backend, (1 << 19) - 1));
 }
 
 // ---- Calls that do not fit ----------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -82,8 +83,33 @@ class CudaEngineTest : public ::testing::Test {
   static std::vector<GenerateRequest> Requests() {
     return {Request(70, 12, 2), Request(5, 9, 3), Request(200, 5, 4), Request(130, 6, 5)};
   }
+  /// Of every kind of sampling; what a backend does not draw is among them.
+  static std::vector<GenerateRequest> SampledRequests() {
+    std::vector<GenerateRequest> requests;
+    for (uint32_t seed = 2; seed < 12; ++seed) {
+      requests.push_back(Request(static_cast<int32_t>(5 + 7 * seed), 8, seed));
+      requests.back().logprobs = seed % 3 == 0 ? 0 : -1;
+    }
+    requests[0].sampling.frequency_penalty = 1.5f;
+    requests[0].sampling.presence_penalty = 0.5f;
+    requests[1].sampling.top_p = 0.8f;
+    requests[2].sampling.repetition_penalty = 1.4f;
+    requests[3].sampling.top_k = 12;
+    requests[3].sampling.min_p = 0.05f;
+    requests[4].sampling.logit_bias = {{17, 6.0f}, {200, -3.0f}};
+    requests[5].sampling.top_k = 40;
+    requests[5].sampling.top_p = 0.9f;
+    requests[5].sampling.repetition_penalty = 1.2f;
+    requests[6].stop.ignore_eos = false;
+    requests[6].stop.min_tokens = 6;
+    requests[7].sampling.typical_p = 0.7f;  // the host's
+    requests[8].logprobs = 4;               // the host's
+    requests[9].sampling.min_p = 0.1f;
+    requests[9].sampling.presence_penalty = 1;
+    return requests;
+  }
   void Start(const std::string& scheme, int32_t step_tokens) {
-    backend_ = MakeCuda(log_);
+    backend_ = on_cpu_ ? testing::MakeCpu() : MakeCuda(log_, options_);
     LoadOptions options;
     options.path = path_;
     options.kv_scheme = scheme;
@@ -133,6 +159,8 @@ class CudaEngineTest : public ::testing::Test {
   const testing::TempDir directory_;
   const std::string path_ = directory_.Path("toy.gguf");
   const std::shared_ptr<DeviceLog> log_ = std::make_shared<DeviceLog>();
+  cuda::CudaOptions options_;
+  bool on_cpu_ = false;
   std::unique_ptr<Backend> backend_;
   LoadedModel loaded_;
   std::unique_ptr<Engine> engine_;
@@ -169,6 +197,48 @@ TEST_F(CudaEngineTest, ExactRequestsGetTheBitsOfAnExactArenaBesideOthers) {
   expected = {exact[0], expected[0], exact[1], expected[1]};
   for (const size_t i : {0, 2}) requests[i].kv_precision = KvPrecision::kExact;
   ExpectTogether("fit-2/1", requests, expected);
+}
+
+TEST_F(CudaEngineTest, TokensDrawnOnTheDeviceAreThoseOfTheHostAloneAndInABatch) {
+  const std::vector<GenerateRequest> requests = SampledRequests();
+  const std::vector<Answer> drawn = Alone("kivi-2", requests);
+  options_.host_sampling = true;
+  const std::vector<Answer> sampled = Alone("kivi-2", requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(drawn[i].tokens, sampled[i].tokens) << "request " << i;
+    EXPECT_EQ(drawn[i].tokens.size(), 8u);
+    for (size_t t = 0; t < drawn[i].logprobs.size(); ++t) {
+      EXPECT_NEAR(drawn[i].logprobs[t], sampled[i].logprobs[t],
+                  1e-6 * std::fabs(sampled[i].logprobs[t]));
+      EXPECT_EQ(drawn[i].logprobs[t] < 0, requests[i].logprobs >= 0);
+    }
+  }
+  options_.host_sampling = false;
+  ExpectTogether("kivi-2", requests, drawn);
+}
+
+TEST_F(CudaEngineTest, TokensDrawnOnTheDeviceAreThoseOfTheCpuBackend) {
+  const std::vector<GenerateRequest> requests = SampledRequests();
+  const std::vector<Answer> device = Alone("exact", requests);
+  on_cpu_ = true;
+  const std::vector<Answer> cpu = Alone("exact", requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(device[i].tokens, cpu[i].tokens) << "request " << i;
+  }
+}
+
+TEST_F(CudaEngineTest, OnlyTokensComeToTheHostWhereTheDeviceDraws) {
+  constexpr int64_t kLogits = 291 * int64_t{sizeof(float)};
+  GenerateRequest request = Request(6, 5, 3);
+  Start("exact", 64);
+  EXPECT_EQ(Submit(request)->Wait().finish, FinishReason::kLength);
+  EXPECT_EQ(log_->to_host, 5 * int64_t{sizeof(DrawnToken)});
+  EXPECT_EQ(log_->count(DeviceCall::kSynchronize), log_->count(DeviceCall::kCopyToHost));
+  request.logprobs = 2;
+  log_->to_host = 0;
+  EXPECT_EQ(Submit(request)->Wait().finish, FinishReason::kLength);
+  EXPECT_EQ(log_->to_host, 5 * kLogits);
+  Stop();
 }
 
 TEST_F(CudaEngineTest, TheBackendTakesWhatWasPlanned) {

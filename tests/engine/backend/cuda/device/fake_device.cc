@@ -107,6 +107,7 @@ cudaError_t FakeDevice::CopyToDevice(void* device, const void* pinned, int64_t b
 cudaError_t FakeDevice::CopyToHost(void* pinned, const void* device, int64_t bytes) {
   const cudaError_t error = Count(DeviceCall::kCopyToHost);
   if (error != cudaSuccess) return error;
+  log_->to_host += bytes;
   Need(device_, device, bytes, "device memory");
   Need(pinned_, pinned, bytes, "pinned memory");
   const auto* from = static_cast<const std::byte*>(device);

@@ -38,6 +38,7 @@ struct DeviceLog {
 
   int64_t calls[kDeviceCalls] = {};
   std::vector<int64_t> allocated;  // bytes, in order
+  int64_t to_host = 0;             // bytes of copies
   int64_t used = 0;                // of the capacity, in pieces as cuda::DeviceMemory counts them
   int64_t pinned = 0;
   int64_t events = 0;
