@@ -1,6 +1,7 @@
 // Kernels of the CUDA backend on the first GPU, against the bandwidth of a copy that is measured in
 // the same run. Writes JSON to standard output, progress to standard error.
 //   bench_cuda                the benchmarks
+//   bench_cuda --model        whole steps of a model of 8 billion random weights instead
 //   bench_cuda --device-name  only the device's name
 // Status 3: no GPU.
 
@@ -8,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "bench/cuda/decode_bench.h"
 #include "bench/cuda/device_bench.h"
 #include "engine/backend/cuda/products.h"
 #include "engine/backend/cuda/q4_layout.h"
@@ -98,8 +100,9 @@ void Print(const std::string& device, double copy, const std::vector<Measured>& 
 
 int Run(int argc, char** argv) {
   const bool only_name = argc == 2 && std::string_view(argv[1]) == "--device-name";
-  if (argc > 1 && !only_name) {
-    std::fprintf(stderr, "usage: bench_cuda [--device-name]\n");
+  const bool only_model = argc == 2 && std::string_view(argv[1]) == "--model";
+  if (argc > 1 && !only_name && !only_model) {
+    std::fprintf(stderr, "usage: bench_cuda [--model | --device-name]\n");
     return 2;
   }
   auto device = cuda::OpenRuntimeDevice();
@@ -113,6 +116,11 @@ int Run(int argc, char** argv) {
   }
   Meter meter(**device);
   const double copy = CopyBandwidth(meter);
+  if (only_model) {
+    MeasureModel(meter);
+    Print((*device)->name(), copy, meter.all());
+    return 0;
+  }
   MeasureElementwise(meter);
   for (const DType type : {DType::kF16, DType::kQ4_0, DType::kQ4_1, DType::kQ4K}) {
     MeasureProduct(meter, type);

@@ -42,8 +42,12 @@ void Meter::Measure(const std::string& name, double bytes, double operations,
   cudaEventDestroy(end);
   const auto middle = microseconds.begin() + static_cast<int64_t>(microseconds.size() / 2);
   std::nth_element(microseconds.begin(), middle, microseconds.end());
-  all_.push_back({name, *middle, bytes, operations});
-  std::fprintf(stderr, "%-44s %10.1f us\n", name.c_str(), *middle);
+  Note({name, *middle, bytes, operations});
+}
+
+void Meter::Note(const Measured& measured) {
+  all_.push_back(measured);
+  std::fprintf(stderr, "%-44s %10.1f us\n", measured.name.c_str(), measured.microseconds);
 }
 
 }  // namespace asymserve::bench

@@ -60,6 +60,8 @@ class Meter {
   /// Launches until it took a fifth of a second, at least 5 times, and notes the median.
   void Measure(const std::string& name, double bytes, double operations,
                const std::function<cudaError_t()>& launch);
+  /// Notes what was measured otherwise.
+  void Note(const Measured& measured);
   const std::vector<Measured>& all() const { return all_; }
 
  private:

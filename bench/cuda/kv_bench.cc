@@ -1,9 +1,5 @@
 #include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
-#include <random>
 #include <span>
 #include <string>
 #include <utility>
@@ -12,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+#include "bench/cuda/bench_scheme.h"
 #include "bench/cuda/device_bench.h"
 #include "engine/backend/cuda/attention_choice.h"
 #include "engine/backend/cuda/kv_cache.h"
@@ -31,58 +28,6 @@ constexpr int32_t kPages = kTokens / kKvPageTokens;
 constexpr int32_t kSequences = 32;
 constexpr int64_t kRowElements = (kHeads + int64_t{2} * kShape.kv_heads) * kShape.head_size;
 
-void NeedOk(const absl::Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
-  std::exit(1);
-}
-
-std::vector<float> Random(int64_t count, uint32_t seed, float sigma) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal(0, sigma);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) value = normal(generator);
-  return values;
-}
-
-/// A scheme of the names of NamedKvScheme, or `balanced`: a learned one of the usual width whose
-/// codes are random, for times do not depend on them.
-struct BenchScheme {
-  explicit BenchScheme(const std::string& name) {
-    if (name != "balanced") {
-      auto named = NamedKvScheme(name, kShape);
-      NeedOk(named.status());
-      scheme = *std::move(named);
-      return;
-    }
-    constexpr int32_t kSize = kShape.head_size;
-    constexpr uint8_t kBase = 32;  // of 4 bits for 64 tokens by 4 channels: 1 bit an element
-    constexpr uint8_t kFresh = 96;
-    scheme.name = name;
-    scheme.near = KvCodec::kInt8;
-    scheme.sink_pages = 1;
-    scheme.fresh_pages = 4;
-    scheme.key_window = scheme.value_window = {.recent_pages = 1, .block_pages = 1};
-    const auto items = size_t{2} * kShape.kv_heads;
-    scheme.items.assign(items,
-                        {.codec = KvCodec::kPlanes, .base_planes = kBase, .fresh_planes = kFresh});
-    PlaneCode code;
-    code.head_size = kSize;
-    for (int32_t p = 0; p < kFresh; ++p) {
-      code.subvector.push_back(static_cast<uint8_t>(p % (kSize / 4)));
-    }
-    const float norm = 1.0f / std::sqrt(static_cast<float>(kSize));
-    code.codebooks = Random(int64_t{kFresh} * 64, 1, 1);
-    code.encode = Random(int64_t{kSize} * kSize, 2, norm);
-    code.decode = Random(int64_t{kSize} * kSize, 3, norm);
-    code.mean = Random(kSize, 4, 1);
-    codes.assign(items, code);
-  }
-
-  KvScheme scheme;
-  PlaneCodes codes;
-};
-
 std::unique_ptr<cuda::Staging> NewStaging(cuda::Device& device) {
   auto staging = cuda::Staging::Create(device, int64_t{4} << 20);
   NeedOk(staging.status());
@@ -94,7 +39,7 @@ class KvBench {
  public:
   KvBench(cuda::Device& device, Meter& meter, const std::string& name)
       : meter_(meter),
-        bench_(name),
+        bench_(name, kShape),
         layout_(kShape, bench_.scheme),
         staging_(NewStaging(device)),
         memory_(&device),
@@ -210,6 +155,7 @@ class KvBench {
     PlanAttention(positions, token_offset, page_offset, &plan);
     const DeviceValues<AttentionRow> rows(plan.rows);
     const DeviceValues<AttentionWork> work(plan.work);
+    const DeviceValues<SplitTile> tiles(plan.tiles);
     const DeviceValues<KvPage> pages(std::span<const KvPage>(pages_).first(page_count));
     const auto splits = static_cast<int32_t>(plan.work.size());
     const DeviceArray states(cuda::AttentionStateFloats(splits, kHeads, kShape.head_size) *
@@ -226,6 +172,10 @@ class KvBench {
                                       .row_count = sequences,
                                       .work = work.data(),
                                       .work_count = splits,
+                                      .tiles = tiles.data(),
+                                      .tile_count = static_cast<int32_t>(plan.tiles.size()),
+                                      .single_tiles = plan.single_tiles,
+                                      .most_rows = plan.most_rows,
                                       .states = states.As<float>()};
     const double operations = 4.0 * sequences * kTokens * kHeads * kShape.head_size;
     const std::string of = absl::StrCat(" ", sequences, " x 4096 ", bench_.scheme.name);
@@ -250,7 +200,7 @@ class KvBench {
 }  // namespace
 
 void MeasureKvCache(cuda::Device& device, Meter& meter) {
-  for (const char* name : {"exact", "int8", "kivi-2", "fit-2/2", "balanced"}) {
+  for (const char* name : {"exact", "int8", "kivi-2", "fit-2/2", "balanced", "dense"}) {
     KvBench(device, meter, name).Run();
     Need(device.Synchronize(), name);
   }
