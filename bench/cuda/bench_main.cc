@@ -1,6 +1,6 @@
 // Kernels of the CUDA backend on the first GPU, against the bandwidth of a copy that is measured in
 // the same run. Writes JSON to standard output, progress to standard error.
-//   bench_cuda                the benchmarks
+//   bench_cuda [--only TEXT]  the benchmarks, or those whose names contain it
 //   bench_cuda --model        whole steps of a model of 8 billion random weights instead
 //   bench_cuda --device-name  only the device's name
 // Status 3: no GPU.
@@ -99,10 +99,12 @@ void Print(const std::string& device, double copy, const std::vector<Measured>& 
 }
 
 int Run(int argc, char** argv) {
-  const bool only_name = argc == 2 && std::string_view(argv[1]) == "--device-name";
-  const bool only_model = argc == 2 && std::string_view(argv[1]) == "--model";
-  if (argc > 1 && !only_name && !only_model) {
-    std::fprintf(stderr, "usage: bench_cuda [--model | --device-name]\n");
+  const std::string_view option = argc > 1 ? argv[1] : "";
+  const bool only_name = argc == 2 && option == "--device-name";
+  const bool only_model = argc == 2 && option == "--model";
+  const std::string filter = argc == 3 && option == "--only" ? argv[2] : "";
+  if (argc > 1 && !only_name && !only_model && filter.empty()) {
+    std::fprintf(stderr, "usage: bench_cuda [--only TEXT | --model | --device-name]\n");
     return 2;
   }
   auto device = cuda::OpenRuntimeDevice();
@@ -114,8 +116,9 @@ int Run(int argc, char** argv) {
     std::printf("%s\n", (*device)->name().c_str());
     return 0;
   }
-  Meter meter(**device);
-  const double copy = CopyBandwidth(meter);
+  Meter unfiltered(**device, "");
+  const double copy = CopyBandwidth(unfiltered);
+  Meter meter(**device, filter);
   if (only_model) {
     MeasureModel(meter);
     Print((*device)->name(), copy, meter.all());

@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/backend/cuda/device.h"
@@ -54,7 +55,8 @@ struct Measured {
 
 class Meter {
  public:
-  explicit Meter(cuda::Device& device) : device_(device) {}
+  /// `filter`: only names that contain it are measured.
+  Meter(cuda::Device& device, std::string filter) : device_(device), filter_(std::move(filter)) {}
 
   cudaStream_t stream() const { return device_.stream(); }
   /// Launches until it took a fifth of a second, at least 5 times, and notes the median.
@@ -66,6 +68,7 @@ class Meter {
 
  private:
   cuda::Device& device_;
+  const std::string filter_;
   std::vector<Measured> all_;
 };
 

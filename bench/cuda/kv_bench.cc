@@ -124,9 +124,12 @@ class KvBench {
     const auto per_page = static_cast<double>(layout_.record_bytes(KvRecord::kNear) +
                                               layout_.record_bytes(KvRecord::kBase) +
                                               layout_.record_bytes(KvRecord::kRefinement));
-    meter_.Measure(
-        absl::StrCat(Name("seal"), " ", count, " pages"), per_page * static_cast<double>(count), 0,
-        [&] { return cuda::Seal(cache_.view(), ops.data(), count, planes, meter_.stream()); });
+    const auto seal = [&] {
+      return cuda::Seal(cache_.view(), ops.data(), count, planes, meter_.stream());
+    };
+    Need(seal(), "sealing pages");
+    meter_.Measure(absl::StrCat(Name("seal"), " ", count, " pages"),
+                   per_page * static_cast<double>(count), 0, seal);
   }
 
   double PageBytes(const KvPage& page) const {

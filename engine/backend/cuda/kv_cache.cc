@@ -63,6 +63,9 @@ int64_t TableBytes(const KvShape& shape, const KvScheme& scheme) {
     if (item.codec != KvCodec::kPlanes) continue;
     counter.Skip<uint8_t>(item.fresh_planes);
     counter.Skip<float>(int64_t{item.fresh_planes} * 64);
+    counter.Skip<uint16_t>(int64_t{item.fresh_planes} * 64);
+    counter.Skip<uint8_t>(item.fresh_planes);
+    counter.Skip<uint8_t>(size / 4 + 1);
     counter.Skip<float>(size * size);
     counter.Skip<float>(size * size);
     counter.Skip<float>(size);
@@ -77,6 +80,10 @@ PlaneCodeView AddCode(const PlaneCode& code, int32_t planes, TableWriter& writer
   view.planes = planes;
   view.subvector = writer.Add(std::span(code.subvector).first(count));
   view.codebooks = writer.Add(std::span(code.codebooks).first(count * 64));
+  const PlaneIndex index = IndexPlanes(code, planes);
+  view.entries = writer.Add(std::span(index.entries));
+  view.by_subvector = writer.Add(std::span(index.by_subvector));
+  view.starts = writer.Add(std::span(index.starts));
   view.encode = writer.Add(std::span(code.encode));
   view.decode = writer.Add(std::span(code.decode));
   view.mean = writer.Add(std::span(code.mean));

@@ -1,5 +1,7 @@
 #include "engine/backend/cuda/kv_tables.h"
 
+#include "engine/base/float16.h"
+
 namespace asymserve::cuda {
 namespace {
 
@@ -19,6 +21,28 @@ std::vector<int64_t> BlockOffsets(const KvShape& shape, const KvLayout& layout) 
     }
   }
   return offsets;
+}
+
+PlaneIndex IndexPlanes(const PlaneCode& code, int32_t planes) {
+  constexpr int32_t kChannels = 4;
+  constexpr int32_t kEntries = 16;
+  PlaneIndex index;
+  for (int32_t p = 0; p < planes; ++p) {
+    for (int32_t entry = 0; entry < kEntries; ++entry) {
+      for (int32_t c = 0; c < kChannels; ++c) {
+        index.entries.push_back(FloatToHalf(code.codebook(p)[c * kEntries + entry]));
+      }
+    }
+  }
+  for (int32_t subvector = 0; subvector < code.head_size / kChannels; ++subvector) {
+    index.starts.push_back(static_cast<uint8_t>(index.by_subvector.size()));
+    for (int32_t p = 0; p < planes; ++p) {
+      if (code.subvector[static_cast<size_t>(p)] != subvector) continue;
+      index.by_subvector.push_back(static_cast<uint8_t>(p));
+    }
+  }
+  index.starts.push_back(static_cast<uint8_t>(index.by_subvector.size()));
+  return index;
 }
 
 KvView MakeKvView(const KvSetup& setup, const KvLayout& layout, const ArenaCut& cut, uint8_t* arena,

@@ -13,6 +13,13 @@ namespace asymserve::cuda {
 /// The offsets of all blocks of a model's records, [3][L][2][G] by KvRecord, to be uploaded.
 std::vector<int64_t> BlockOffsets(const KvShape& shape, const KvLayout& layout);
 
+/// The tables of PlaneCodeView that are made of a code's first `planes` planes, 254 at most.
+struct PlaneIndex {
+  std::vector<uint16_t> entries;
+  std::vector<uint8_t> by_subvector, starts;
+};
+PlaneIndex IndexPlanes(const PlaneCode& code, int32_t planes);
+
 /// The view of an arena. `arena`, `offsets` and, of a scheme that seals, `items` are device memory:
 /// the arena, BlockOffsets, and the scheme's items. The caller sets `codes`.
 KvView MakeKvView(const KvSetup& setup, const KvLayout& layout, const ArenaCut& cut, uint8_t* arena,

@@ -14,6 +14,12 @@ struct PlaneCodeView {
   int32_t planes = 0;                  // 0: the item is not kPlanes
   const uint8_t* subvector = nullptr;  // [planes]
   const float* codebooks = nullptr;    // [planes][4][16]
+  // The same once more for kernels that decode many tokens (IndexPlanes): entries of codebooks in
+  // fp16, [planes][16][4], and which planes a subvector has: by_subvector[starts[s]] up to before
+  // by_subvector[starts[s + 1]], in order, s in [0, D/4).
+  const uint16_t* entries = nullptr;
+  const uint8_t* by_subvector = nullptr;  // [planes]
+  const uint8_t* starts = nullptr;        // [D/4 + 1]
   const float* encode = nullptr;       // [D][D]
   const float* decode = nullptr;       // [D][D]
   const float* mean = nullptr;         // [D]

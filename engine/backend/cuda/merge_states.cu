@@ -3,6 +3,7 @@
 #include "engine/backend/cuda/attention_split.cuh"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/merge_states.h"
+#include "engine/backend/cuda/ptx.cuh"
 #include "engine/backend/cuda/warp.cuh"
 #include "engine/kv/hadamard.h"
 
@@ -13,6 +14,14 @@ struct MergeShared {
   SharedSlice<float> rotated;  // [D]
 };
 
+constexpr int kAhead = 8;
+
+/// Of a state what a thread needs.
+struct StatePart {
+  float largest, sum, rotated_sum;
+  float natural, rotated;  // of its channel
+};
+
 /// Channel d of what the rotated sums are in the space of the others.
 __device__ float TurnedBack(const AttentionArgs& args, int32_t item, float weight, int32_t d,
                             SharedArray<float> rotated) {
@@ -20,6 +29,7 @@ __device__ float TurnedBack(const AttentionArgs& args, int32_t item, float weigh
   const PlaneCodeView code = args.kv.codes[item];
   const int32_t size = args.kv.head_size;
   float sum = weight * code.mean[d];
+  ASYMSERVE_UNROLL_BY(16)
   for (int32_t i = 0; i < size; ++i) {
     sum = fmaf(rotated[i], code.decode[int64_t{i} * size + d], sum);
   }
@@ -39,18 +49,31 @@ __global__ void MergeKernel(AttentionArgs args, MergeShared shared) {
   float rotated_sum = 0.0f;
   float natural = 0.0f;
   float rotated = 0.0f;
-  for (int32_t split = 0; split < row.splits; ++split) {
-    const float* state =
-        args.states + (int64_t{row.first_work + split} * args.heads + head) * state_floats;
-    const float top = fmaxf(largest, state[0]);
-    const float mine = split == 0 ? 0.0f : expf(largest - top);
-    const float other = expf(state[0] - top);
-    largest = top;
-    sum = fmaf(sum, mine, state[1] * other);
-    rotated_sum = fmaf(rotated_sum, mine, state[2] * other);
-    if (d < size) {
-      natural = fmaf(natural, mine, state[kStateValues + d] * other);
-      rotated = fmaf(rotated, mine, state[kStateValues + size + d] * other);
+  for (int32_t first = 0; first < row.splits; first += kAhead) {
+    // Loaded together, for each takes long; merged in order.
+    StatePart parts[kAhead];
+    ASYMSERVE_UNROLL
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i >= row.splits) continue;
+      const float* state =
+          args.states + (int64_t{row.first_work + first + i} * args.heads + head) * state_floats;
+      parts[i] = {state[0], state[1], state[2], 0.0f, 0.0f};
+      if (d >= size) continue;
+      parts[i].natural = state[kStateValues + d];
+      parts[i].rotated = state[kStateValues + size + d];
+    }
+    ASYMSERVE_UNROLL
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i >= row.splits) continue;
+      const StatePart& part = parts[i];
+      const float top = fmaxf(largest, part.largest);
+      const float mine = first + i == 0 ? 0.0f : expf(largest - top);
+      const float other = expf(part.largest - top);
+      largest = top;
+      sum = fmaf(sum, mine, part.sum * other);
+      rotated_sum = fmaf(rotated_sum, mine, part.rotated_sum * other);
+      natural = fmaf(natural, mine, part.natural * other);
+      rotated = fmaf(rotated, mine, part.rotated * other);
     }
   }
   const int32_t item =

@@ -28,7 +28,7 @@ constexpr int kManyColumns = 4;    // of the others
 constexpr int32_t QueryQuads(int32_t size) {
   return size / 4 + 4;
 }
-constexpr int32_t kScoreFloats = kSplitTokens + 4;  // of a head
+constexpr int32_t kScoreFloats = kSplitTokens + 5;  // of a head
 constexpr int32_t kWeightQuads = kSplitTokens / 4 + 4;
 constexpr int32_t SumFloats(int32_t size) {
   return size + 1;
@@ -51,36 +51,42 @@ struct PackedShared {
   SharedSlice<float> sums;      // [SumPages][heads][SumFloats]: where the scores were
   SharedSlice<Quad> weights;    // [heads][kWeightQuads]
   SharedSlice<Quad> entries;    // PlaneTables of the keys, then of the values
-  SharedSlice<uint8_t> list;    // [256]
-  SharedSlice<int32_t> starts;  // [D/4 + 1]
+  SharedSlice<uint8_t> by_subvector;  // [256]
+  SharedSlice<uint8_t> starts;        // [D/4 + 1]
 };
 
-/// The planes that the pages of a split have at most; 0: none is of kPlanes.
-__device__ int32_t PlanesOf(const TilePart& part, KvTensor tensor) {
-  int32_t planes = 0;
-  for (int32_t page = 0; page < part.pages(); ++page) {
-    const PageBlock block = part.Block(page, tensor);
-    if (block.item.codec != KvCodec::kPlanes) continue;
-    const int32_t mine =
-        block.refinement != nullptr ? block.item.fresh_planes : block.item.base_planes;
-    planes = mine > planes ? mine : planes;
-  }
-  return planes;
-}
+/// What the pages of a split are, for all of the block.
+struct SplitKinds {
+  int32_t planes[2] = {};  // that they have at most, by KvTensor; 0: none is of kPlanes
+  uint32_t own_pages = 0;  // a bit for each whose values are summed in a space of their own
+};
 
-/// A bit for each page whose values are summed in a space of their own.
-__device__ uint32_t OwnPages(const TilePart& part) {
-  uint32_t pages = 0;
-  for (int32_t page = 0; page < part.pages(); ++page) {
-    pages |= HasOwnSpace(part.Block(page, KvTensor::kValue).item.codec) ? 1u << page : 0u;
+/// A lane looks at a page; every warp at all of them.
+__device__ SplitKinds KindsOf(const TilePart& part) {
+  const int32_t lane = Thread() % kWarpLanes;
+  SplitKinds kinds;
+  bool has_own = false;
+  ASYMSERVE_UNROLL
+  for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
+    uint32_t planes = 0;
+    if (lane < part.pages()) {
+      const PageBlock block = part.Block(lane, tensor);
+      if (block.item.codec == KvCodec::kPlanes) {
+        planes = block.refinement != nullptr ? block.item.fresh_planes : block.item.base_planes;
+      }
+      if (tensor == KvTensor::kValue) has_own = HasOwnSpace(block.item.codec);
+    }
+    kinds.planes[static_cast<int>(tensor)] =
+        static_cast<int32_t>(__reduce_max_sync(kWholeWarp, planes));
   }
-  return pages;
+  kinds.own_pages = __ballot_sync(kWholeWarp, has_own);
+  return kinds;
 }
 
 template <int kColumns>
 __device__ PlaneTables TablesOf(const PackedShared& shared, int32_t planes) {
-  return {Shared("entries", shared.entries), Shared("list", shared.list),
-          Shared("starts", shared.starts), CopiesOf(planes, TableQuads(kColumns))};
+  return {Shared("entries", shared.entries), Shared("by_subvector", shared.by_subvector),
+          Shared("starts", shared.starts), CopyBitsOf(planes, TableQuads(kColumns))};
 }
 
 /// Tokens of a page, of the first `tokens` of a split; less than 1: none.
@@ -147,7 +153,7 @@ __device__ void ScorePage(const PageBlock& block, int32_t page, const PlaneTable
   const SharedArray<float> scores = Shared("scores", shared.scores) + page * kP;
   const int32_t group = Thread() % kWarpLanes / 4;
   const int32_t in_group = Thread() % 4;
-  const int32_t token[kTiles] = {4 * group, 32 + 4 * group};
+  const int32_t token = 8 * group;
   float sums[kTiles][2][kColumns][4] = {};
   for (int32_t step = 0; step < kSize / 16; ++step) {
     const int32_t subvector = 4 * step + in_group;
@@ -169,7 +175,7 @@ __device__ void ScorePage(const PageBlock& block, int32_t page, const PlaneTable
   for (int n = 0; n < kTiles; ++n) {
     ASYMSERVE_UNROLL
     for (int j = 0; j < 4; ++j) {
-      const int32_t t = token[n] + j;
+      const int32_t t = token + 4 * n + j;
       float scale = 1.0f;
       if (block.item.codec == KvCodec::kInt8) {
         scale = HalfToFloat(
@@ -265,7 +271,8 @@ __device__ __forceinline__ void SumColumns(const PageBlock& block, int32_t page,
   for (int step = 0; step < kSteps; ++step) {
     for (int column = 0; column < kColumns; ++column) {
       if (!range.Meets(column)) continue;
-      const Quad w = weights[(column * kTileHeads + group) * kWeightQuads + 4 * step + in_group];
+      const Quad w = weights[(column * kTileHeads + group) * kWeightQuads + step / kTiles * 8 +
+                             kTiles * in_group + step % kTiles];
       b[step][column][0] = w.low;
       b[step][column][1] = w.high;
     }
@@ -275,9 +282,8 @@ __device__ __forceinline__ void SumColumns(const PageBlock& block, int32_t page,
     float out[2][kColumns][4] = {};
     ASYMSERVE_UNROLL
     for (int step = 0; step < kSteps; step += kTiles) {
-      const int32_t token[kTiles] = {16 * step + 4 * in_group, 16 * step + 16 + 4 * in_group};
       Tile tiles[kTiles];
-      ValueTiles<kSize>(block, tables, subvector, token, tokens, tiles);
+      ValueTiles<kSize>(block, tables, subvector, 16 * step + 8 * in_group, tokens, tiles);
       for (int n = 0; n < kTiles; ++n) {
         for (int half = 0; half < 2; ++half) {
           uint32_t a[4];
@@ -372,19 +378,26 @@ __global__ void __launch_bounds__(kThreads, kColumns > kSingleColumns ? 1 : 2)
   if (part.columns <= 0 || !IsAsked(args, args.rows[part.tile.first_row])) return;
   const int32_t warp = Thread() / kWarpLanes;
   const int32_t pages = part.pages();
+  PageBlock keys;
+  if (warp < pages) {
+    keys = part.Block(warp, KvTensor::kKey);
+    PrefetchBlock<kSize>(keys);
+  }
 
-  const int32_t key_planes = PlanesOf(part, KvTensor::kKey);
+  const SplitKinds kinds = KindsOf(part);
+  const int32_t key_planes = kinds.planes[0];
   const PlaneTables key_tables = TablesOf<kColumns>(shared, key_planes);
   LoadQueries<kSize, kColumns>(part, scale, key_planes > 0, shared);
   if (key_planes > 0) FillTables(*part.Code(KvTensor::kKey), key_planes, kSize / 4, key_tables);
   __syncthreads();
   if (warp < pages) {
-    ScorePage<kSize, kColumns>(part.Block(warp, KvTensor::kKey), warp, key_tables, shared);
+    PrefetchBlock<kSize>(part.Block(warp, KvTensor::kValue));
+    ScorePage<kSize, kColumns>(keys, warp, key_tables, shared);
   }
   __syncthreads();
 
-  const uint32_t own_pages = OwnPages(part);
-  const int32_t value_planes = PlanesOf(part, KvTensor::kValue);
+  const uint32_t own_pages = kinds.own_pages;
+  const int32_t value_planes = kinds.planes[1];
   const PlaneTables value_tables = TablesOf<kColumns>(shared, value_planes);
   for (int32_t head = warp; head < kHeads; head += kWarps) Softmax(part, head, own_pages, shared);
   if (value_planes > 0) {
@@ -419,8 +432,8 @@ cudaError_t LaunchScan(const AttentionArgs& args, int32_t first_tile, int32_t ti
   shared.scores = {shared.sums.offset, kHeads * kScoreFloats};
   shared.weights = plan.Take<Quad>(kHeads * kWeightQuads);
   shared.entries = plan.Take<Quad>(TableQuads(kColumns));
-  shared.list = plan.Take<uint8_t>(256);
-  shared.starts = plan.Take<int32_t>(kSize / 4 + 1);
+  shared.by_subvector = plan.Take<uint8_t>(256);
+  shared.starts = plan.Take<uint8_t>(kSize / 4 + 1);
   const int32_t parts = PartsOf(rows, args.heads / args.kv.kv_heads, kHeads);
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(args.kv.kv_heads * parts));
   const float scale = 1.0f / std::sqrt(static_cast<float>(kSize));

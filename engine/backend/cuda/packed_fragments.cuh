@@ -54,67 +54,64 @@ __device__ __forceinline__ void ToFragment(const Tile& m, int half, uint32_t (&a
 struct PlaneTables {
   // [planes][16][copies], a lane's copy its own bank if there are 16: entries of four channels.
   SharedArray<Quad> entries;
-  SharedArray<uint8_t> list;    // the planes of subvector 0, in order, of subvector 1, ...
-  SharedArray<int32_t> starts;  // [D/4 + 1] where those of a subvector begin
-  int32_t copies;               // a power of two, 16 at most
+  SharedArray<uint8_t> by_subvector;  // as in PlaneCodeView
+  SharedArray<uint8_t> starts;
+  int32_t copy_bits;  // there are 2^copy_bits copies
 };
 
 inline constexpr int32_t kEntries = 16;
-inline constexpr int32_t kMostCopies = 16;  // lanes that read 8 bytes at the same time
+inline constexpr int32_t kMostCopyBits = 4;  // 16 lanes read 8 bytes at the same time
 
 /// How often tables of `planes` planes fit into `quads`.
-__device__ __forceinline__ int32_t CopiesOf(int32_t planes, int32_t quads) {
-  int32_t copies = kMostCopies;
-  while (copies > 1 && planes * kEntries * copies > quads) copies /= 2;
-  return copies;
+__device__ __forceinline__ int32_t CopyBitsOf(int32_t planes, int32_t quads) {
+  int32_t bits = kMostCopyBits;
+  while (bits > 0 && (planes * kEntries << bits) > quads) --bits;
+  return bits;
 }
 
-/// Fills the tables of the first `planes` planes. All threads of the block; barriers are the
+/// Fills the tables for the first `planes` planes. All threads of the block; barriers are the
 /// caller's.
 __device__ __forceinline__ void FillTables(const PlaneCodeView& code, int32_t planes,
                                            int32_t subvectors, const PlaneTables& tables) {
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const auto threads = static_cast<int32_t>(blockDim.x);
-  for (int32_t i = thread; i < planes * kEntries; i += threads) {
-    const float* book = code.codebooks + i / kEntries * 4 * kEntries + i % kEntries;
-    const Quad entry = {PackHalves(book[0], book[kEntries]),
-                        PackHalves(book[2 * kEntries], book[3 * kEntries])};
-    for (int32_t copy = 0; copy < tables.copies; ++copy) {  // neighbours write to different banks
-      tables.entries[i * tables.copies + ((copy + i) & (tables.copies - 1))] = entry;
-    }
+  const auto* entries = reinterpret_cast<const Quad*>(code.entries);
+  const int32_t count = planes * kEntries << tables.copy_bits;
+  ASYMSERVE_UNROLL_BY(8)
+  for (int32_t i = thread; i < count; i += threads) tables.entries[i] = entries[i >> tables.copy_bits];
+  for (int32_t i = thread; i < code.planes; i += threads) {
+    tables.by_subvector[i] = code.by_subvector[i];
   }
-  for (int32_t subvector = thread; subvector <= subvectors; subvector += threads) {
-    int32_t start = 0;
-    for (int32_t p = 0; p < planes; ++p) start += code.subvector[p] < subvector ? 1 : 0;
-    tables.starts[subvector] = start;
-    for (int32_t p = 0; p < planes; ++p) {
-      if (code.subvector[p] == subvector) tables.list[start++] = static_cast<uint8_t>(p);
-    }
-  }
+  for (int32_t i = thread; i <= subvectors; i += threads) tables.starts[i] = code.starts[i];
 }
 
 inline constexpr int kTiles = 2;  // decoded at a time: what they share is looked up once
 
-/// tiles[i] = tokens token[i] .. + 3, in rows, by the channels of a subvector.
+/// tiles[i] = tokens token + 4 i .. + 3, in rows, by the channels of a subvector.
 __device__ __forceinline__ void PlaneTiles(const PageBlock& block, const PlaneTables& tables,
-                                           int32_t subvector, const int32_t (&token)[kTiles],
+                                           int32_t subvector, int32_t token,
                                            Tile (&tiles)[kTiles]) {
   for (Tile& tile : tiles) tile = {};
-  const int32_t lane = static_cast<int32_t>(threadIdx.x) & (tables.copies - 1);
+  const int32_t copies = 1 << tables.copy_bits;
+  const int32_t lane = static_cast<int32_t>(threadIdx.x) & (copies - 1);
   const int32_t base_planes = block.item.base_planes;
   const int32_t planes = block.refinement != nullptr ? block.item.fresh_planes : base_planes;
   const int32_t end = tables.starts[subvector + 1];
   for (int32_t i = tables.starts[subvector]; i < end; ++i) {
-    const int32_t p = tables.list[i];
+    const int32_t p = tables.by_subvector[i];
     if (p >= planes) break;
     const uint8_t* row = p < base_planes ? block.bytes + p / 2 * kKvPageTokens
                                          : block.refinement + (p - base_planes) / 2 * kKvPageTokens;
-    const SharedArray<Quad> entries = tables.entries + (p * kEntries * tables.copies + lane);
+    const SharedArray<Quad> entries =
+        tables.entries + ((p * kEntries << tables.copy_bits) + lane);
+    const auto words = *reinterpret_cast<const Quad*>(row + token);
+    const uint32_t of_tile[kTiles] = {words.low >> (p % 2 * 4), words.high >> (p % 2 * 4)};
+    ASYMSERVE_UNROLL
     for (int n = 0; n < kTiles; ++n) {
-      const uint32_t codes = *reinterpret_cast<const uint32_t*>(row + token[n]) >> (p % 2 * 4);
+      ASYMSERVE_UNROLL
       for (int j = 0; j < 4; ++j) {
-        const auto code = static_cast<int32_t>(codes >> (8 * j) & 15);
-        const Quad entry = entries[code * tables.copies];
+        const auto code = static_cast<int32_t>(of_tile[n] >> (8 * j) & 15);
+        const Quad entry = entries[code << tables.copy_bits];
         tiles[n].of[j][0] = AddHalves(tiles[n].of[j][0], entry.low);
         tiles[n].of[j][1] = AddHalves(tiles[n].of[j][1], entry.high);
       }
@@ -130,51 +127,55 @@ __device__ __forceinline__ void Int8Halves(uint32_t bytes, uint32_t (&halves)[2]
   halves[1] = AddHalves(__byte_perm(bytes, k1024, 0x4342), kMinus1152);
 }
 
-/// Keys, without the scales of kInt8: rows are tokens, columns the channels of a subvector.
+/// Keys of tokens token + 4 i .. + 3, `token` a multiple of 8, without the scales of kInt8: rows
+/// are tokens, columns the channels of a subvector.
 __device__ __forceinline__ void KeyTiles(const PageBlock& block, const PlaneTables& tables,
-                                         int32_t subvector, const int32_t (&token)[kTiles],
-                                         Tile (&tiles)[kTiles]) {
+                                         int32_t subvector, int32_t token, Tile (&tiles)[kTiles]) {
   if (block.item.codec == KvCodec::kPlanes) {
     PlaneTiles(block, tables, subvector, token, tiles);
     return;
   }
-  for (int n = 0; n < kTiles; ++n) {
-    if (block.item.codec == KvCodec::kInt8) {
-      const auto words = *reinterpret_cast<const FourWords*>(
-          block.bytes + (subvector * kKvPageTokens + token[n]) * 4);
-      for (int j = 0; j < 4; ++j) Int8Halves(words.of[j], tiles[n].of[j]);
-    } else {
-      Tile channels;
-      for (int c = 0; c < 4; ++c) {
-        const auto halves = *reinterpret_cast<const Quad*>(
-            block.bytes + ((4 * subvector + c) * kKvPageTokens + token[n]) * 2);
-        channels.of[c][0] = halves.low;
-        channels.of[c][1] = halves.high;
-      }
-      tiles[n] = Transposed(channels);
+  if (block.item.codec == KvCodec::kInt8) {
+    const auto* words = reinterpret_cast<const FourWords*>(
+        block.bytes + (subvector * kKvPageTokens + token) * 4);
+    for (int n = 0; n < kTiles; ++n) {
+      const FourWords four = words[n];
+      for (int j = 0; j < 4; ++j) Int8Halves(four.of[j], tiles[n].of[j]);
+    }
+    return;
+  }
+  Tile channels[kTiles];
+  ASYMSERVE_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    const auto halves = *reinterpret_cast<const FourWords*>(
+        block.bytes + ((4 * subvector + c) * kKvPageTokens + token) * 2);
+    for (int n = 0; n < kTiles; ++n) {
+      channels[n].of[c][0] = halves.of[2 * n];
+      channels[n].of[c][1] = halves.of[2 * n + 1];
     }
   }
+  for (int n = 0; n < kTiles; ++n) tiles[n] = Transposed(channels[n]);
 }
 
-/// Values: rows are the channels of a subvector, columns tokens; zero from `tokens` on, where
-/// nothing may have been written.
+/// Values of the same tokens: rows are the channels of a subvector, columns tokens; zero from
+/// `tokens` on, where nothing may have been written.
 template <int32_t kSize>
 __device__ __forceinline__ void ValueTiles(const PageBlock& block, const PlaneTables& tables,
-                                           int32_t subvector, const int32_t (&token)[kTiles],
-                                           int32_t tokens, Tile (&tiles)[kTiles]) {
+                                           int32_t subvector, int32_t token, int32_t tokens,
+                                           Tile (&tiles)[kTiles]) {
   if (block.item.codec == KvCodec::kPlanes) {
     PlaneTiles(block, tables, subvector, token, tiles);
     for (Tile& tile : tiles) tile = Transposed(tile);
     return;
   }
   for (int n = 0; n < kTiles; ++n) {
+    const int32_t first = token + 4 * n;
     if (block.item.codec == KvCodec::kInt8) {
-      const auto words = *reinterpret_cast<const FourWords*>(
-          block.bytes + (token[n] / 4 * kSize + 4 * subvector) * 4);
-      Quad scales =
-          *reinterpret_cast<const Quad*>(block.bytes + kSize * kKvPageTokens + 2 * token[n]);
-      if (token[n] + 1 >= tokens) scales.low &= token[n] < tokens ? 0xFFFFu : 0u;
-      if (token[n] + 3 >= tokens) scales.high &= token[n] + 2 < tokens ? 0xFFFFu : 0u;
+      const auto words =
+          *reinterpret_cast<const FourWords*>(block.bytes + (first / 4 * kSize + 4 * subvector) * 4);
+      Quad scales = *reinterpret_cast<const Quad*>(block.bytes + kSize * kKvPageTokens + 2 * first);
+      if (first + 1 >= tokens) scales.low &= first < tokens ? 0xFFFFu : 0u;
+      if (first + 3 >= tokens) scales.high &= first + 2 < tokens ? 0xFFFFu : 0u;
       for (int c = 0; c < 4; ++c) {
         Int8Halves(words.of[c] ^ 0x80808080u, tiles[n].of[c]);
         tiles[n].of[c][0] = MultiplyHalves(tiles[n].of[c][0], scales.low);
@@ -182,16 +183,32 @@ __device__ __forceinline__ void ValueTiles(const PageBlock& block, const PlaneTa
       }
     } else {
       Tile rows = {};
+      ASYMSERVE_UNROLL
       for (int j = 0; j < 4; ++j) {
-        if (token[n] + j >= tokens) break;
+        if (first + j >= tokens) continue;
         const auto halves = *reinterpret_cast<const Quad*>(
-            block.bytes + ((token[n] + j) * kSize + 4 * subvector) * 2);
+            block.bytes + ((first + j) * kSize + 4 * subvector) * 2);
         rows.of[j][0] = halves.low;
         rows.of[j][1] = halves.high;
       }
       tiles[n] = Transposed(rows);
     }
   }
+}
+
+/// Asks for a tensor of a page from global memory, by a warp, so that it is near when it is read.
+template <int32_t kSize>
+__device__ __forceinline__ void PrefetchBlock(const PageBlock& block) {
+  constexpr int32_t kLine = 128;
+  const auto lane = static_cast<int32_t>(threadIdx.x) % 32;
+  const int32_t base_planes = block.item.base_planes;
+  int32_t bytes = 2 * kSize * kKvPageTokens;
+  if (block.item.codec == KvCodec::kInt8) bytes = kSize * kKvPageTokens + 2 * kKvPageTokens;
+  if (block.item.codec == KvCodec::kPlanes) bytes = (base_planes + 1) / 2 * kKvPageTokens;
+  for (int32_t at = lane * kLine; at < bytes; at += 32 * kLine) Prefetch(block.bytes + at);
+  if (block.refinement == nullptr) return;
+  bytes = (block.item.fresh_planes - base_planes + 1) / 2 * kKvPageTokens;
+  for (int32_t at = lane * kLine; at < bytes; at += 32 * kLine) Prefetch(block.refinement + at);
 }
 
 }  // namespace asymserve::cuda

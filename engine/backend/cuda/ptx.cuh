@@ -17,9 +17,12 @@
 #ifdef __CUDACC__
 #define ASYMSERVE_UNROLL _Pragma("unroll")
 #define ASYMSERVE_KEEP_LOOP _Pragma("unroll 1")
+#define ASYMSERVE_PRAGMA(text) _Pragma(#text)
+#define ASYMSERVE_UNROLL_BY(times) ASYMSERVE_PRAGMA(unroll times)
 #else
 #define ASYMSERVE_UNROLL
 #define ASYMSERVE_KEEP_LOOP
+#define ASYMSERVE_UNROLL_BY(times)
 #endif
 
 namespace asymserve {
@@ -130,6 +133,15 @@ __device__ __forceinline__ FourWords LoadOnce(const void* source) {
   return d;
 #else
   return *static_cast<const FourWords*>(source);
+#endif
+}
+
+/// Brings the line of an address into the second-level cache.
+__device__ __forceinline__ void Prefetch(const void* address) {
+#ifdef __CUDACC__
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#else
+  (void)address;
 #endif
 }
 

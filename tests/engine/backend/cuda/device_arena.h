@@ -105,8 +105,12 @@ class DeviceArena {
         bytes_(static_cast<size_t>(cut_.slab_bytes * cut_.slabs + 64), 0xA5),
         offsets_(cuda::BlockOffsets(scheme.setup.shape, layout_)) {
     auto* arena = bytes_.data() + (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) % 64;
+    indices_.reserve(scheme.codes.size());
     for (const PlaneCode& code : scheme.codes) {
+      indices_.push_back(cuda::IndexPlanes(code, code.planes()));
+      const cuda::PlaneIndex& index = indices_.back();
       codes_.push_back({code.planes(), code.subvector.data(), code.codebooks.data(),
+                        index.entries.data(), index.by_subvector.data(), index.starts.data(),
                         code.encode.data(), code.decode.data(), code.mean.data()});
     }
     view_ = cuda::MakeKvView(scheme.setup, layout_, cut_, arena, offsets_.data(), items_.data());
@@ -164,6 +168,7 @@ class DeviceArena {
   RecordPool pool_;
   std::vector<uint8_t> bytes_;
   std::vector<int64_t> offsets_;
+  std::vector<cuda::PlaneIndex> indices_;
   std::vector<cuda::PlaneCodeView> codes_;
   cuda::KvView view_;
 };
