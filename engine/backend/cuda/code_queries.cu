@@ -3,12 +3,14 @@
 #include "engine/backend/cuda/attention_split.cuh"
 #include "engine/backend/cuda/code_queries.h"
 #include "engine/backend/cuda/launch.cuh"
+#include "engine/backend/cuda/ptx.cuh"
 #include "engine/backend/cuda/rotate.cuh"
+#include "engine/backend/cuda/warp.cuh"
 
 namespace asymserve::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 
 struct alignas(16) FourFloats {
   float of[4];
@@ -34,13 +36,13 @@ __device__ CodedRow RowOf(const AttentionArgs& args, int32_t i) {
   return row;
 }
 
-/// Block (x, y): rows kCodedRows x .. of KV head y, by split, then query head; a thread for a
-/// channel of some of them.
+/// Block (x, y): rows kCodedRows x .. of KV head y, by split, then query head; a thread for two
+/// channels of some of them.
 template <int32_t kSize>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads)
     CodeQueriesKernel(AttentionArgs args, float scale, CodeShared shared) {
   constexpr int32_t kHalf = kSize / 2;
-  constexpr int32_t kMine = kCodedRows * kSize / kThreads;
+  constexpr int32_t kMine = kCodedRows * kHalf / kThreads;
   const KvView& kv = args.kv;
   const PlaneCodeView code =
       kv.codes[kv.ItemIndex(args.layer, KvTensor::kKey, static_cast<int32_t>(blockIdx.y))];
@@ -67,26 +69,43 @@ __global__ void __launch_bounds__(kThreads, 2)
   __syncthreads();
   const SharedArray<FourFloats> fours =
       Shared<FourFloats>("turned", {shared.turned.offset, shared.turned.count / 4});
-  const int32_t channel = Thread() % kSize;
-  const int32_t part = Thread() / kSize * kMine;
-  const auto* matrix = reinterpret_cast<const FourFloats*>(code.decode + int64_t{channel} * kSize);
-  float sums[kMine] = {};
+  const int32_t channel = Thread() % kHalf;
+  const int32_t part = Thread() / kHalf * kMine;
+  float sums[2][kMine] = {};
+  ASYMSERVE_UNROLL_BY(2)
   for (int32_t d = 0; d < kSize / 4; ++d) {
-    const FourFloats m = matrix[d];
+    float m[2][4];
+    ASYMSERVE_UNROLL
+    for (int32_t k = 0; k < 4; ++k) {
+      const float* column = code.decode_columns + (4 * d + k) * kSize + channel;
+      m[0][k] = column[0];
+      m[1][k] = column[kHalf];
+    }
+    ASYMSERVE_UNROLL
     for (int32_t i = 0; i < kMine; ++i) {
       const FourFloats q = fours[(part + i) * (kSize / 4) + d];
-      for (int32_t k = 0; k < 4; ++k) sums[i] = fmaf(q.of[k], m.of[k], sums[i]);
+      ASYMSERVE_UNROLL
+      for (int32_t k = 0; k < 4; ++k) {
+        sums[0][i] = fmaf(q.of[k], m[0][k], sums[0][i]);
+        sums[1][i] = fmaf(q.of[k], m[1][k], sums[1][i]);
+      }
     }
   }
+  ASYMSERVE_UNROLL
   for (int32_t i = 0; i < kMine; ++i) {
-    if (part + i < rows)
-      args.states[RowOf(args, first + part + i).state + kStateValues + channel] = sums[i];
+    if (part + i >= rows) break;
+    float* coded = args.states + RowOf(args, first + part + i).state + kStateValues;
+    coded[channel] = sums[0][i];
+    coded[kHalf + channel] = sums[1][i];
   }
-  if (Thread() < rows) {
+  const int32_t lane = Thread() % kWarpLanes;
+  for (int32_t row = Thread() / kWarpLanes; row < rows; row += kThreads / kWarpLanes) {
     float bias = 0.0f;
-    for (int32_t d = 0; d < kSize; ++d)
-      bias = fmaf(turned[Thread() * kSize + d], code.mean[d], bias);
-    args.states[RowOf(args, first + Thread()).state] = bias;
+    for (int32_t d = lane; d < kSize; d += kWarpLanes) {
+      bias = fmaf(turned[row * kSize + d], code.mean[d], bias);
+    }
+    bias = WarpSum(bias);
+    if (lane == 0) args.states[RowOf(args, first + row).state] = bias;
   }
 }
 

@@ -68,6 +68,7 @@ int64_t TableBytes(const KvShape& shape, const KvScheme& scheme) {
     counter.Skip<uint8_t>(size / 4 + 1);
     counter.Skip<float>(size * size);
     counter.Skip<float>(size * size);
+    counter.Skip<float>(size * size);
     counter.Skip<float>(size);
   }
   return counter.used();
@@ -86,6 +87,7 @@ PlaneCodeView AddCode(const PlaneCode& code, int32_t planes, TableWriter& writer
   view.starts = writer.Add(std::span(index.starts));
   view.encode = writer.Add(std::span(code.encode));
   view.decode = writer.Add(std::span(code.decode));
+  view.decode_columns = writer.Add(std::span(index.decode_columns));
   view.mean = writer.Add(std::span(code.mean));
   return view;
 }

@@ -42,6 +42,13 @@ PlaneIndex IndexPlanes(const PlaneCode& code, int32_t planes) {
     }
   }
   index.starts.push_back(static_cast<uint8_t>(index.by_subvector.size()));
+  const auto size = static_cast<size_t>(code.head_size);
+  index.decode_columns.resize(size * size);
+  for (size_t row = 0; row < size; ++row) {
+    for (size_t column = 0; column < size; ++column) {
+      index.decode_columns[column * size + row] = code.decode[row * size + column];
+    }
+  }
   return index;
 }
 

@@ -13,10 +13,11 @@ namespace asymserve::cuda {
 /// The offsets of all blocks of a model's records, [3][L][2][G] by KvRecord, to be uploaded.
 std::vector<int64_t> BlockOffsets(const KvShape& shape, const KvLayout& layout);
 
-/// The tables of PlaneCodeView that are made of a code's first `planes` planes, 254 at most.
+/// The tables of PlaneCodeView that are made of a code and its first `planes` planes, 254 at most.
 struct PlaneIndex {
   std::vector<uint16_t> entries;
   std::vector<uint8_t> by_subvector, starts;
+  std::vector<float> decode_columns;
 };
 PlaneIndex IndexPlanes(const PlaneCode& code, int32_t planes);
 

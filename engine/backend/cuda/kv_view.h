@@ -22,7 +22,8 @@ struct PlaneCodeView {
   const uint8_t* starts = nullptr;        // [D/4 + 1]
   const float* encode = nullptr;       // [D][D]
   const float* decode = nullptr;       // [D][D]
-  const float* mean = nullptr;         // [D]
+  const float* decode_columns = nullptr;  // [D][D]: decode transposed
+  const float* mean = nullptr;            // [D]
 };
 
 /// The arena as kernels see it: where the blocks of a page are, and how they are stored. A value;

@@ -7,7 +7,7 @@
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/merge_states.h"
 #include "engine/backend/cuda/packed_attention_mma.h"
-#include "engine/backend/cuda/packed_fragments.cuh"
+#include "engine/backend/cuda/page_sources.cuh"
 #include "engine/backend/cuda/warp.cuh"
 
 namespace asymserve::cuda {
@@ -51,8 +51,8 @@ struct PackedShared {
   SharedSlice<float> sums;      // [SumPages][heads][SumFloats]: where the scores were
   SharedSlice<Quad> weights;    // [heads][kWeightQuads]
   SharedSlice<Quad> entries;    // PlaneTables of the keys, then of the values
+  SharedSlice<uint32_t> heads;        // [D/4]
   SharedSlice<uint8_t> by_subvector;  // [256]
-  SharedSlice<uint8_t> starts;        // [D/4 + 1]
 };
 
 /// What the pages of a split are, for all of the block.
@@ -85,8 +85,8 @@ __device__ SplitKinds KindsOf(const TilePart& part) {
 
 template <int kColumns>
 __device__ PlaneTables TablesOf(const PackedShared& shared, int32_t planes) {
-  return {Shared("entries", shared.entries), Shared("by_subvector", shared.by_subvector),
-          Shared("starts", shared.starts), CopyBitsOf(planes, TableQuads(kColumns))};
+  return {Shared("entries", shared.entries), Shared("heads", shared.heads),
+          Shared("by_subvector", shared.by_subvector), CopyBitsOf(planes, TableQuads(kColumns))};
 }
 
 /// Tokens of a page, of the first `tokens` of a split; less than 1: none.
@@ -140,6 +140,40 @@ __device__ void LoadQueries(const TilePart& part, float scale, bool planes,
   }
 }
 
+/// Products of a page's keys, eight tokens of a lane, and the queries of a space.
+template <int32_t kSize, int kColumns>
+struct KeySums {
+  float of[kTiles][2][kColumns][4] = {};
+
+  template <typename Source>
+  __device__ __forceinline__ void Add(const Source& source, SharedArray<Quad> queries) {
+    constexpr int32_t kSteps = kSize / 16;
+    const int32_t group = Thread() % kWarpLanes / 4;
+    const int32_t in_group = Thread() % 4;
+    const int32_t token = 8 * group;
+    typename Source::Raw next = source.Load(in_group, token);
+    ASYMSERVE_UNROLL_BY(2)
+    for (int32_t step = 0; step < kSteps; ++step) {
+      const int32_t subvector = 4 * step + in_group;
+      const typename Source::Raw raw = next;
+      if (step + 1 < kSteps) next = source.Load(subvector + 4, token);
+      Tile tiles[kTiles];
+      source.Decode(raw, token, tiles);
+      for (int column = 0; column < kColumns; ++column) {
+        const Quad q = queries[(column * kTileHeads + group) * QueryQuads(kSize) + subvector];
+        const uint32_t b[2] = {q.low, q.high};
+        for (int n = 0; n < kTiles; ++n) {
+          for (int half = 0; half < 2; ++half) {
+            uint32_t a[4];
+            ToFragment(tiles[n], half, a);
+            MmaF16(of[n][half][column], a, b);
+          }
+        }
+      }
+    }
+  }
+};
+
 /// Scores of a page: rows are tokens, channels are summed, columns are heads.
 template <int32_t kSize, int kColumns>
 __device__ void ScorePage(const PageBlock& block, int32_t page, const PlaneTables& tables,
@@ -151,25 +185,17 @@ __device__ void ScorePage(const PageBlock& block, int32_t page, const PlaneTable
   const SharedArray<float> units = Shared("units", shared.units) + space;
   const SharedArray<float> bias = Shared("bias", shared.bias);
   const SharedArray<float> scores = Shared("scores", shared.scores) + page * kP;
-  const int32_t group = Thread() % kWarpLanes / 4;
   const int32_t in_group = Thread() % 4;
-  const int32_t token = 8 * group;
-  float sums[kTiles][2][kColumns][4] = {};
-  for (int32_t step = 0; step < kSize / 16; ++step) {
-    const int32_t subvector = 4 * step + in_group;
-    Tile tiles[kTiles];
-    KeyTiles(block, tables, subvector, token, tiles);
-    for (int column = 0; column < kColumns; ++column) {
-      const Quad q = queries[(column * kTileHeads + group) * QueryQuads(kSize) + subvector];
-      const uint32_t b[2] = {q.low, q.high};
-      for (int n = 0; n < kTiles; ++n) {
-        for (int half = 0; half < 2; ++half) {
-          uint32_t a[4];
-          ToFragment(tiles[n], half, a);
-          MmaF16(sums[n][half][column], a, b);
-        }
-      }
-    }
+  const int32_t token = Thread() % kWarpLanes / 4 * 8;
+  KeySums<kSize, kColumns> sums;
+  if (planes && tables.copy_bits == kMostCopyBits) {
+    sums.Add(PlaneSource<kMostCopyBits>(block, tables), queries);
+  } else if (planes) {
+    sums.Add(PlaneSource<-1>(block, tables), queries);
+  } else if (block.item.codec == KvCodec::kInt8) {
+    sums.Add(Int8Keys(block), queries);
+  } else {
+    sums.Add(HalfKeys(block), queries);
   }
   ASYMSERVE_UNROLL
   for (int n = 0; n < kTiles; ++n) {
@@ -185,7 +211,7 @@ __device__ void ScorePage(const PageBlock& block, int32_t page, const PlaneTable
       for (int column = 0; column < kColumns; ++column) {
         for (int i = 0; i < 2; ++i) {
           const int32_t head = column * kTileHeads + 2 * in_group + i;
-          const float sum = sums[n][j / 2][column][j % 2 * 2 + i] * units[head] * scale;
+          const float sum = sums.of[n][j / 2][column][j % 2 * 2 + i] * units[head] * scale;
           scores[head * kScoreFloats + t] = planes ? sum + bias[head] : sum;
         }
       }
@@ -204,6 +230,10 @@ __device__ void Softmax(const TilePart& part, int32_t head, uint32_t own_pages,
       Shared<uint32_t>("weights", {shared.weights.offset, 2 * shared.weights.count}) +
       head * 2 * kWeightQuads;
   const int32_t tokens = Shared("seen", shared.seen)[head];
+  if (tokens == 0) {  // no column
+    for (int page = 0; page < part.pages(); ++page) weights[page * (kP / 2) + lane] = 0;
+    return;
+  }
   float score[kSplitPages][2];
   float largest = -INFINITY;
   for (int page = 0; page < kSplitPages; ++page) {
@@ -251,12 +281,11 @@ struct ColumnRange {
   }
 };
 
-/// The weighted sums of a page's values for some columns, `tokens` of the page being there: rows
-/// are channels, tokens are summed, columns are heads. Of the warp's part of the channels.
-template <int32_t kSize, int kColumns>
-__device__ __forceinline__ void SumColumns(const PageBlock& block, int32_t page, int32_t tokens,
-                                           const ColumnRange& range, const PlaneTables& tables,
-                                           const PackedShared& shared) {
+/// The weighted sums of a page's values for some columns: rows are channels, tokens are summed,
+/// columns are heads. Of the warp's part of the channels.
+template <int32_t kSize, int kColumns, typename Source>
+__device__ __forceinline__ void SumColumns(const Source& source, int32_t page,
+                                           const ColumnRange& range, const PackedShared& shared) {
   constexpr int32_t kHeads = kColumns * kTileHeads;
   constexpr int32_t kPages = SumPages(kColumns);
   constexpr int32_t kChannels = kSize * kPages / kWarps;  // of a warp
@@ -277,13 +306,22 @@ __device__ __forceinline__ void SumColumns(const PageBlock& block, int32_t page,
       b[step][column][1] = w.high;
     }
   }
+  const int32_t first = first_channel / 4 + group;  // subvector
+  typename Source::Raw next = source.Load(first, 8 * in_group);
   for (int32_t channels = 0; channels < kChannels; channels += 32) {
-    const int32_t subvector = (first_channel + channels) / 4 + group;
+    const int32_t subvector = first + channels / 4;
     float out[2][kColumns][4] = {};
     ASYMSERVE_UNROLL
     for (int step = 0; step < kSteps; step += kTiles) {
+      const int32_t token = 16 * step + 8 * in_group;
+      const typename Source::Raw raw = next;
+      if (step + kTiles < kSteps) {
+        next = source.Load(subvector, token + 32);
+      } else if (channels + 32 < kChannels) {
+        next = source.Load(subvector + 8, 8 * in_group);
+      }
       Tile tiles[kTiles];
-      ValueTiles<kSize>(block, tables, subvector, 16 * step + 8 * in_group, tokens, tiles);
+      source.Decode(raw, token, tiles);
       for (int n = 0; n < kTiles; ++n) {
         for (int half = 0; half < 2; ++half) {
           uint32_t a[4];
@@ -307,6 +345,22 @@ __device__ __forceinline__ void SumColumns(const PageBlock& block, int32_t page,
   }
 }
 
+/// The same of a page of which `tokens` are there.
+template <int32_t kSize, int kColumns>
+__device__ __forceinline__ void SumTokens(const PageBlock& block, int32_t page, int32_t tokens,
+                                          const ColumnRange& range, const PlaneTables& tables,
+                                          const PackedShared& shared) {
+  if (block.item.codec == KvCodec::kPlanes && tables.copy_bits == kMostCopyBits) {
+    SumColumns<kSize, kColumns>(CodedValues<kMostCopyBits>(block, tables), page, range, shared);
+  } else if (block.item.codec == KvCodec::kPlanes) {
+    SumColumns<kSize, kColumns>(CodedValues<-1>(block, tables), page, range, shared);
+  } else if (block.item.codec == KvCodec::kInt8) {
+    SumColumns<kSize, kColumns>(Int8Values<kSize>(block, tokens), page, range, shared);
+  } else {
+    SumColumns<kSize, kColumns>(HalfValues<kSize>(block, tokens), page, range, shared);
+  }
+}
+
 /// The same for all columns that see some of the page. Rows that see different parts of it are
 /// taken one by one: what was not there when a row was computed alone, a value that is not finite
 /// maybe, must not be multiplied, not even by a weight of zero.
@@ -322,7 +376,7 @@ __device__ void SumPage(const TilePart& part, int32_t page, const PlaneTables& t
     if (!alike) range.end = part.RowEnd(range.begin);
     const int32_t tokens = TokensOf(seen[range.begin], page);
     if (tokens > 0) {
-      SumColumns<kSize, kColumns>(block, page, tokens, range, tables, shared);
+      SumTokens<kSize, kColumns>(block, page, tokens, range, tables, shared);
     }
     range.begin = range.end;
   }
@@ -432,8 +486,8 @@ cudaError_t LaunchScan(const AttentionArgs& args, int32_t first_tile, int32_t ti
   shared.scores = {shared.sums.offset, kHeads * kScoreFloats};
   shared.weights = plan.Take<Quad>(kHeads * kWeightQuads);
   shared.entries = plan.Take<Quad>(TableQuads(kColumns));
+  shared.heads = plan.Take<uint32_t>(kSize / 4);
   shared.by_subvector = plan.Take<uint8_t>(256);
-  shared.starts = plan.Take<uint8_t>(kSize / 4 + 1);
   const int32_t parts = PartsOf(rows, args.heads / args.kv.kv_heads, kHeads);
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(args.kv.kv_heads * parts));
   const float scale = 1.0f / std::sqrt(static_cast<float>(kSize));

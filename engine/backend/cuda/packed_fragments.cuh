@@ -54,10 +54,13 @@ __device__ __forceinline__ void ToFragment(const Tile& m, int half, uint32_t (&a
 struct PlaneTables {
   // [planes][16][copies], a lane's copy its own bank if there are 16: entries of four channels.
   SharedArray<Quad> entries;
+  // [D/4] of a subvector: its first plane, or kNoPlane, and in by_subvector where its others begin
+  // and end, a byte each.
+  SharedArray<uint32_t> heads;
   SharedArray<uint8_t> by_subvector;  // as in PlaneCodeView
-  SharedArray<uint8_t> starts;
-  int32_t copy_bits;  // there are 2^copy_bits copies
+  int32_t copy_bits;                  // there are 2^copy_bits copies
 };
+inline constexpr uint32_t kNoPlane = 255;
 
 inline constexpr int32_t kEntries = 16;
 inline constexpr int32_t kMostCopyBits = 4;  // 16 lanes read 8 bytes at the same time
@@ -78,46 +81,21 @@ __device__ __forceinline__ void FillTables(const PlaneCodeView& code, int32_t pl
   const auto* entries = reinterpret_cast<const Quad*>(code.entries);
   const int32_t count = planes * kEntries << tables.copy_bits;
   ASYMSERVE_UNROLL_BY(8)
-  for (int32_t i = thread; i < count; i += threads) tables.entries[i] = entries[i >> tables.copy_bits];
+  for (int32_t i = thread; i < count; i += threads) {
+    tables.entries[i] = entries[i >> tables.copy_bits];
+  }
   for (int32_t i = thread; i < code.planes; i += threads) {
     tables.by_subvector[i] = code.by_subvector[i];
   }
-  for (int32_t i = thread; i <= subvectors; i += threads) tables.starts[i] = code.starts[i];
+  for (int32_t i = thread; i < subvectors; i += threads) {
+    const uint32_t start = code.starts[i];
+    const uint32_t end = code.starts[i + 1];
+    const uint32_t first = start < end ? code.by_subvector[start] : kNoPlane;
+    tables.heads[i] = first | (start + 1) << 8 | end << 16;
+  }
 }
 
 inline constexpr int kTiles = 2;  // decoded at a time: what they share is looked up once
-
-/// tiles[i] = tokens token + 4 i .. + 3, in rows, by the channels of a subvector.
-__device__ __forceinline__ void PlaneTiles(const PageBlock& block, const PlaneTables& tables,
-                                           int32_t subvector, int32_t token,
-                                           Tile (&tiles)[kTiles]) {
-  for (Tile& tile : tiles) tile = {};
-  const int32_t copies = 1 << tables.copy_bits;
-  const int32_t lane = static_cast<int32_t>(threadIdx.x) & (copies - 1);
-  const int32_t base_planes = block.item.base_planes;
-  const int32_t planes = block.refinement != nullptr ? block.item.fresh_planes : base_planes;
-  const int32_t end = tables.starts[subvector + 1];
-  for (int32_t i = tables.starts[subvector]; i < end; ++i) {
-    const int32_t p = tables.by_subvector[i];
-    if (p >= planes) break;
-    const uint8_t* row = p < base_planes ? block.bytes + p / 2 * kKvPageTokens
-                                         : block.refinement + (p - base_planes) / 2 * kKvPageTokens;
-    const SharedArray<Quad> entries =
-        tables.entries + ((p * kEntries << tables.copy_bits) + lane);
-    const auto words = *reinterpret_cast<const Quad*>(row + token);
-    const uint32_t of_tile[kTiles] = {words.low >> (p % 2 * 4), words.high >> (p % 2 * 4)};
-    ASYMSERVE_UNROLL
-    for (int n = 0; n < kTiles; ++n) {
-      ASYMSERVE_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        const auto code = static_cast<int32_t>(of_tile[n] >> (8 * j) & 15);
-        const Quad entry = entries[code << tables.copy_bits];
-        tiles[n].of[j][0] = AddHalves(tiles[n].of[j][0], entry.low);
-        tiles[n].of[j][1] = AddHalves(tiles[n].of[j][1], entry.high);
-      }
-    }
-  }
-}
 
 /// Four bytes that are 128 + code as 16-bit floats, exactly.
 __device__ __forceinline__ void Int8Halves(uint32_t bytes, uint32_t (&halves)[2]) {
@@ -125,75 +103,6 @@ __device__ __forceinline__ void Int8Halves(uint32_t bytes, uint32_t (&halves)[2]
   constexpr uint32_t kMinus1152 = 0xE480E480;  // twice
   halves[0] = AddHalves(__byte_perm(bytes, k1024, 0x4140), kMinus1152);
   halves[1] = AddHalves(__byte_perm(bytes, k1024, 0x4342), kMinus1152);
-}
-
-/// Keys of tokens token + 4 i .. + 3, `token` a multiple of 8, without the scales of kInt8: rows
-/// are tokens, columns the channels of a subvector.
-__device__ __forceinline__ void KeyTiles(const PageBlock& block, const PlaneTables& tables,
-                                         int32_t subvector, int32_t token, Tile (&tiles)[kTiles]) {
-  if (block.item.codec == KvCodec::kPlanes) {
-    PlaneTiles(block, tables, subvector, token, tiles);
-    return;
-  }
-  if (block.item.codec == KvCodec::kInt8) {
-    const auto* words = reinterpret_cast<const FourWords*>(
-        block.bytes + (subvector * kKvPageTokens + token) * 4);
-    for (int n = 0; n < kTiles; ++n) {
-      const FourWords four = words[n];
-      for (int j = 0; j < 4; ++j) Int8Halves(four.of[j], tiles[n].of[j]);
-    }
-    return;
-  }
-  Tile channels[kTiles];
-  ASYMSERVE_UNROLL
-  for (int c = 0; c < 4; ++c) {
-    const auto halves = *reinterpret_cast<const FourWords*>(
-        block.bytes + ((4 * subvector + c) * kKvPageTokens + token) * 2);
-    for (int n = 0; n < kTiles; ++n) {
-      channels[n].of[c][0] = halves.of[2 * n];
-      channels[n].of[c][1] = halves.of[2 * n + 1];
-    }
-  }
-  for (int n = 0; n < kTiles; ++n) tiles[n] = Transposed(channels[n]);
-}
-
-/// Values of the same tokens: rows are the channels of a subvector, columns tokens; zero from
-/// `tokens` on, where nothing may have been written.
-template <int32_t kSize>
-__device__ __forceinline__ void ValueTiles(const PageBlock& block, const PlaneTables& tables,
-                                           int32_t subvector, int32_t token, int32_t tokens,
-                                           Tile (&tiles)[kTiles]) {
-  if (block.item.codec == KvCodec::kPlanes) {
-    PlaneTiles(block, tables, subvector, token, tiles);
-    for (Tile& tile : tiles) tile = Transposed(tile);
-    return;
-  }
-  for (int n = 0; n < kTiles; ++n) {
-    const int32_t first = token + 4 * n;
-    if (block.item.codec == KvCodec::kInt8) {
-      const auto words =
-          *reinterpret_cast<const FourWords*>(block.bytes + (first / 4 * kSize + 4 * subvector) * 4);
-      Quad scales = *reinterpret_cast<const Quad*>(block.bytes + kSize * kKvPageTokens + 2 * first);
-      if (first + 1 >= tokens) scales.low &= first < tokens ? 0xFFFFu : 0u;
-      if (first + 3 >= tokens) scales.high &= first + 2 < tokens ? 0xFFFFu : 0u;
-      for (int c = 0; c < 4; ++c) {
-        Int8Halves(words.of[c] ^ 0x80808080u, tiles[n].of[c]);
-        tiles[n].of[c][0] = MultiplyHalves(tiles[n].of[c][0], scales.low);
-        tiles[n].of[c][1] = MultiplyHalves(tiles[n].of[c][1], scales.high);
-      }
-    } else {
-      Tile rows = {};
-      ASYMSERVE_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        if (first + j >= tokens) continue;
-        const auto halves = *reinterpret_cast<const Quad*>(
-            block.bytes + ((first + j) * kSize + 4 * subvector) * 2);
-        rows.of[j][0] = halves.low;
-        rows.of[j][1] = halves.high;
-      }
-      tiles[n] = Transposed(rows);
-    }
-  }
 }
 
 /// Asks for a tensor of a page from global memory, by a warp, so that it is near when it is read.

@@ -136,6 +136,16 @@ __device__ __forceinline__ FourWords LoadOnce(const void* source) {
 #endif
 }
 
+/// base + factor times byte `byte` of a word.
+__device__ __forceinline__ uint32_t AddByteTimes(uint32_t word, int byte, uint32_t factor,
+                                                 uint32_t base) {
+#ifdef __CUDACC__
+  return __dp4a(word, factor << (8 * byte), base);
+#else
+  return base + factor * (word >> (8 * byte) & 255u);
+#endif
+}
+
 /// Brings the line of an address into the second-level cache.
 __device__ __forceinline__ void Prefetch(const void* address) {
 #ifdef __CUDACC__
