@@ -86,7 +86,8 @@ __device__ SplitKinds KindsOf(const TilePart& part) {
 template <int kColumns>
 __device__ PlaneTables TablesOf(const PackedShared& shared, int32_t planes) {
   return {Shared("entries", shared.entries), Shared("heads", shared.heads),
-          Shared("by_subvector", shared.by_subvector), CopyBitsOf(planes, TableQuads(kColumns))};
+          Shared("by_subvector", shared.by_subvector), CopyBitsOf(planes, TableQuads(kColumns)),
+          TableQuads(kColumns)};
 }
 
 /// Tokens of a page, of the first `tokens` of a split; less than 1: none.
@@ -104,7 +105,7 @@ __device__ void StoreQuery(const float* from, float scale, SharedArray<Quad> to,
   float q[4] = {};
   float largest = 0.0f;
   for (int c = 0; c < 4; ++c) {
-    if (lane < kSize / 4 && from != nullptr) q[c] = from[4 * lane + c] * scale;
+    if (lane < kSize / 4) q[c] = from[4 * lane + c] * scale;
     largest = fmaxf(largest, fabsf(q[c]));
   }
   largest = WarpLargest(largest);
@@ -126,17 +127,23 @@ __device__ void LoadQueries(const TilePart& part, float scale, bool planes,
   const SharedArray<float> bias = Shared("bias", shared.bias);
   const SharedArray<int32_t> seen = Shared("seen", shared.seen);
   const AttentionArgs& args = part.args;
+  const int32_t lane = Thread() % kWarpLanes;
   for (int32_t head = Thread() / kWarpLanes; head < kHeads; head += kWarps) {
-    const bool real = head < part.columns;
-    if (Thread() % kWarpLanes == 0) seen[head] = real ? part.Tokens(head) : 0;
-    const float* q = nullptr;
-    if (real) q = args.qkv + part.Row(head) * args.row_elements + int64_t{part.Head(head)} * kSize;
-    StoreQuery<kSize>(q, scale, queries + head * QueryQuads(kSize), units + head);
+    const SharedArray<Quad> natural = queries + head * QueryQuads(kSize);
+    const SharedArray<Quad> coded = queries + (kHeads + head) * QueryQuads(kSize);
+    if (head >= part.columns) {
+      if (lane < kSize / 4) natural[lane] = coded[lane] = {};
+      if (lane == 0) units[head] = units[kHeads + head] = bias[head] = 0.0f;
+      if (lane == 0) seen[head] = 0;
+      continue;
+    }
+    if (lane == 0) seen[head] = part.Tokens(head);
+    const float* q = args.qkv + part.Row(head) * args.row_elements;
+    StoreQuery<kSize>(q + int64_t{part.Head(head)} * kSize, scale, natural, units + head);
     if (!planes) continue;
-    const float* state = real ? part.State(head) : nullptr;
-    StoreQuery<kSize>(real ? state + kStateValues : nullptr, 1.0f,
-                      queries + (kHeads + head) * QueryQuads(kSize), units + (kHeads + head));
-    if (Thread() % kWarpLanes == 0) bias[head] = real ? state[0] : 0.0f;
+    const float* state = part.State(head);
+    StoreQuery<kSize>(state + kStateValues, 1.0f, coded, units + (kHeads + head));
+    if (lane == 0) bias[head] = state[0];
   }
 }
 
@@ -262,7 +269,7 @@ __device__ void Softmax(const TilePart& part, int32_t head, uint32_t own_pages,
   }
   sum = WarpSum(sum);
   rotated = WarpSum(rotated);
-  if (lane == 0 && head < part.columns) {
+  if (lane == 0) {
     float* state = part.State(head);
     state[0] = largest;
     state[1] = sum;
@@ -423,7 +430,7 @@ struct ThreadSums {
 
 /// Block (x, y): tile first_tile + x and part y of its columns; a warp for a page.
 template <int32_t kSize, int kColumns>
-__global__ void __launch_bounds__(kThreads, kColumns > kSingleColumns ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, kColumns > 1 ? 1 : 2)
     PackedScanKernel(AttentionArgs args, int32_t first_tile, int32_t parts, float scale,
                      PackedShared shared) {
   constexpr int32_t kHeads = kColumns * kTileHeads;
@@ -435,27 +442,33 @@ __global__ void __launch_bounds__(kThreads, kColumns > kSingleColumns ? 1 : 2)
   PageBlock keys;
   if (warp < pages) {
     keys = part.Block(warp, KvTensor::kKey);
-    PrefetchBlock<kSize>(keys);
+    PrefetchCodes(keys);
+    PrefetchCodes(part.Block(warp, KvTensor::kValue));
   }
 
   const SplitKinds kinds = KindsOf(part);
   const int32_t key_planes = kinds.planes[0];
+  const int32_t value_planes = kinds.planes[1];
+  HeldEntries key_entries = {};
+  HeldEntries value_entries = {};
+  if (key_planes > 0) key_entries = LoadEntries(*part.Code(KvTensor::kKey), key_planes, 0);
+  if (value_planes > 0) value_entries = LoadEntries(*part.Code(KvTensor::kValue), value_planes, 0);
   const PlaneTables key_tables = TablesOf<kColumns>(shared, key_planes);
   LoadQueries<kSize, kColumns>(part, scale, key_planes > 0, shared);
-  if (key_planes > 0) FillTables(*part.Code(KvTensor::kKey), key_planes, kSize / 4, key_tables);
+  if (key_planes > 0) {
+    FillTables(*part.Code(KvTensor::kKey), key_planes, kSize / 4, key_entries, key_tables);
+  }
   __syncthreads();
   if (warp < pages) {
-    PrefetchBlock<kSize>(part.Block(warp, KvTensor::kValue));
     ScorePage<kSize, kColumns>(keys, warp, key_tables, shared);
   }
   __syncthreads();
 
   const uint32_t own_pages = kinds.own_pages;
-  const int32_t value_planes = kinds.planes[1];
   const PlaneTables value_tables = TablesOf<kColumns>(shared, value_planes);
   for (int32_t head = warp; head < kHeads; head += kWarps) Softmax(part, head, own_pages, shared);
   if (value_planes > 0) {
-    FillTables(*part.Code(KvTensor::kValue), value_planes, kSize / 4, value_tables);
+    FillTables(*part.Code(KvTensor::kValue), value_planes, kSize / 4, value_entries, value_tables);
   }
   __syncthreads();
 
@@ -485,7 +498,7 @@ cudaError_t LaunchScan(const AttentionArgs& args, int32_t first_tile, int32_t ti
   shared.sums = plan.Take<float>(std::max(kSums, kHeads * kScoreFloats));
   shared.scores = {shared.sums.offset, kHeads * kScoreFloats};
   shared.weights = plan.Take<Quad>(kHeads * kWeightQuads);
-  shared.entries = plan.Take<Quad>(TableQuads(kColumns));
+  shared.entries = plan.Take<Quad>(TableQuads(kColumns) + kMostCopies);
   shared.heads = plan.Take<uint32_t>(kSize / 4);
   shared.by_subvector = plan.Take<uint8_t>(256);
   const int32_t parts = PartsOf(rows, args.heads / args.kv.kv_heads, kHeads);

@@ -8,6 +8,7 @@
 #include "engine/backend/cuda/page_tile.cuh"
 #include "engine/backend/cuda/ptx.cuh"
 #include "engine/backend/cuda/shared_array.cuh"
+#include "engine/backend/cuda/warp.cuh"
 
 // Stored bytes decoded straight into the fragments of mma.m16n8k16, in registers: kHalf, kInt8 and
 // kPlanes. A lane is `group` = lane / 4 and `in_group` = lane % 4 in the words of the PTX ISA.
@@ -59,11 +60,13 @@ struct PlaneTables {
   SharedArray<uint32_t> heads;
   SharedArray<uint8_t> by_subvector;  // as in PlaneCodeView
   int32_t copy_bits;                  // there are 2^copy_bits copies
+  int32_t zeros;  // of kMostCopies entries of zero: what a subvector without a plane reads
 };
 inline constexpr uint32_t kNoPlane = 255;
 
 inline constexpr int32_t kEntries = 16;
 inline constexpr int32_t kMostCopyBits = 4;  // 16 lanes read 8 bytes at the same time
+inline constexpr int32_t kMostCopies = 1 << kMostCopyBits;
 
 /// How often tables of `planes` planes fit into `quads`.
 __device__ __forceinline__ int32_t CopyBitsOf(int32_t planes, int32_t quads) {
@@ -72,18 +75,38 @@ __device__ __forceinline__ int32_t CopyBitsOf(int32_t planes, int32_t quads) {
   return bits;
 }
 
-/// Fills the tables for the first `planes` planes. All threads of the block; barriers are the
-/// caller's.
+/// Entries of a code on their way to the tables: of each round of the block a lane has two.
+struct HeldEntries {
+  Quad of[2];
+};
+inline constexpr int32_t kWarpEntries = 64;  // of a round
+
+/// The warp's entries of a round, of the first `planes` planes. To be called well before FillTables.
+__device__ __forceinline__ HeldEntries LoadEntries(const PlaneCodeView& code, int32_t planes,
+                                                   int32_t round) {
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const auto warps = static_cast<int32_t>(blockDim.x) / kWarpLanes;
+  const auto* entries = reinterpret_cast<const Quad*>(code.entries);
+  HeldEntries held = {};
+  for (int i = 0; i < 2; ++i) {
+    const int32_t entry = (round * warps + thread / kWarpLanes) * kWarpEntries + i * kWarpLanes +
+                          thread % kWarpLanes;
+    if (entry < planes * kEntries) held.of[i] = entries[entry];
+  }
+  return held;
+}
+
+/// Fills the tables for the first `planes` planes; `held`: those of round 0. All threads of the
+/// block; barriers are the caller's.
 __device__ __forceinline__ void FillTables(const PlaneCodeView& code, int32_t planes,
-                                           int32_t subvectors, const PlaneTables& tables) {
+                                           int32_t subvectors, HeldEntries held,
+                                           const PlaneTables& tables) {
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const auto threads = static_cast<int32_t>(blockDim.x);
-  const auto* entries = reinterpret_cast<const Quad*>(code.entries);
-  const int32_t count = planes * kEntries << tables.copy_bits;
-  ASYMSERVE_UNROLL_BY(8)
-  for (int32_t i = thread; i < count; i += threads) {
-    tables.entries[i] = entries[i >> tables.copy_bits];
-  }
+  const int32_t lane = thread % kWarpLanes;
+  const int32_t bits = tables.copy_bits;
+  const int32_t count = planes * kEntries;
+  if (thread < kMostCopies) tables.entries[tables.zeros + thread] = {};
   for (int32_t i = thread; i < code.planes; i += threads) {
     tables.by_subvector[i] = code.by_subvector[i];
   }
@@ -92,6 +115,23 @@ __device__ __forceinline__ void FillTables(const PlaneCodeView& code, int32_t pl
     const uint32_t end = code.starts[i + 1];
     const uint32_t first = start < end ? code.by_subvector[start] : kNoPlane;
     tables.heads[i] = first | (start + 1) << 8 | end << 16;
+  }
+  for (int32_t round = 0;; ++round) {
+    const int32_t first = (round * threads / kWarpLanes + thread / kWarpLanes) * kWarpEntries;
+    if (first >= count) return;
+    if (round > 0) held = LoadEntries(code, planes, round);
+    const int32_t end = (first + kWarpEntries < count ? first + kWarpEntries : count) << bits;
+    // Neighbouring lanes write neighbouring copies.
+    for (int i = 0; i < 2; ++i) {
+      ASYMSERVE_UNROLL_BY(4)
+      for (int32_t k = 0; k < 1 << bits; ++k) {
+        const int32_t from = (k * kWarpLanes + lane) >> bits;
+        const Quad entry = {__shfl_sync(kWholeWarp, held.of[i].low, from),
+                            __shfl_sync(kWholeWarp, held.of[i].high, from)};
+        const int32_t at = ((first + i * kWarpLanes) << bits) + k * kWarpLanes + lane;
+        if (at < end) tables.entries[at] = entry;
+      }
+    }
   }
 }
 
@@ -105,19 +145,17 @@ __device__ __forceinline__ void Int8Halves(uint32_t bytes, uint32_t (&halves)[2]
   halves[1] = AddHalves(__byte_perm(bytes, k1024, 0x4342), kMinus1152);
 }
 
-/// Asks for a tensor of a page from global memory, by a warp, so that it is near when it is read.
-template <int32_t kSize>
-__device__ __forceinline__ void PrefetchBlock(const PageBlock& block) {
+/// Asks for a sealed tensor of a page from global memory, by a warp, so that it is near when it is
+/// read. Pages that are not sealed are large: they would push each other out again.
+__device__ __forceinline__ void PrefetchCodes(const PageBlock& block) {
+  if (block.item.codec != KvCodec::kPlanes) return;
   constexpr int32_t kLine = 128;
-  const auto lane = static_cast<int32_t>(threadIdx.x) % 32;
+  const int32_t at = static_cast<int32_t>(threadIdx.x) % kWarpLanes * kLine;
   const int32_t base_planes = block.item.base_planes;
-  int32_t bytes = 2 * kSize * kKvPageTokens;
-  if (block.item.codec == KvCodec::kInt8) bytes = kSize * kKvPageTokens + 2 * kKvPageTokens;
-  if (block.item.codec == KvCodec::kPlanes) bytes = (base_planes + 1) / 2 * kKvPageTokens;
-  for (int32_t at = lane * kLine; at < bytes; at += 32 * kLine) Prefetch(block.bytes + at);
+  if (at < (base_planes + 1) / 2 * kKvPageTokens) Prefetch(block.bytes + at);
   if (block.refinement == nullptr) return;
-  bytes = (block.item.fresh_planes - base_planes + 1) / 2 * kKvPageTokens;
-  for (int32_t at = lane * kLine; at < bytes; at += 32 * kLine) Prefetch(block.refinement + at);
+  const int32_t finer = block.item.fresh_planes - base_planes;
+  if (at < (finer + 1) / 2 * kKvPageTokens) Prefetch(block.refinement + at);
 }
 
 }  // namespace asymserve::cuda

@@ -24,10 +24,17 @@ class PlaneSource {
   };
 
   __device__ PlaneSource(const PageBlock& block, const PlaneTables& tables)
-      : block_(block),
-        tables_(tables),
-        planes_(block.refinement != nullptr ? block.item.fresh_planes : block.item.base_planes),
-        entries_(tables.entries + (static_cast<int32_t>(threadIdx.x) & ((1 << copy_bits()) - 1))) {}
+      : tables_(tables),
+        base_(block.bytes),
+        finer_(block.refinement == nullptr
+                   ? nullptr
+                   : block.refinement - block.item.base_planes / 2 * kKvPageTokens),
+        base_planes_(block.item.base_planes),
+        planes_(block.refinement != nullptr ? block.item.fresh_planes : block.item.base_planes) {
+    const auto lane = static_cast<int32_t>(threadIdx.x);
+    entries_ = SharedAddress(tables.entries, lane & ((1 << copy_bits()) - 1));
+    zeros_ = SharedAddress(tables.entries, tables.zeros + (lane & (kMostCopies - 1)));
+  }
 
   __device__ __forceinline__ Raw Load(int32_t subvector, int32_t token) const {
     Raw raw = {tables_.heads[subvector], {}};
@@ -38,17 +45,13 @@ class PlaneSource {
   __device__ __forceinline__ void Decode(const Raw& raw, int32_t token,
                                          Tile (&tiles)[kTiles]) const {
     const auto plane = static_cast<int32_t>(raw.head & 255);
-    if (plane >= planes_) {
-      for (Tile& tile : tiles) tile = {};
-      return;
-    }
-    Add<true>(plane, raw.words, tiles);
+    Add<true>(plane, plane < planes_ ? EntriesOf(plane) : zeros_, raw.words, tiles);
     const auto end = static_cast<int32_t>(raw.head >> 16);
     ASYMSERVE_KEEP_LOOP
     for (auto i = static_cast<int32_t>(raw.head >> 8 & 255); i < end; ++i) {
       const int32_t next = tables_.by_subvector[i];
       if (next >= planes_) break;
-      Add<false>(next, Words(next, token), tiles);
+      Add<false>(next, EntriesOf(next), Words(next, token), tiles);
     }
   }
 
@@ -57,24 +60,26 @@ class PlaneSource {
     return kCopyBits >= 0 ? kCopyBits : tables_.copy_bits;
   }
   __device__ __forceinline__ Quad Words(int32_t plane, int32_t token) const {
-    const int32_t base_planes = block_.item.base_planes;
-    const uint8_t* row = plane < base_planes
-                             ? block_.bytes + plane / 2 * kKvPageTokens
-                             : block_.refinement + (plane - base_planes) / 2 * kKvPageTokens;
-    return *reinterpret_cast<const Quad*>(row + token);
+    const uint8_t* rows = plane < base_planes_ ? base_ : finer_;
+    return *reinterpret_cast<const Quad*>(rows + (plane / 2 * kKvPageTokens + token));
+  }
+  __device__ __forceinline__ uint32_t EntriesOf(int32_t plane) const {
+    return entries_ + (static_cast<uint32_t>(plane) * kEntries * sizeof(Quad) << copy_bits());
   }
   /// Adds the entries of a plane's codes, or begins with them.
   template <bool kFirst>
-  __device__ __forceinline__ void Add(int32_t plane, Quad words, Tile (&tiles)[kTiles]) const {
+  __device__ __forceinline__ void Add(int32_t plane, uint32_t entries, Quad words,
+                                      Tile (&tiles)[kTiles]) const {
     const int shift = plane % 2 * 4;
     const uint32_t codes[kTiles] = {words.low >> shift & 0x0F0F0F0Fu,
                                     words.high >> shift & 0x0F0F0F0Fu};
-    const auto base = static_cast<uint32_t>(plane * kEntries << copy_bits());
+    const uint32_t entry_bytes = sizeof(Quad) << copy_bits();
     ASYMSERVE_UNROLL
     for (int n = 0; n < kTiles; ++n) {
       ASYMSERVE_UNROLL
       for (int j = 0; j < 4; ++j) {
-        const Quad entry = entries_[AddByteTimes(codes[n], j, 1 << copy_bits(), base)];
+        const Quad entry =
+            LoadShared(tables_.entries, AddByteTimes(codes[n], j, entry_bytes, entries));
         uint32_t(&row)[2] = tiles[n].of[j];
         row[0] = kFirst ? entry.low : AddHalves(row[0], entry.low);
         row[1] = kFirst ? entry.high : AddHalves(row[1], entry.high);
@@ -82,10 +87,12 @@ class PlaneSource {
     }
   }
 
-  const PageBlock& block_;
   const PlaneTables& tables_;
-  const int32_t planes_;
-  const SharedArray<Quad> entries_;  // a lane's copies
+  const uint8_t* base_;   // two planes in 64 bytes
+  const uint8_t* finer_;  // from where plane 0 would be
+  const int32_t base_planes_, planes_;
+  uint32_t entries_;  // the lane's copies
+  uint32_t zeros_;
 };
 
 /// Without their scales.

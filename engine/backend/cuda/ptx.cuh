@@ -146,6 +146,30 @@ __device__ __forceinline__ uint32_t AddByteTimes(uint32_t word, int byte, uint32
 #endif
 }
 
+/// Where an element of shared memory is, in bytes, for LoadShared of that array.
+template <typename T>
+__device__ __forceinline__ uint32_t SharedAddress(SharedArray<T> array, int64_t index) {
+#ifdef __CUDACC__
+  return static_cast<uint32_t>(__cvta_generic_to_shared(array.address(index)));
+#else
+  (void)array;
+  return static_cast<uint32_t>(index * static_cast<int64_t>(sizeof(T)));
+#endif
+}
+/// An element of 8 bytes: an address is a whole instruction less than an index.
+template <typename T>
+__device__ __forceinline__ T LoadShared(SharedArray<T> array, uint32_t address) {
+  static_assert(sizeof(T) == 8);
+#ifdef __CUDACC__
+  T value;
+  auto* words = reinterpret_cast<uint32_t*>(&value);
+  asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "r"(address));
+  return value;
+#else
+  return array[address / sizeof(T)];
+#endif
+}
+
 /// Brings the line of an address into the second-level cache.
 __device__ __forceinline__ void Prefetch(const void* address) {
 #ifdef __CUDACC__
