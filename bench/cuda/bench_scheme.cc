@@ -43,7 +43,8 @@ BenchScheme::BenchScheme(const std::string& name, const KvShape& shape) {
                       {.codec = KvCodec::kPlanes, .base_planes = base, .fresh_planes = fresh});
   PlaneCode code;
   code.head_size = size;
-  for (int32_t p = 0; p < fresh; ++p) code.subvector.push_back(static_cast<uint8_t>(p % (size / 4)));
+  for (int32_t p = 0; p < fresh; ++p)
+    code.subvector.push_back(static_cast<uint8_t>(p % (size / 4)));
   const float norm = 1.0f / std::sqrt(static_cast<float>(size));
   code.codebooks = Random(int64_t{fresh} * 64, 1, 1);
   code.encode = Random(int64_t{size} * size, 2, norm);

@@ -211,8 +211,8 @@ class DecodeBench {
       microseconds.push_back(SecondsOf(step) * 1e6);
       total += microseconds.back();
     }
-    meter_.Note({absl::StrCat(name, " ", bench_.scheme.name), Median(microseconds), bytes,
-                 operations});
+    meter_.Note(
+        {absl::StrCat(name, " ", bench_.scheme.name), Median(microseconds), bytes, operations});
   }
 
   Meter& meter_;

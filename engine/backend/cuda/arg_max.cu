@@ -28,6 +28,7 @@ __device__ BestLogit WarpBest(BestLogit mine) {
 /// A block for a draw.
 __global__ void __launch_bounds__(kThreads)
     ArgMaxKernel(DrawRows rows, ArgMaxOf of, SharedSlice<BestLogit> scratch) {
+  AwaitEarlierKernels();
   const TokenDraw draw = rows.draws[blockIdx.x];
   if (of == ArgMaxOf::kEdited && draw.edit_count == 0) return;
   const float* logits = rows.logits + int64_t{draw.row} * rows.vocabulary;

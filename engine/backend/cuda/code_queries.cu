@@ -41,6 +41,7 @@ __device__ CodedRow RowOf(const AttentionArgs& args, int32_t i) {
 template <int32_t kSize>
 __global__ void __launch_bounds__(kThreads)
     CodeQueriesKernel(AttentionArgs args, float scale, CodeShared shared) {
+  AwaitEarlierKernels();
   constexpr int32_t kHalf = kSize / 2;
   constexpr int32_t kMine = kCodedRows * kHalf / kThreads;
   const KvView& kv = args.kv;

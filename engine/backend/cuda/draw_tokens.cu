@@ -147,6 +147,7 @@ __device__ int32_t DrawFiltered(const Row& row, const TokenDraw& draw, const Dra
 
 /// A block for a draw.
 __global__ void __launch_bounds__(kThreads) DrawTokensKernel(DrawRows rows, DrawShared shared) {
+  AwaitEarlierKernels();
   const TokenDraw draw = rows.draws[blockIdx.x];
   const BestLogit best = draw.edit_count > 0 ? rows.edited[blockIdx.x] : rows.best[blockIdx.x];
   int32_t token = best.token;

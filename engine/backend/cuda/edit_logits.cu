@@ -25,6 +25,7 @@ __device__ float Edited(const TokenDraw& draw, const LogitEdit& edit, float logi
 /// A block for a draw. A token may have an edit of each kind, by different threads: hence the
 /// barriers, which also order what the block does in global memory.
 __global__ void __launch_bounds__(kThreads) EditLogitsKernel(DrawRows rows) {
+  AwaitEarlierKernels();
   const TokenDraw draw = rows.draws[blockIdx.x];
   const int32_t first = draw.first_edit + static_cast<int32_t>(threadIdx.x);
   const int32_t end = draw.first_edit + draw.edit_count;
@@ -42,6 +43,7 @@ __global__ void __launch_bounds__(kThreads) EditLogitsKernel(DrawRows rows) {
 
 /// A block for a draw. Where a token has several edits, all write the same.
 __global__ void __launch_bounds__(kThreads) RestoreLogitsKernel(DrawRows rows) {
+  AwaitEarlierKernels();
   const TokenDraw draw = rows.draws[blockIdx.x];
   const int32_t end = draw.first_edit + draw.edit_count;
   float* logits = rows.logits + int64_t{draw.row} * rows.vocabulary;

@@ -12,6 +12,7 @@ constexpr int kThreads = 128;
 template <typename Type>
 __global__ void __launch_bounds__(kThreads)
     GatherRowsKernel(float* out, const void* table, const int32_t* index, int32_t cols) {
+  AwaitEarlierKernels();
   const int64_t row = blockIdx.x;
   const auto* from = static_cast<const typename Type::Stored*>(table) + int64_t{index[row]} * cols;
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < cols; i += kThreads) {
@@ -22,6 +23,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     GatherQ4RowsKernel(float* out, const void* table, DType type, Q4Layout layout,
                        const int32_t* index, int32_t cols) {
+  AwaitEarlierKernels();
   const int64_t row = blockIdx.x;
   const int32_t from = index[row];
   const int32_t in_tile = from % kQ4TileRows;

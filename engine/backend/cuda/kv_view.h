@@ -20,8 +20,8 @@ struct PlaneCodeView {
   const uint16_t* entries = nullptr;
   const uint8_t* by_subvector = nullptr;  // [planes]
   const uint8_t* starts = nullptr;        // [D/4 + 1]
-  const float* encode = nullptr;       // [D][D]
-  const float* decode = nullptr;       // [D][D]
+  const float* encode = nullptr;          // [D][D]
+  const float* decode = nullptr;          // [D][D]
   const float* decode_columns = nullptr;  // [D][D]: decode transposed
   const float* mean = nullptr;            // [D]
 };

@@ -41,6 +41,7 @@ __device__ void WriteInt8(KvTensor tensor, int32_t size, int32_t slot, const flo
 __global__ void __launch_bounds__(kWarps* kWarpLanes)
     KvWriteKernel(KvView kv, int32_t layer, const float* qkv, int64_t row_elements,
                   const AttentionRow* rows, const KvPage* pages) {
+  AwaitEarlierKernels();
   const int64_t token = blockIdx.x;
   const AttentionRow row = rows[token];
   const KvPage page = pages[row.first_page + row.position / kKvPageTokens];

@@ -10,6 +10,7 @@ namespace {
 /// A block for a draw.
 __global__ void __launch_bounds__(kMassThreads)
     LogProbabilityKernel(DrawRows rows, MassScratch scratch) {
+  AwaitEarlierKernels();
   const TokenDraw draw = rows.draws[blockIdx.x];
   const int32_t token = rows.drawn[blockIdx.x].token;
   if (!draw.logprob || token < 0) return;  // the whole block

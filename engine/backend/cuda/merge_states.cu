@@ -42,14 +42,15 @@ __device__ float TurnedBack(const AttentionArgs& args, int32_t item, float weigh
 /// other; thread (x, y): channel x of head y. Heads of a block read a decoding matrix together.
 __global__ void __launch_bounds__(kMostThreads)
     MergeKernel(AttentionArgs args, int32_t parts, MergeShared shared) {
+  AwaitEarlierKernels();
   const AttentionRow row = args.rows[blockIdx.x];
   if (!IsAsked(args, row)) return;
   const int32_t size = args.kv.head_size;
   const int32_t group = args.heads / args.kv.kv_heads;
   const auto kv_head = static_cast<int32_t>(blockIdx.y) / parts;
-  const int32_t in_group = static_cast<int32_t>(blockIdx.y) % parts *
-                               static_cast<int32_t>(blockDim.y) +
-                           static_cast<int32_t>(threadIdx.y);
+  const int32_t in_group =
+      static_cast<int32_t>(blockIdx.y) % parts * static_cast<int32_t>(blockDim.y) +
+      static_cast<int32_t>(threadIdx.y);
   // A head that there is not goes along with the last one.
   const bool is_head = in_group < group;
   const int32_t head = kv_head * group + (is_head ? in_group : group - 1);
@@ -109,7 +110,8 @@ cudaError_t MergeStates(const AttentionArgs& args, cudaStream_t stream) {
   const int32_t size = args.kv.head_size;
   const int32_t group = args.heads / args.kv.kv_heads;
   const int32_t threads = (size + kWarpLanes - 1) / kWarpLanes * kWarpLanes;
-  const int32_t most_heads = kMostThreads / 2 / threads;  // two blocks, or more, on a multiprocessor
+  const int32_t most_heads =
+      kMostThreads / 2 / threads;  // two blocks, or more, on a multiprocessor
   const int32_t parts = (group + most_heads - 1) / most_heads;
   const int32_t heads = (group + parts - 1) / parts;
   SharedPlan plan;

@@ -51,7 +51,7 @@ struct PackedShared {
   SharedSlice<float> sums;      // [SumPages][heads][SumFloats]: where the scores were
   SharedSlice<Quad> weights;    // [heads][kWeightQuads]
   SharedSlice<Quad> entries;    // PlaneTables of the keys, then of the values
-  SharedSlice<uint32_t> heads;        // [D/4]
+  SharedSlice<uint32_t> heads;  // [D/4]
   SharedSlice<uint8_t> by_subvector;  // [256]
 };
 
@@ -433,6 +433,7 @@ template <int32_t kSize, int kColumns>
 __global__ void __launch_bounds__(kThreads, kColumns > 1 ? 1 : 2)
     PackedScanKernel(AttentionArgs args, int32_t first_tile, int32_t parts, float scale,
                      PackedShared shared) {
+  AwaitEarlierKernels();
   constexpr int32_t kHeads = kColumns * kTileHeads;
   constexpr int32_t kPages = SumPages(kColumns);
   const TilePart part = MakePart<kHeads>(args, first_tile, parts);

@@ -81,7 +81,8 @@ struct HeldEntries {
 };
 inline constexpr int32_t kWarpEntries = 64;  // of a round
 
-/// The warp's entries of a round, of the first `planes` planes. To be called well before FillTables.
+/// The warp's entries of a round, of the first `planes` planes. To be called well before
+/// FillTables.
 __device__ __forceinline__ HeldEntries LoadEntries(const PlaneCodeView& code, int32_t planes,
                                                    int32_t round) {
   const auto thread = static_cast<int32_t>(threadIdx.x);
@@ -89,8 +90,8 @@ __device__ __forceinline__ HeldEntries LoadEntries(const PlaneCodeView& code, in
   const auto* entries = reinterpret_cast<const Quad*>(code.entries);
   HeldEntries held = {};
   for (int i = 0; i < 2; ++i) {
-    const int32_t entry = (round * warps + thread / kWarpLanes) * kWarpEntries + i * kWarpLanes +
-                          thread % kWarpLanes;
+    const int32_t entry =
+        (round * warps + thread / kWarpLanes) * kWarpEntries + i * kWarpLanes + thread % kWarpLanes;
     if (entry < planes * kEntries) held.of[i] = entries[entry];
   }
   return held;

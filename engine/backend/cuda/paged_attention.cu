@@ -134,6 +134,7 @@ __device__ void SumValues(const Split& split, int32_t page, SharedArray<float> t
 /// Block (x, y): split x of the work and part y of the query heads.
 __global__ void __launch_bounds__(kThreads, 4)
     ScanKernel(AttentionArgs args, float scale, ScanShared shared) {
+  AwaitEarlierKernels();
   const Split split = MakeSplit<kHeads>(args);
   if (!IsAsked(args, split.row)) return;
   const int32_t size = args.kv.head_size;

@@ -13,6 +13,7 @@ constexpr int kPairs = kMaxKvHeadSize / 2 / kWarpLanes;  // of a lane at most
 /// A block for a token, a warp for a head at a time; lane l has pairs l, l + 32 ... of its head.
 __global__ void __launch_bounds__(kWarps* kWarpLanes)
     PrepareQkvKernel(float* qkv, QkvArgs args, const int32_t* positions) {
+  AwaitEarlierKernels();
   const int64_t token = blockIdx.x;
   const int32_t lane = static_cast<int32_t>(threadIdx.x) % kWarpLanes;
   const int32_t all_heads = args.heads + 2 * args.kv_heads;

@@ -32,6 +32,7 @@ struct ProductArgs {
 /// of kThreadRows rows.
 template <typename Type>
 __global__ void __launch_bounds__(kThreads) ProductKernel(ProductArgs args, ProductShared shared) {
+  AwaitEarlierKernels();
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int64_t first_row = int64_t{blockIdx.y} * kRows;
   const auto first_output = static_cast<int32_t>(blockIdx.x * kOutputs);

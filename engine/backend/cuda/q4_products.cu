@@ -85,6 +85,7 @@ __device__ __forceinline__ void AddBlock(LaneBlock block, DType type,
 template <int kRows>
 __global__ void __launch_bounds__(kThreads, kRows <= 4 ? 2 : 1)
     Q4ProductKernel(Q4Args args, SharedSlice<float> slice) {
+  AwaitEarlierKernels();
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int32_t warp = thread / kWarpLanes;
   const int32_t lane = thread % kWarpLanes;

@@ -12,6 +12,7 @@ template <bool kAdd>
 __global__ void __launch_bounds__(kThreads)
     RmsNormKernel(float* out, float* residual, const float* delta, const float* weight,
                   int32_t cols, float epsilon, SharedSlice<float> scratch) {
+  AwaitEarlierKernels();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * cols;
   float squares = 0.0f;
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < cols; i += kThreads) {

@@ -259,6 +259,7 @@ __device__ void Transform(const KvView& kv, const Target& target, int32_t page) 
 /// Block (x, y): item x of page y.
 __global__ void __launch_bounds__(kThreads, 2)
     SealKernel(KvView kv, const KvSealOp* ops, SealShared shared) {
+  AwaitEarlierKernels();
   const KvSealOp op = ops[blockIdx.y];
   const auto index = static_cast<int32_t>(blockIdx.x);
   const bool key = index / kv.kv_heads % 2 == 0;

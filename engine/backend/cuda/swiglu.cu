@@ -9,6 +9,7 @@ constexpr int kThreads = 256;
 /// Block (x, y): the x-th kThreads columns of row y, y + gridDim.y ...
 __global__ void __launch_bounds__(kThreads)
     SwiGluKernel(float* out, const float* gate_up, int64_t rows, int32_t cols) {
+  AwaitEarlierKernels();
   const int32_t column = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x);
   if (column >= cols) return;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {

@@ -111,7 +111,8 @@ class DeviceArena {
       const cuda::PlaneIndex& index = indices_.back();
       codes_.push_back({code.planes(), code.subvector.data(), code.codebooks.data(),
                         index.entries.data(), index.by_subvector.data(), index.starts.data(),
-                        code.encode.data(), code.decode.data(), index.decode_columns.data(), code.mean.data()});
+                        code.encode.data(), code.decode.data(), index.decode_columns.data(),
+                        code.mean.data()});
     }
     view_ = cuda::MakeKvView(scheme.setup, layout_, cut_, arena, offsets_.data(), items_.data());
     view_.codes = max_planes() > 0 ? codes_.data() : nullptr;
