@@ -5,7 +5,7 @@
 namespace asymserve::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 1024;  // of few rows every one waits for its own loads
 
 /// A block for a row. kAdd: `residual` gets `delta` on top first.
 template <bool kAdd>
