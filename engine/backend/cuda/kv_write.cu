@@ -7,7 +7,7 @@
 namespace asymserve::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kWarps = 16;
 
 __device__ void WriteHalf(KvTensor tensor, int32_t size, int32_t slot, const float* x,
                           uint8_t* block) {

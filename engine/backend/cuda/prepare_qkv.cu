@@ -7,7 +7,7 @@
 namespace asymserve::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kWarps = 16;
 constexpr int kPairs = kMaxKvHeadSize / 2 / kWarpLanes;  // of a lane at most
 
 /// A block for a token, a warp for a head at a time; lane l has pairs l, l + 32 ... of its head.
@@ -25,6 +25,7 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes)
   for (int32_t head = static_cast<int32_t>(threadIdx.x) / kWarpLanes; head < all_heads;
        head += kWarps) {
     const bool is_value = head >= args.heads + args.kv_heads;
+    if (is_value && args.bias == nullptr) break;  // the last heads, and they stay as they are
     const float* norm = is_value ? nullptr : head < args.heads ? args.q_norm : args.k_norm;
     float* values = row + head * size;
     float first[kPairs];
