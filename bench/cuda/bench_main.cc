@@ -52,8 +52,10 @@ void MeasureElementwise(Meter& meter) {
   });
 }
 
-cudaError_t PlainProduct(float* out, int64_t out_stride, const float* x, int64_t rows,
-                         const cuda::MatrixView& w, cudaStream_t stream) {
+/// 4-bit or plain.
+cudaError_t ProductOf(float* out, int64_t out_stride, const float* x, int64_t rows,
+                      const cuda::MatrixView& w, cudaStream_t stream) {
+  if (cuda::IsQ4(w.type)) return cuda::Q4Product(out, out_stride, x, rows, w, stream);
   return cuda::Product(out, out_stride, x, rows, w, stream);
 }
 
@@ -72,11 +74,10 @@ void MeasureProduct(Meter& meter, DType type) {
     const double bytes =
         static_cast<double>(weight_bytes) + 8.0 * static_cast<double>(rows) * kSize;
     const std::string name = "product " + std::string(Info(type).name) + " ";
-    meter.Measure(name + std::to_string(rows) + " x 4096 x 4096", bytes,
-                  2.0 * static_cast<double>(rows) * kSize * kSize, [&] {
-                    const auto product = is_q4 ? cuda::Q4Product : PlainProduct;
-                    return product(out.As<float>(), kSize, x.As<float>(), rows, w, meter.stream());
-                  });
+    meter.Measure(
+        name + std::to_string(rows) + " x 4096 x 4096", bytes,
+        2.0 * static_cast<double>(rows) * kSize * kSize,
+        [&] { return ProductOf(out.As<float>(), kSize, x.As<float>(), rows, w, meter.stream()); });
   }
 }
 
