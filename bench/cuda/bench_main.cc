@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "bench/cuda/device_bench.h"
-#include "engine/backend/cuda/products.h"
+#include "engine/backend/cuda/dense_products.h"
 #include "engine/backend/cuda/q4_layout.h"
 #include "engine/backend/cuda/q4_products.h"
 #include "engine/backend/cuda/rms_norm.h"
@@ -52,11 +52,10 @@ void MeasureElementwise(Meter& meter) {
   });
 }
 
-/// 4-bit or plain.
 cudaError_t ProductOf(float* out, int64_t out_stride, const float* x, int64_t rows,
                       const cuda::MatrixView& w, cudaStream_t stream) {
   if (cuda::IsQ4(w.type)) return cuda::Q4Product(out, out_stride, x, rows, w, stream);
-  return cuda::Product(out, out_stride, x, rows, w, stream);
+  return cuda::DenseProduct(out, out_stride, x, rows, w, stream);
 }
 
 /// Of a square weight, dense F16 or 4-bit. The rate of a decode step is that of few rows.
@@ -115,7 +114,7 @@ int Run(int argc, char** argv) {
   Meter meter(**device);
   const double copy = CopyBandwidth(meter);
   MeasureElementwise(meter);
-  for (const DType type : {DType::kF16, DType::kQ4_0, DType::kQ4_1, DType::kQ4K}) {
+  for (const DType type : {DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ4K}) {
     MeasureProduct(meter, type);
   }
   MeasureKvCache(**device, meter);

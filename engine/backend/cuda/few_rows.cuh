@@ -19,20 +19,23 @@ namespace asymserve::cuda {
 inline constexpr int32_t kFewWarps = kProductStrands;
 inline constexpr int kFewThreads = kFewWarps * kWarpLanes;
 
-/// How many blocks of columns a ring holds: as many as leave room for two thread blocks on a
-/// multiprocessor of sm_90, or for one on one of sm_80.
-constexpr int32_t FewRowsStages(int tiles) {
-  return tiles == 1 ? 4 : 3;
-}
 /// 16 bytes each, of a stage: the activations of a lane are 32 bytes for each tile of rows.
 template <typename Weights, int kTiles>
 constexpr int32_t kStageQuads = Weights::kStageQuads + 2 * kWarpLanes* kTiles;
+
+/// How many stages a ring has. Of 4-bit weights and one tile of rows, as many as leave room for two
+/// thread blocks on a multiprocessor of sm_90; otherwise for one on sm_80. Weights of 2 KiB a stage
+/// are enough in flight when a warp waits for one.
+template <typename Weights, int kTiles>
+constexpr int32_t kRingStages = Weights::kStageQuads >= 4 * kWarpLanes ? 2
+                                : kTiles == 1                          ? 4
+                                                                       : 3;
 
 /// One warp's strand: the products of a tile of outputs and kTiles of rows of x.
 template <typename Weights, int kTiles>
 class Strand {
  public:
-  static constexpr int32_t kStages = FewRowsStages(kTiles);
+  static constexpr int32_t kStages = kRingStages<Weights, kTiles>;
   static constexpr int32_t kQuads = kStageQuads<Weights, kTiles>;
 
   __device__ Strand(const ProductArgs& args, const Weights& weights, SharedSlice<FourWords> ring,
@@ -129,7 +132,7 @@ __global__ void __launch_bounds__(kFewThreads, kTiles == 1 ? 2 : 1)
     FewRowsKernel(ProductArgs args, Weights weights, SharedSlice<FourWords> ring) {
   constexpr int32_t kRows = kTiles * kTileInputs;
   constexpr int32_t kStride = kTileOutputs + 4;  // so that lanes that store meet no bank twice
-  constexpr int32_t kWarpFloats = 4 * Strand<Weights, kTiles>::kQuads * FewRowsStages(kTiles);
+  constexpr int32_t kWarpFloats = 4 * kStageQuads<Weights, kTiles> * kRingStages<Weights, kTiles>;
   static_assert(kRows * kStride <= kWarpFloats);
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int32_t warp = thread / kWarpLanes;
@@ -177,8 +180,8 @@ cudaError_t LaunchFewRows(ProductArgs args, const Weights& weights, cudaStream_t
   if (blocks > kMostBlocks) return cudaErrorInvalidConfiguration;
   args.row_tiles = static_cast<uint32_t>(row_tiles);
   SharedPlan plan;
-  const auto ring = plan.Take<FourWords>(int64_t{kFewWarps} * FewRowsStages(kTiles) *
-                                         Strand<Weights, kTiles>::kQuads);
+  const auto ring = plan.Take<FourWords>(int64_t{kFewWarps} * kStageQuads<Weights, kTiles> *
+                                         kRingStages<Weights, kTiles>);
   return Launch<FewRowsKernel<Weights, kTiles>>(dim3(static_cast<unsigned>(blocks)),
                                                 dim3(kFewThreads), plan.bytes(), stream, args,
                                                 weights, ring);
