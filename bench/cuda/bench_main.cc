@@ -11,7 +11,7 @@
 
 #include "bench/cuda/decode_bench.h"
 #include "bench/cuda/device_bench.h"
-#include "engine/backend/cuda/products.h"
+#include "engine/backend/cuda/dense_products.h"
 #include "engine/backend/cuda/q4_layout.h"
 #include "engine/backend/cuda/q4_products.h"
 #include "engine/backend/cuda/rms_norm.h"
@@ -54,9 +54,10 @@ void MeasureElementwise(Meter& meter) {
   });
 }
 
-cudaError_t PlainProduct(float* out, int64_t out_stride, const float* x, int64_t rows,
-                         const cuda::MatrixView& w, cudaStream_t stream) {
-  return cuda::Product(out, out_stride, x, rows, w, stream);
+cudaError_t ProductOf(float* out, int64_t out_stride, const float* x, int64_t rows,
+                      const cuda::MatrixView& w, cudaStream_t stream) {
+  if (cuda::IsQ4(w.type)) return cuda::Q4Product(out, out_stride, x, rows, w, stream);
+  return cuda::DenseProduct(out, out_stride, x, rows, w, stream);
 }
 
 /// Of a square weight, dense F16 or 4-bit. The rate of a decode step is that of few rows.
@@ -74,11 +75,10 @@ void MeasureProduct(Meter& meter, DType type) {
     const double bytes =
         static_cast<double>(weight_bytes) + 8.0 * static_cast<double>(rows) * kSize;
     const std::string name = "product " + std::string(Info(type).name) + " ";
-    meter.Measure(name + std::to_string(rows) + " x 4096 x 4096", bytes,
-                  2.0 * static_cast<double>(rows) * kSize * kSize, [&] {
-                    const auto product = is_q4 ? cuda::Q4Product : PlainProduct;
-                    return product(out.As<float>(), kSize, x.As<float>(), rows, w, meter.stream());
-                  });
+    meter.Measure(
+        name + std::to_string(rows) + " x 4096 x 4096", bytes,
+        2.0 * static_cast<double>(rows) * kSize * kSize,
+        [&] { return ProductOf(out.As<float>(), kSize, x.As<float>(), rows, w, meter.stream()); });
   }
 }
 
@@ -125,7 +125,7 @@ int Run(int argc, char** argv) {
     return 0;
   }
   MeasureElementwise(meter);
-  for (const DType type : {DType::kF16, DType::kQ4_0, DType::kQ4_1, DType::kQ4K}) {
+  for (const DType type : {DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ4K}) {
     MeasureProduct(meter, type);
   }
   MeasureKvCache(**device, meter);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "engine/backend/cuda/attention_choice.h"
+#include "engine/backend/cuda/dense_products.h"
 #include "engine/backend/cuda/device_error.h"
 #include "engine/backend/cuda/device_memory.h"
 #include "engine/backend/cuda/device_weight.h"
@@ -32,6 +33,14 @@
 
 namespace asymserve::cuda {
 namespace {
+
+/// By tensor cores, if the weight is for them.
+cudaError_t ProductOf(float* out, int64_t out_stride, const float* x, int64_t rows,
+                      const MatrixView& w, cudaStream_t stream) {
+  if (IsQ4(w.type)) return Q4Product(out, out_stride, x, rows, w, stream);
+  if (IsForDenseProduct(w)) return DenseProduct(out, out_stride, x, rows, w, stream);
+  return Product(out, out_stride, x, rows, w, stream);
+}
 
 constexpr int64_t kSealOps = 1024;  // that are on the device at a time
 constexpr int32_t kLeastHeadSize = 8;
@@ -278,11 +287,8 @@ absl::Status CudaBackend::MatMul(TensorView out, TensorView x, const Weight& w) 
   ASYMSERVE_RETURN_IF_ERROR(CheckMatMul(out, x, w));
   auto* columns = out.As<float>();
   for (const MatrixView& segment : weight->segments()) {
-    const int64_t stride = out.row_elements();
-    ASYMSERVE_RETURN_IF_ERROR(
-        Ran("MatMul", IsQ4(segment.type)
-                          ? Q4Product(columns, stride, x.As<float>(), x.rows(), segment, stream())
-                          : Product(columns, stride, x.As<float>(), x.rows(), segment, stream())));
+    ASYMSERVE_RETURN_IF_ERROR(Ran("MatMul", ProductOf(columns, out.row_elements(), x.As<float>(),
+                                                      x.rows(), segment, stream())));
     columns += segment.rows;
   }
   return absl::OkStatus();

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kThreads)
       if (of == in_tile / kQ4RowGroups) scale = ScaleOf(type, words, of);
     }
     const int32_t in_block = i % kQ4Block;
-    const uint32_t codes = tile[layout.CodesAt(block, in_tile) + in_block % kQ4CodeBytes];
+    const uint32_t codes = tile[layout.CodeByteAt(block, in_tile, in_block % kQ4CodeBytes)];
     const float code = CodeAt(codes, in_block / kQ4CodeBytes * 4);
     out[row * cols + i] = fmaf(code, scale.scale, scale.minimum);
   }

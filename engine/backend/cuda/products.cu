@@ -28,16 +28,20 @@ struct ProductArgs {
   MatrixView w;
 };
 
+__device__ __forceinline__ float WeightAt(const MatrixView& w, int64_t index) {
+  if (w.type == DType::kF32) return static_cast<const float*>(w.data)[index];
+  const uint16_t bits = static_cast<const uint16_t*>(w.data)[index];
+  return w.type == DType::kF16 ? Float16::Value(bits) : Brain16::Value(bits);
+}
+
 /// Block (x, y): outputs from kOutputs x on of rows from kRows y on. Thread t: output t % kOutputs
 /// of kThreadRows rows.
-template <typename Type>
 __global__ void __launch_bounds__(kThreads) ProductKernel(ProductArgs args, ProductShared shared) {
   AwaitEarlierKernels();
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int64_t first_row = int64_t{blockIdx.y} * kRows;
   const auto first_output = static_cast<int32_t>(blockIdx.x * kOutputs);
   const int32_t cols = args.w.cols;
-  const auto* weights = static_cast<const typename Type::Stored*>(args.w.data);
   const SharedArray<float> x = Shared("x", shared.x);
   const SharedArray<float> w = Shared("w", shared.w);
   const int32_t output = thread % kOutputs;
@@ -55,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) ProductKernel(ProductArgs args, Prod
       const int32_t n = first_output + i / kDepth;
       const int32_t k = first + i % kDepth;
       w[i % kDepth * kStride + i / kDepth] =
-          n < args.w.rows && k < cols ? Type::Value(weights[int64_t{n} * cols + k]) : 0.0f;
+          n < args.w.rows && k < cols ? WeightAt(args.w, int64_t{n} * cols + k) : 0.0f;
     }
     __syncthreads();
     for (int32_t k = 0; k < depth; ++k) {
@@ -73,7 +77,6 @@ __global__ void __launch_bounds__(kThreads) ProductKernel(ProductArgs args, Prod
   }
 }
 
-template <typename Type>
 cudaError_t Run(ProductArgs args, cudaStream_t stream, int64_t blocks_in_y) {
   SharedPlan plan;
   ProductShared shared;
@@ -84,8 +87,8 @@ cudaError_t Run(ProductArgs args, cudaStream_t stream, int64_t blocks_in_y) {
     const int64_t blocks = (args.rows + kRows - 1) / kRows;
     const int64_t now = blocks < blocks_in_y ? blocks : blocks_in_y;
     const cudaError_t error =
-        Launch<ProductKernel<Type>>(dim3(blocks_in_x, static_cast<unsigned>(now)), dim3(kThreads),
-                                    plan.bytes(), stream, args, shared);
+        Launch<ProductKernel>(dim3(blocks_in_x, static_cast<unsigned>(now)), dim3(kThreads),
+                              plan.bytes(), stream, args, shared);
     if (error != cudaSuccess) return error;
     args.out += now * kRows * args.out_stride;
     args.x += now * kRows * args.w.cols;
@@ -99,16 +102,8 @@ cudaError_t Run(ProductArgs args, cudaStream_t stream, int64_t blocks_in_y) {
 cudaError_t Product(float* out, int64_t out_stride, const float* x, int64_t rows,
                     const MatrixView& w, cudaStream_t stream, int64_t blocks_in_y) {
   const ProductArgs args = {out, out_stride, x, rows, w};
-  switch (w.type) {
-    case DType::kF32:
-      return Run<Float32>(args, stream, blocks_in_y);
-    case DType::kF16:
-      return Run<Float16>(args, stream, blocks_in_y);
-    case DType::kBF16:
-      return Run<Brain16>(args, stream, blocks_in_y);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  const bool is_dense = w.type == DType::kF32 || w.type == DType::kF16 || w.type == DType::kBF16;
+  return is_dense ? Run(args, stream, blocks_in_y) : cudaErrorInvalidValue;
 }
 
 }  // namespace asymserve::cuda

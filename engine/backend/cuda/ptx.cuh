@@ -179,8 +179,7 @@ __device__ __forceinline__ void Prefetch(const void* address) {
 #endif
 }
 
-// ---- Two 16-bit floats in a register, the first in the lower half
-// ---------------------------------
+// ---- Two 16-bit floats in a register, the first in the lower half -------------------------------
 
 /// Each rounded to nearest even; what does not fit becomes infinite.
 __device__ __forceinline__ uint32_t PackHalves(float low, float high) {
@@ -221,6 +220,27 @@ __device__ __forceinline__ uint32_t MultiplyHalves(uint32_t a, uint32_t b) {
   return d;
 #else
   return simt::MultiplyHalves(a, b);
+#endif
+}
+
+/// As PackHalves, of bfloat16.
+__device__ __forceinline__ uint32_t PackBrains(float low, float high) {
+#ifdef __CUDACC__
+  uint32_t d;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  return d;
+#else
+  return simt::PackBrains(low, high);
+#endif
+}
+/// As AddHalves, of bfloat16: a times one, for sm_80 has no other.
+__device__ __forceinline__ uint32_t AddBrains(uint32_t a, uint32_t b) {
+#ifdef __CUDACC__
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3F803F80u), "r"(b));
+  return d;
+#else
+  return simt::AddBrains(a, b);
 #endif
 }
 

@@ -9,16 +9,17 @@
 // last filled up with zeros. Columns are taken in blocks of 32. A tile of B blocks is, in this
 // order,
 //
-//   codes   [B][32]     16 bytes of a row: byte i has column i in its low, i + 16 in its high half
-//   scales  [B][8]      of rows g, g + 8, g + 16 and g + 24, which are those of a lane:
+//   codes   [B][8][4]   4 words, of rows g, g + 8, g + 16 and g + 24: byte i of word t has column
+//                       4 t + i in its low half, 4 t + i + 16 in its high half
+//   scales  [B][8]      of rows g, g + 8, g + 16 and g + 24:
 //             Q4_0  4 x fp16 d                   w = (q - 8) d
 //             Q4_1  4 x (fp16 d, fp16 m)         w = q d + m
 //             Q4_K  4 x (uint8 s, uint8 t)       w = q (d s) - dm t
 //   supers  [B / 8][8]  Q4_K only: 4 x (fp16 d, fp16 dm) of the same rows, for eight blocks
 //
 // which are as many bytes as in a GGUF file, but for the rows that fill the last tile (Q4_K: 148
-// for 144, as its 6-bit scales take a byte). A warp that reads eight rows of four blocks reads four
-// times 128 bytes of codes.
+// for 144, as its 6-bit scales take a byte). A lane 4 g + t of a warp reads 16 bytes of codes,
+// which are its part of two A fragments of mma.m16n8k16, and the warp 512 in one piece.
 
 namespace asymserve::cuda {
 
@@ -45,8 +46,13 @@ struct Q4Layout {
                                  ? int64_t{blocks} / kQ4SuperBlocks * kQ4RowGroups * 16
                                  : 0)) {}
 
-  constexpr int64_t CodesAt(int64_t block, int64_t row) const {
-    return (block * kQ4TileRows + row) * kQ4CodeBytes;
+  /// Of a lane, as above.
+  constexpr int64_t CodesAt(int64_t block, int64_t lane) const {
+    return (block * kQ4TileRows + lane) * kQ4CodeBytes;
+  }
+  /// Byte `byte` of 16 of a row: the columns `byte` and `byte` + 16.
+  constexpr int64_t CodeByteAt(int64_t block, int64_t row, int64_t byte) const {
+    return CodesAt(block, row % kQ4RowGroups * 4 + byte / 4) + row / kQ4RowGroups * 4 + byte % 4;
   }
   constexpr int64_t ScalesAt(int64_t block, int64_t group) const {
     return scales + (block * kQ4RowGroups + group) * scale_bytes;

@@ -1,5 +1,6 @@
 #include "engine/backend/cuda/q4_pack.h"
 
+#include <array>
 #include <cstring>
 
 #include "engine/backend/cuda/q4_layout.h"
@@ -19,14 +20,24 @@ int64_t HeaderHalves(DType type) {
 
 /// Of a Q4_K block: the codes of sub-blocks 2 i and 2 i + 1 are the low and the high halves of the
 /// same 32 bytes.
-void PackSubBlock(const std::byte* codes, int64_t sub, std::byte* to) {
+std::array<std::byte, kQ4CodeBytes> SubBlock(const std::byte* codes, int64_t sub) {
   constexpr int64_t kPairBytes = 32;
   const std::byte* pair = codes + sub / 2 * kPairBytes;
   const int shift = sub % 2 == 0 ? 0 : 4;
-  for (int64_t i = 0; i < kQ4CodeBytes; ++i) {
+  std::array<std::byte, kQ4CodeBytes> sub_block = {};
+  for (size_t i = 0; i < sub_block.size(); ++i) {
     const std::byte low = (pair[i] >> shift) & std::byte{15};
     const std::byte high = (pair[i + kQ4CodeBytes] >> shift) & std::byte{15};
-    to[i] = low | (high << 4);
+    sub_block[i] = low | (high << 4);
+  }
+  return sub_block;
+}
+
+void PlaceCodes(const Q4Layout& layout, const std::byte* codes, int64_t block, int64_t row,
+                std::byte* tile) {
+  constexpr int64_t kWord = 4;
+  for (int64_t i = 0; i < kQ4CodeBytes; i += kWord) {
+    std::memcpy(tile + layout.CodeByteAt(block, row, i), codes + i, kWord);
   }
 }
 
@@ -37,14 +48,13 @@ void PackBlock(DType type, const Q4Layout& layout, const std::byte* file_row, in
   const int64_t file_block = type == DType::kQ4K ? block / kQ4SuperBlocks : block;
   const std::byte* from = file_row + file_block * Info(type).block_bytes;
   const int64_t header = HeaderHalves(type) * kHalf;
-  std::byte* codes = tile + layout.CodesAt(block, row);
   const int64_t group = row % kQ4RowGroups;
   const int64_t in_group = row / kQ4RowGroups;
   std::byte* scales =
       tile + layout.ScalesAt(block, group) + in_group * layout.scale_bytes / kQ4LaneRows;
   if (type != DType::kQ4K) {
     std::memcpy(scales, from, static_cast<size_t>(header));
-    std::memcpy(codes, from + header, kQ4CodeBytes);
+    PlaceCodes(layout, from + header, block, row, tile);
     return;
   }
   const int64_t sub = block % kQ4SuperBlocks;
@@ -53,7 +63,7 @@ void PackBlock(DType type, const Q4Layout& layout, const std::byte* file_row, in
   scales[1] = std::byte{packed.min};
   std::memcpy(tile + layout.SupersAt(block, group) + in_group * header, from,
               static_cast<size_t>(header));
-  PackSubBlock(from + header + kPackedScales, sub, codes);
+  PlaceCodes(layout, SubBlock(from + header + kPackedScales, sub).data(), block, row, tile);
 }
 
 }  // namespace

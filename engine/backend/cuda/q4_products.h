@@ -4,23 +4,31 @@
 
 #include <cstdint>
 
+#include "engine/backend/cuda/grid.h"
 #include "engine/backend/cuda/matrix_view.h"
 
 namespace asymserve::cuda {
 
-/// Strands of a sum, below.
-inline constexpr int32_t kQ4Strands = 32;
-
-/// As Product for 4-bit weights: w of a type of IsQ4, in the tiles of q4_layout.h, x at a multiple
-/// of 16 bytes, or it is cudaErrorInvalidValue. Weights are decoded in registers to the fp32 values
-/// of DequantizeRow; x is fp32.
+/// As Product for 4-bit weights, by tensor cores: w of a type of IsQ4, in the tiles of q4_layout.h,
+/// x at a multiple of 16 bytes, or it is cudaErrorInvalidValue.
 ///
-/// One kernel does any number of rows, in tiles of 1, 4 or 8, and every element is summed in one
-/// order: of the blocks of 32 columns, strand s has s, s + 32, s + 64, ...; it adds one fused
-/// multiply-add after the other, in order of its columns. Strands 4 i to 4 i + 3 are added as
-/// (a + b) + (c + d), the eight results one after the other. So a row of `out` depends on its own
-/// row of x only, bit for bit.
+/// An activation is the sum of two bf16, x to the nearest and what is left to the nearest: 2^-17 of
+/// it is lost at most (and 2^-134). Codes (Q4_0: less 8) are exact in bf16. Every element is summed
+/// in one order for any number of rows, so that a row of `out` depends on its own row of x only,
+/// bit for bit:
+///
+///   * Columns are taken in blocks of 32. Of a block the products of codes and activations are
+///     summed from zero by four mma.m16n8k16, columns 0 to 15 times the first and then the second
+///     parts of x, then columns 16 to 31; the order within one is the device's.
+///   * sum = fma(scale, that, sum), then for types with a minimum fma(minimum, the block's sum of
+///     x, sum), which is made by the same four products with all codes being 1.
+///   * Strand s of 16 has blocks [B s / 16, B (s + 1) / 16) of B, in order, from zero. The strands
+///     are added one after the other.
+///
+/// Activations of 2^118 (3e35) and more may overflow in a block's sum, whatever the scale.
+/// `enough_blocks`: of kEnoughBlocks.
 cudaError_t Q4Product(float* out, int64_t out_stride, const float* x, int64_t rows,
-                      const MatrixView& w, cudaStream_t stream);
+                      const MatrixView& w, cudaStream_t stream,
+                      int64_t enough_blocks = kEnoughBlocks);
 
 }  // namespace asymserve::cuda

@@ -34,7 +34,10 @@ float WeightAt(DType type, const std::vector<std::byte>& tiles, int64_t cols, in
   const int64_t in_tile = row % 32;
   const int64_t block = col / 32;
   const int64_t in_block = col % 32;
-  const auto byte = static_cast<int>(tile[(block * 32 + in_tile) * 16 + in_block % 16]);
+  const int64_t byte_of_row = in_block % 16;
+  const int64_t lane = in_tile % 8 * 4 + byte_of_row / 4;
+  const auto byte =
+      static_cast<int>(tile[block * 512 + lane * 16 + in_tile / 8 * 4 + byte_of_row % 4]);
   const auto code = static_cast<float>(in_block < 16 ? byte & 15 : byte >> 4);
   const std::byte* scales = tile + blocks * 512 + (block * 8 + in_tile % 8) * scale_bytes;
   const int64_t of = in_tile / 8;

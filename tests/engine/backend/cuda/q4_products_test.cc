@@ -4,12 +4,17 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "engine/backend/cuda/grid.h"
+#include "engine/base/dequantize.h"
+#include "engine/base/float16.h"
 #include "tests/engine/backend/cuda/device_arena.h"
 #include "tests/engine/backend/cuda/q4_fixture.h"
 #include "tests/simt/orders.h"
@@ -25,57 +30,136 @@ using ::asymserve::testing::Q4Weight;
 using ::asymserve::testing::SameBits;
 
 constexpr int64_t kBlock = 32;
+constexpr int64_t kStrands = 16;
 
 /// x times w, in a matrix that had `before` in all elements.
 std::vector<float> ProductOnce(const Matrix& x, const cuda::MatrixView& w, int64_t stride,
-                               float before = std::nanf("")) {
+                               float before = std::nanf(""),
+                               int64_t enough_blocks = cuda::kEnoughBlocks) {
   std::vector<float> out(static_cast<size_t>(x.rows * stride), before);
-  EXPECT_EQ(cuda::Q4Product(out.data(), stride, x.row(0), x.rows, w, nullptr), cudaSuccess)
+  EXPECT_EQ(cuda::Q4Product(out.data(), stride, x.row(0), x.rows, w, nullptr, enough_blocks),
+            cudaSuccess)
       << LaunchFault();
   return out;
 }
-/// The same in every order of threads.
+/// The same in every order of threads and by both kernels, where there are rows enough for both.
 std::vector<float> ProductOf(const Matrix& x, const cuda::MatrixView& w, int64_t stride,
                              float before = std::nanf("")) {
-  return simt::SameInEveryOrder([&] { return ProductOnce(x, w, stride, before); });
+  const auto in_every_order = [&](int64_t enough_blocks) {
+    return simt::SameInEveryOrder([&] { return ProductOnce(x, w, stride, before, enough_blocks); });
+  };
+  std::vector<float> out = in_every_order(cuda::kEnoughBlocks);
+  if (x.rows > 16) {
+    EXPECT_TRUE(SameBits(in_every_order(1), out)) << "the kernels differ";
+  }
+  return out;
 }
 
-/// A sum in the order that q4_products.h states.
-float InOrder(const std::vector<float>& w, const float* x) {
-  std::array<float, cuda::kQ4Strands> strands = {};
-  for (size_t k = 0; k < w.size(); ++k) {
-    float& strand = strands[k / kBlock % cuda::kQ4Strands];
-    strand = std::fma(x[k], w[k], strand);
+/// A row of a file: w = code scale + minimum.
+struct Q4Row {
+  std::vector<float> codes;           // Q4_0: less 8
+  std::vector<float> scales, minima;  // of blocks of 32
+};
+
+float HalfAt(const std::byte* bytes) {
+  uint16_t half = 0;
+  std::memcpy(&half, bytes, sizeof(half));
+  return HalfToFloat(half);
+}
+
+Q4Row ReadRow(DType type, const std::byte* row, int64_t cols) {
+  const bool super = type == DType::kQ4K;
+  const bool centred = type == DType::kQ4_0;
+  Q4Row read;
+  for (int64_t block = 0; block < cols / kBlock; ++block) {
+    const std::byte* from = row + (super ? block / 8 : block) * Info(type).block_bytes;
+    const float d = HalfAt(from);
+    const float m = centred ? 0 : HalfAt(from + 2);
+    const std::byte* codes = from + (centred ? 2 : 4);
+    int shift = 0;
+    read.scales.push_back(d);
+    read.minima.push_back(m);
+    if (super) {
+      const int sub = static_cast<int>(block % 8);
+      const PackedScale packed = UnpackScale(codes, sub);
+      read.scales.back() = d * static_cast<float>(packed.scale);
+      read.minima.back() = -(m * static_cast<float>(packed.min));
+      codes += 12 + sub / 2 * 32;
+      shift = sub % 2 * 4;
+    }
+    for (int64_t k = 0; k < kBlock; ++k) {
+      const auto byte = static_cast<int>(codes[super ? k : k % 16]);
+      const int code = byte >> (super ? shift : k / 16 * 4) & 15;
+      read.codes.push_back(static_cast<float>(code - (centred ? 8 : 0)));
+    }
   }
+  return read;
+}
+
+float ToBrain(float x) {
+  auto bits = std::bit_cast<uint32_t>(x);
+  bits += 0x7FFF + (bits >> 16 & 1);
+  return std::bit_cast<float>(bits & 0xFFFF0000u);
+}
+
+/// The products of a block's codes and activations, as q4_products.h says and, within a product of
+/// matrices, tests/simt: in double, in order of the summed index.
+float BlockSum(const float* codes, const float* x) {
   float sum = 0;
-  for (size_t i = 0; i < strands.size(); i += 4) {
-    const float four = (strands[i] + strands[i + 1]) + (strands[i + 2] + strands[i + 3]);
-    sum = i == 0 ? four : sum + four;
+  for (int64_t step = 0; step < 2; ++step) {
+    for (const bool low : {false, true}) {
+      double exact = sum;
+      for (int64_t i = 0; i < 16; ++i) {
+        const int64_t k = 16 * step + i % 8 / 2 * 4 + i % 2 * 2 + i / 8;
+        const float high = ToBrain(x[k]);
+        exact += double{codes[k]} * (low ? ToBrain(x[k] - high) : high);
+      }
+      sum = static_cast<float>(exact);
+    }
   }
   return sum;
 }
 
-/// Expects `out` [x.rows][outputs] to be the product in doubles, as near as fp32 sums in that order
-/// must be: a term is rounded once for each that its strand adds to it, and then nine times at
-/// most.
-void ExpectNearDoubles(const std::vector<float>& out, const Matrix& x, const FileWeight& weight,
-                       int64_t outputs) {
-  const int64_t strand_blocks = (x.cols / kBlock + cuda::kQ4Strands - 1) / cuda::kQ4Strands;
-  const double unit = 1.001 * static_cast<double>(strand_blocks * kBlock + 9) * 0x1p-24;
-  for (int64_t n = 0; n < outputs; ++n) {
-    const std::vector<float> w = weight.Dequantized(n);
-    for (int64_t t = 0; t < x.rows; ++t) {
-      double value = 0;
-      double magnitude = 0;
-      for (int64_t k = 0; k < x.cols; ++k) {
-        const double term = double{w[static_cast<size_t>(k)]} * x.at(t, k);
-        value += term;
-        magnitude += std::fabs(term);
-      }
-      ASSERT_NEAR(out[static_cast<size_t>(t * outputs + n)], value, unit * magnitude)
-          << "row " << t << " output " << n;
+/// A sum in the order that q4_products.h states.
+float InOrder(const Q4Row& w, const float* x) {
+  const auto blocks = static_cast<int64_t>(w.scales.size());
+  const std::vector<float> ones(kBlock, 1.0f);
+  float sum = 0;
+  for (int64_t s = 0; s < kStrands; ++s) {
+    float strand = 0;
+    for (int64_t b = blocks * s / kStrands; b < blocks * (s + 1) / kStrands; ++b) {
+      const auto block = static_cast<size_t>(b);
+      const float part = BlockSum(w.codes.data() + b * kBlock, x + b * kBlock);
+      strand = std::fma(w.scales[block], part, strand);
+      strand = std::fma(w.minima[block], BlockSum(ones.data(), x + b * kBlock), strand);
     }
+    sum += strand;
   }
+  return sum;
+}
+
+#ifdef ASYMSERVE_ON_DEVICE
+constexpr bool kHasHostBits = false;  // a tensor core sums in an order of its own
+constexpr double kMmaUnits = 64;
+#else
+constexpr bool kHasHostBits = true;
+constexpr double kMmaUnits = 4;
+#endif
+
+/// Expects an element to be the product in doubles, as near as it must be: a term loses 2^-17 when
+/// its activation is split, and is rounded by the products of its block, then with each block of
+/// its strand, twice, and with each strand.
+void ExpectNearDoubles(float out, const Q4Row& w, const float* x) {
+  double value = 0;
+  double magnitude = 0;
+  for (size_t k = 0; k < w.codes.size(); ++k) {
+    const double scaled = double{w.codes[k]} * w.scales[k / kBlock];
+    value += (scaled + w.minima[k / kBlock]) * x[k];
+    magnitude += (std::fabs(scaled) + std::fabs(w.minima[k / kBlock])) * std::fabs(x[k]);
+  }
+  const auto strand_blocks = static_cast<double>(w.scales.size() / kStrands + 1);
+  const double unit = 0x1p-17 + (kMmaUnits + 2 * strand_blocks + kStrands) * 0x1p-24;
+  EXPECT_NEAR(out, value, 1.001 * unit * magnitude);
 }
 
 struct Shape {
@@ -93,11 +177,11 @@ class Q4ProductTest : public ::testing::TestWithParam<DType> {
 };
 
 TEST_P(Q4ProductTest, IsThatOfDoublesAndOfTheOrderThatIsStated) {
-  // One block for one strand; strands of one, two and three blocks; a last tile of one row and
-  // of 31.
-  const Shape shapes[] = {{1, 1, 1},   {2, 33, 3},  {3, 31, 5},  {4, 64, 9},
-                          {5, 7, 33},  {7, 33, 2},  {8, 32, 4},  {9, 70, 34},
-                          {16, 5, 65}, {17, 65, 3}, {33, 33, 18}};
+  // One block for one strand; strands of none to five blocks; a last tile of one row and of 31;
+  // two thread blocks of the kernel for many rows by two.
+  const Shape shapes[] = {{1, 1, 1},   {2, 33, 3},  {3, 31, 5},   {4, 64, 9},
+                          {5, 7, 33},  {7, 33, 2},  {8, 32, 4},   {9, 70, 34},
+                          {16, 5, 65}, {17, 65, 3}, {33, 33, 18}, {70, 290, 2}};
   for (const Shape& shape : shapes) {
     SCOPED_TRACE(std::to_string(shape.rows) + " rows, " + std::to_string(shape.outputs) +
                  " outputs, " + std::to_string(shape.blocks) + " blocks");
@@ -106,40 +190,41 @@ TEST_P(Q4ProductTest, IsThatOfDoublesAndOfTheOrderThatIsStated) {
     const Q4Weight weight(file.source());
     const Matrix x = Matrix::Random(shape.rows, cols, 22);
     const std::vector<float> out = ProductOf(x, weight.view, shape.outputs);
-    ExpectNearDoubles(out, x, file, shape.outputs);
     for (int64_t n = 0; n < shape.outputs; ++n) {
-      const std::vector<float> w = file.Dequantized(n);
+      const Q4Row w = ReadRow(dtype(), file.source().data + n * RowBytes(dtype(), cols), cols);
       for (int64_t t = 0; t < x.rows; ++t) {
-        ASSERT_EQ(out[static_cast<size_t>(t * shape.outputs + n)], InOrder(w, x.row(t)))
-            << "row " << t << " output " << n;
+        SCOPED_TRACE("row " + std::to_string(t) + " output " + std::to_string(n));
+        const float got = out[static_cast<size_t>(t * shape.outputs + n)];
+        ExpectNearDoubles(got, w, x.row(t));
+        if (kHasHostBits) {
+          ASSERT_EQ(got, InOrder(w, x.row(t)));
+        }
       }
     }
   }
 }
 
 TEST_P(Q4ProductTest, ARowIsTheSameAloneAndAmongAnyNumberOfOthers) {
-  constexpr int32_t kRows = 33;
+  constexpr int32_t kRows = 130;
   constexpr int32_t kOutputs = 37;
-  const int32_t cols = Cols(39);
+  const int32_t cols = Cols(19);
   const Q4Weight weight(FileWeight(dtype(), kOutputs, cols, 23).source());
   const Matrix x = Matrix::Random(kRows, cols, 24);
-  const std::vector<float> all = ProductOnce(x, weight.view, kOutputs);
-  const auto product_of = [&](int32_t first, int32_t rows) {
+  const std::vector<float> all = ProductOnce(x, weight.view, kOutputs, 0, 1);
+  const auto expect_same = [&](int32_t first, int32_t rows, int64_t enough_blocks) {
     Matrix some(rows, cols);
     std::copy_n(x.row(first), int64_t{rows} * cols, some.row(0));
-    return ProductOnce(some, weight.view, kOutputs);
+    EXPECT_TRUE(SameBits(ProductOnce(some, weight.view, kOutputs, 0, enough_blocks),
+                         std::span(all).subspan(static_cast<size_t>(first) * kOutputs,
+                                                static_cast<size_t>(rows) * kOutputs)))
+        << rows << " rows from " << first;
   };
-  const auto expected = [&](int32_t first, int32_t rows) {
-    return std::span(all).subspan(static_cast<size_t>(first) * kOutputs,
-                                  static_cast<size_t>(rows) * kOutputs);
-  };
-  for (int32_t row = 0; row < kRows; ++row) {
-    EXPECT_TRUE(SameBits(product_of(row, 1), expected(row, 1))) << "row " << row << " alone";
+  for (int32_t row = 0; row < kRows; ++row) expect_same(row, 1, cuda::kEnoughBlocks);
+  for (int32_t rows = 2; rows <= 33; ++rows) {
+    expect_same(kRows - rows, rows, cuda::kEnoughBlocks);
   }
-  for (int32_t rows = 2; rows <= kRows; ++rows) {
-    const int32_t first = kRows - rows;
-    EXPECT_TRUE(SameBits(product_of(first, rows), expected(first, rows))) << "last " << rows;
-  }
+  for (const int32_t rows : {17, 33, 64, 65, 128}) expect_same(kRows - rows, rows, 1);
+  expect_same(1, 70, cuda::kEnoughBlocks);
 }
 
 TEST_P(Q4ProductTest, LeavesWhatIsBetweenItsRowsAlone) {
@@ -187,24 +272,35 @@ std::vector<std::byte> RowOf(DType type, int32_t blocks, std::byte codes,
   return row;
 }
 
-TEST_P(Q4ProductTest, ExtremeCodesAndScalesAreExact) {
+TEST_P(Q4ProductTest, ExtremeCodesScalesAndActivationsStayFinite) {
   // Largest and smallest fp16 numbers of either sign, the smallest subnormal, zero of either sign.
   const std::array<uint16_t, 2> halves[] = {{0x7BFF, 0x7BFF}, {0xFBFF, 0x7BFF}, {0x0001, 0x8001},
                                             {0x8001, 0x0001}, {0x0000, 0x3C00}, {0x8000, 0x8000}};
   const int32_t cols = 2 * Info(dtype()).block_elements;
+  const float large = dtype() == DType::kQ4K ? 1e27f : 1e30f;  // times the largest weight
   for (const auto& pair : halves) {
     for (const auto codes : {std::byte{0xFF}, std::byte{0}, std::byte{0xF0}}) {
       const std::vector<std::byte> row = RowOf(dtype(), 2, codes, pair);
       const Q4Weight weight(WeightSource{row.data(), dtype(), 1, cols});
-      Matrix x(2, cols);
+      Matrix x(5, cols);
       for (int32_t k = 0; k < cols; ++k) {
-        x.row(0)[k] = static_cast<float>(k % 7) - 3;
+        x.row(0)[k] = static_cast<float>(k % 7) - 3;  // exact in bf16
         x.row(1)[k] = std::numeric_limits<float>::denorm_min();
+        x.row(2)[k] = k % 3 == 0 ? large : -0x1.234567p-20f;
+        x.row(3)[k] = 0x1.FFFFFEp-126f;
+        x.row(4)[k] = k % 2 == 0 ? 0x1.010101p0f : -0x1.FEFEFEp90f;
       }
       const std::vector<float> out = ProductOnce(x, weight.view, 1);
-      const std::vector<float> w = DequantizeRow(dtype(), row.data(), cols);
-      EXPECT_EQ(out[0], InOrder(w, x.row(0))) << pair[0] << " " << static_cast<int>(codes);
-      EXPECT_EQ(out[1], InOrder(w, x.row(1))) << pair[0] << " " << static_cast<int>(codes);
+      const Q4Row w = ReadRow(dtype(), row.data(), cols);
+      for (int32_t t = 0; t < x.rows; ++t) {
+        SCOPED_TRACE(std::to_string(pair[0]) + " " + std::to_string(static_cast<int>(codes)) +
+                     ", row " + std::to_string(t));
+        EXPECT_TRUE(std::isfinite(out[static_cast<size_t>(t)]));
+        if (kHasHostBits) {
+          EXPECT_EQ(out[static_cast<size_t>(t)], InOrder(w, x.row(t)));
+        }
+      }
+      EXPECT_NEAR(out[0], InOrder(w, x.row(0)), 1e-6 * std::fabs(out[0]));
     }
   }
 }

@@ -1,0 +1,115 @@
+#include "engine/backend/cuda/dense_products.h"
+#include "engine/backend/cuda/mma_products.cuh"
+
+namespace asymserve::cuda {
+namespace {
+
+static_assert(kDenseBlock == kProductBlock);
+
+/// Rows as they are in a file: a lane reads eight columns of four rows of a tile. kHalf: F16, whose
+/// 11 bits are two bf16; otherwise BF16.
+template <bool kHalf>
+struct DenseWeights {
+  static constexpr bool kHasMinimum = false;
+  static constexpr bool kHasSingleTile = false;
+  static constexpr bool kInterleaved = false;
+  static constexpr int kWarpTiles = 1;
+  static constexpr int32_t kLaneRows = 4;
+  static constexpr int32_t kStageQuads = kLaneRows * kWarpLanes;
+
+  struct Block {
+    FourWords rows[kLaneRows];
+  };
+  struct Decoded {
+    WeightFragments high, low;
+  };
+
+  __device__ static int32_t InputQuad(int32_t in_group, int i) { return 2 * in_group + i; }
+
+  /// A last row stands for others.
+  __device__ __forceinline__ const uint16_t* At(int32_t tile, int32_t block, int32_t lane,
+                                                int i) const {
+    const int32_t row = tile * kTileOutputs + lane / 4 + 8 * i;
+    return data + int64_t{row < rows ? row : rows - 1} * cols + block * kProductBlock +
+           lane % 4 * 8;
+  }
+  __device__ __forceinline__ void Copy(SharedArray<FourWords> to, int32_t tile, int32_t block,
+                                       int32_t lane) const {
+    ASYMSERVE_UNROLL
+    for (int i = 0; i < kLaneRows; ++i) {
+      CopyAsync16(to, i * kWarpLanes + lane, At(tile, block, lane, i));
+    }
+  }
+  __device__ __forceinline__ Block Staged(SharedSlice<FourWords> ring, int32_t quad,
+                                          int32_t lane) const {
+    const SharedArray<FourWords> quads = Shared("ring", ring) + (quad + lane);
+    Block block;
+    ASYMSERVE_UNROLL
+    for (int i = 0; i < kLaneRows; ++i) block.rows[i] = quads[i * kWarpLanes];
+    return block;
+  }
+  __device__ __forceinline__ Block Load(int32_t tile, int32_t block, int32_t lane) const {
+    Block loaded;
+    ASYMSERVE_UNROLL
+    for (int i = 0; i < kLaneRows; ++i) {
+      loaded.rows[i] = *reinterpret_cast<const FourWords*>(At(tile, block, lane, i));
+    }
+    return loaded;
+  }
+  __device__ __forceinline__ void LoadLate(Block&, int32_t, int32_t, int32_t) const {}
+
+  __device__ __forceinline__ Decoded Decode(const Block& block, int half) const {
+    Decoded decoded;
+    ASYMSERVE_UNROLL
+    for (int step = 0; step < 2; ++step) {
+      ASYMSERVE_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t pair = block.rows[2 * half + i % 2].of[2 * step + i / 2];
+        if constexpr (kHalf) {
+          float a = 0;
+          float b = 0;
+          UnpackHalves(pair, a, b);
+          SplitPair(a, b, decoded.high.of[step][i], decoded.low.of[step][i]);
+        } else {
+          decoded.high.of[step][i] = pair;
+        }
+      }
+    }
+    return decoded;
+  }
+  __device__ __forceinline__ static void Add(const Decoded& w, const SplitInputs& x,
+                                             const TwoFloats&, float (&sums)[4]) {
+    float part[4] = {};
+    MultiplyAdd(part, w.high, x);
+    if constexpr (kHalf) MultiplyAdd(part, w.low, x);
+    ASYMSERVE_UNROLL
+    for (int i = 0; i < 4; ++i) sums[i] += part[i];
+  }
+
+  const uint16_t* data;
+  int32_t rows;
+  int32_t cols;
+};
+
+}  // namespace
+
+cudaError_t DenseProduct(float* out, int64_t out_stride, const float* x, int64_t rows,
+                         const MatrixView& w, cudaStream_t stream, int64_t enough_blocks) {
+  const bool is_aligned = reinterpret_cast<uintptr_t>(x) % sizeof(FourFloats) == 0;
+  if (!IsForDenseProduct(w) || !is_aligned) return cudaErrorInvalidValue;
+  if (rows == 0) return cudaSuccess;
+  const ProductArgs args = {.out = out,
+                            .out_stride = out_stride,
+                            .x = x,
+                            .rows = rows,
+                            .outputs = w.rows,
+                            .blocks = w.cols / kProductBlock,
+                            .row_tiles = 0};
+  const auto* data = static_cast<const uint16_t*>(w.data);
+  if (w.type == DType::kF16) {
+    return MmaProduct(args, DenseWeights<true>{data, w.rows, w.cols}, enough_blocks, stream);
+  }
+  return MmaProduct(args, DenseWeights<false>{data, w.rows, w.cols}, enough_blocks, stream);
+}
+
+}  // namespace asymserve::cuda
