@@ -8,6 +8,9 @@
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 
 #include "bench/cuda/decode_bench.h"
 #include "bench/cuda/device_bench.h"
@@ -60,26 +63,39 @@ cudaError_t ProductOf(float* out, int64_t out_stride, const float* x, int64_t ro
   return cuda::DenseProduct(out, out_stride, x, rows, w, stream);
 }
 
-/// Of a square weight, dense F16 or 4-bit. The rate of a decode step is that of few rows.
-void MeasureProduct(Meter& meter, DType type) {
-  constexpr int32_t kSize = 4096;
+/// Of a weight, dense F16 or 4-bit. The rate of a decode step is that of few rows.
+void MeasureProduct(Meter& meter, DType type, int32_t outputs, int32_t cols,
+                    const std::vector<int64_t>& row_counts) {
   constexpr int64_t kMostRows = 512;
+  constexpr int kBytes = 0x35;  // of weights and activations: small numbers, no zeros
   const bool is_q4 = cuda::IsQ4(type);
-  const int64_t weight_bytes = is_q4 ? cuda::Q4Tiles(kSize) * cuda::Q4Layout(type, kSize).tile_bytes
-                                     : kSize * RowBytes(type, kSize);
-  const DeviceArray weight(weight_bytes);
-  const DeviceArray x(kMostRows * kSize * 4);
-  const DeviceArray out(kMostRows * kSize * 4);
-  const cuda::MatrixView w = {weight.As<void>(), type, kSize, kSize};
-  for (const int64_t rows : {int64_t{1}, int64_t{4}, int64_t{8}, int64_t{16}, kMostRows}) {
-    const double bytes =
-        static_cast<double>(weight_bytes) + 8.0 * static_cast<double>(rows) * kSize;
-    const std::string name = "product " + std::string(Info(type).name) + " ";
-    meter.Measure(
-        name + std::to_string(rows) + " x 4096 x 4096", bytes,
-        2.0 * static_cast<double>(rows) * kSize * kSize,
-        [&] { return ProductOf(out.As<float>(), kSize, x.As<float>(), rows, w, meter.stream()); });
+  const int64_t weight_bytes = is_q4
+                                   ? cuda::Q4Tiles(outputs) * cuda::Q4Layout(type, cols).tile_bytes
+                                   : outputs * RowBytes(type, cols);
+  const DeviceArray weight(weight_bytes, kBytes);
+  const DeviceArray x(kMostRows * cols * 4, kBytes);
+  const DeviceArray out(kMostRows * outputs * 4);
+  const cuda::MatrixView w = {weight.As<void>(), type, outputs, cols};
+  for (const int64_t rows : row_counts) {
+    const double bytes = static_cast<double>(weight_bytes) +
+                         4.0 * static_cast<double>(rows) * (outputs + cols);
+    meter.Measure(absl::StrCat("product ", Info(type).name, " ", rows, " x ", cols, " x ", outputs),
+                  bytes, 2.0 * static_cast<double>(rows) * outputs * cols, [&] {
+                    return ProductOf(out.As<float>(), outputs, x.As<float>(), rows, w,
+                                     meter.stream());
+                  });
   }
+}
+
+void MeasureProducts(Meter& meter) {
+  for (const DType type : {DType::kF16, DType::kQ4_0, DType::kQ4_1, DType::kQ4K}) {
+    MeasureProduct(meter, type, 4096, 4096, {1, 4, 8, 16, 32, 64, 512});
+  }
+  // Those of Llama-3-8B that are larger.
+  MeasureProduct(meter, DType::kQ4_0, 6144, 4096, {1, 16, 512});
+  MeasureProduct(meter, DType::kQ4_0, 28672, 4096, {1, 16, 512});
+  MeasureProduct(meter, DType::kQ4_0, 4096, 14336, {1, 16, 512});
+  MeasureProduct(meter, DType::kQ4_0, 128256, 4096, {1, 16});
 }
 
 void Print(const std::string& device, double copy, const std::vector<Measured>& all) {
@@ -125,9 +141,7 @@ int Run(int argc, char** argv) {
     return 0;
   }
   MeasureElementwise(meter);
-  for (const DType type : {DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ4K}) {
-    MeasureProduct(meter, type);
-  }
+  MeasureProducts(meter);
   MeasureKvCache(**device, meter);
   Print((*device)->name(), copy, meter.all());
   return 0;
