@@ -7,8 +7,19 @@ namespace {
 
 static_assert(kQ4Block == kProductBlock && kQ4TileRows == kTileOutputs);
 
-template <DType kType>
+struct Q4_0 {
+  static constexpr DType kType = DType::kQ4_0;
+};
+struct Q4_1 {
+  static constexpr DType kType = DType::kQ4_1;
+};
+struct Q4K {
+  static constexpr DType kType = DType::kQ4K;
+};
+
+template <typename Format>
 struct Q4Weights {
+  static constexpr DType kType = Format::kType;
   static constexpr bool kHasMinimum = kType != DType::kQ4_0;
   static constexpr bool kHasSingleTile = true;
   static constexpr bool kInterleaved = true;
@@ -131,11 +142,11 @@ cudaError_t Q4Product(float* out, int64_t out_stride, const float* x, int64_t ro
   const Q4Layout layout(w.type, w.cols);
   switch (w.type) {
     case DType::kQ4_0:
-      return MmaProduct(args, Q4Weights<DType::kQ4_0>{tiles, layout}, enough_blocks, stream);
+      return MmaProduct(args, Q4Weights<Q4_0>{tiles, layout}, enough_blocks, stream);
     case DType::kQ4_1:
-      return MmaProduct(args, Q4Weights<DType::kQ4_1>{tiles, layout}, enough_blocks, stream);
+      return MmaProduct(args, Q4Weights<Q4_1>{tiles, layout}, enough_blocks, stream);
     default:
-      return MmaProduct(args, Q4Weights<DType::kQ4K>{tiles, layout}, enough_blocks, stream);
+      return MmaProduct(args, Q4Weights<Q4K>{tiles, layout}, enough_blocks, stream);
   }
 }
 
