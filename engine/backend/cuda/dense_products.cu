@@ -20,8 +20,10 @@ struct DenseWeights {
   struct Block {
     FourWords rows[kLaneRows];
   };
+  /// Of so many times 16 rows.
+  template <int kCount>
   struct Decoded {
-    WeightFragments high, low;
+    WeightFragments high[kCount], low[kCount];
   };
 
   __device__ static int32_t InputQuad(int32_t in_group, int i) { return 2 * in_group + i; }
@@ -58,32 +60,39 @@ struct DenseWeights {
   }
   __device__ __forceinline__ void LoadLate(Block&, int32_t, int32_t, int32_t) const {}
 
-  __device__ __forceinline__ Decoded Decode(const Block& block, int half) const {
-    Decoded decoded;
+  /// A tile, into decoded[first] and the next.
+  template <int kCount>
+  __device__ __forceinline__ void Decode(const Block& block, Decoded<kCount>& decoded,
+                                         int first) const {
     ASYMSERVE_UNROLL
-    for (int step = 0; step < 2; ++step) {
-      ASYMSERVE_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const uint32_t pair = block.rows[2 * half + i % 2].of[2 * step + i / 2];
-        if constexpr (kHalf) {
-          float a = 0;
-          float b = 0;
-          UnpackHalves(pair, a, b);
-          SplitPair(a, b, decoded.high.of[step][i], decoded.low.of[step][i]);
-        } else {
-          decoded.high.of[step][i] = pair;
-        }
+    for (int i = 0; i < 16; ++i) {
+      const int half = i / 8;
+      const int step = i / 4 % 2;
+      const int at = i % 4;  // of the fragment
+      const uint32_t pair = block.rows[2 * half + at % 2].of[2 * step + at / 2];
+      uint32_t& high = decoded.high[first + half].of[step][at];
+      if constexpr (kHalf) {
+        float a = 0;
+        float b = 0;
+        UnpackHalves(pair, a, b);
+        SplitPair(a, b, high, decoded.low[first + half].of[step][at]);
+      } else {
+        high = pair;
       }
     }
-    return decoded;
   }
-  __device__ __forceinline__ static void Add(const Decoded& w, const SplitInputs& x,
-                                             const TwoFloats&, float (&sums)[4]) {
-    float part[4] = {};
-    MultiplyAdd(part, w.high, x);
-    if constexpr (kHalf) MultiplyAdd(part, w.low, x);
+  template <int kCount>
+  __device__ __forceinline__ static void Add(const Decoded<kCount>& w, const SplitInputs& x,
+                                             const TwoFloats& /*input_sums*/,
+                                             float (&sums)[kCount][4]) {
+    float parts[kCount][4] = {};
+    MultiplyAdd(parts, w.high, x);
+    if constexpr (kHalf) MultiplyAdd(parts, w.low, x);
     ASYMSERVE_UNROLL
-    for (int i = 0; i < 4; ++i) sums[i] += part[i];
+    for (int m = 0; m < kCount; ++m) {
+      ASYMSERVE_UNROLL
+      for (int i = 0; i < 4; ++i) sums[m][i] += parts[m][i];
+    }
   }
 
   const uint16_t* data;

@@ -53,9 +53,9 @@ class Strand {
     }
   }
 
-  /// Adds blocks [begin, end) to sums [half of the tile][tile of rows].
+  /// Adds blocks [begin, end) to sums [tile of rows][half of the tile of outputs].
   __device__ __forceinline__ void Add(int32_t begin, int32_t end,
-                                      float (&sums)[2][kTiles][4]) const {
+                                      float (&sums)[kTiles][2][4]) const {
     ASYMSERVE_UNROLL
     for (int32_t i = 0; i < kStages - 1; ++i) {
       if (begin + i < end) Copy(begin + i, i);
@@ -92,7 +92,7 @@ class Strand {
       }
     }
   }
-  __device__ __forceinline__ void AddStage(int32_t stage, float (&sums)[2][kTiles][4]) const {
+  __device__ __forceinline__ void AddStage(int32_t stage, float (&sums)[kTiles][2][4]) const {
     const SharedArray<FourFloats> inputs = Shared<FourFloats>("ring", {ring_.offset, ring_.count}) +
                                            (QuadOf(stage) + Weights::kStageQuads + lane_);
     SplitInputs x[kTiles];
@@ -108,14 +108,10 @@ class Strand {
       if constexpr (Weights::kHasMinimum) input_sums[t] = SumInputs(x[t]);
     }
     const typename Weights::Block block = weights_.Staged(ring_, QuadOf(stage), lane_);
+    typename Weights::template Decoded<2> decoded;
+    weights_.Decode(block, decoded, 0);
     ASYMSERVE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const auto decoded = weights_.Decode(block, half);
-      ASYMSERVE_UNROLL
-      for (int t = 0; t < kTiles; ++t) {
-        Weights::Add(decoded, x[t], input_sums[t], sums[half][t]);
-      }
-    }
+    for (int t = 0; t < kTiles; ++t) Weights::Add(decoded, x[t], input_sums[t], sums[t]);
   }
 
   const Weights& weights_;
@@ -141,7 +137,7 @@ __global__ void __launch_bounds__(kFewThreads, kTiles == 1 ? 2 : 1)
   const int64_t first_row = int64_t{blockIdx.x % args.row_tiles} * kRows;
   const auto tile = static_cast<int32_t>(blockIdx.x / args.row_tiles);
 
-  float sums[2][kTiles][4] = {};
+  float sums[kTiles][2][4] = {};
   Strand<Weights, kTiles>(args, weights, ring, first_row, tile)
       .Add(StrandBegin(args.blocks, warp), StrandBegin(args.blocks, warp + 1), sums);
 
@@ -156,7 +152,7 @@ __global__ void __launch_bounds__(kFewThreads, kTiles == 1 ? 2 : 1)
       for (int i = 0; i < 4; ++i) {
         const int32_t row = t * kTileInputs + lane % 4 * 2 + i % 2;
         const int32_t output = half * 16 + i / 2 * 8 + lane / 4;
-        parts[warp * kWarpFloats + row * kStride + output] = sums[half][t][i];
+        parts[warp * kWarpFloats + row * kStride + output] = sums[t][half][i];
       }
     }
   }

@@ -149,11 +149,11 @@ class WarpSums {
   static constexpr int kHalves = 2 * kTiles;
 
   __device__ __forceinline__ void AddBlock(int32_t block, int32_t in_buffer) {
-    typename Weights::Decoded decoded[kHalves];
+    typename Weights::template Decoded<kHalves> decoded;
     ASYMSERVE_UNROLL
     for (int i = 0; i < kTiles; ++i) weights_.LoadLate(next_[i], tiles_[i], block, lane_);
     ASYMSERVE_UNROLL
-    for (int m = 0; m < kHalves; ++m) decoded[m] = weights_.Decode(next_[m / 2], m % 2);
+    for (int i = 0; i < kTiles; ++i) weights_.Decode(next_[i], decoded, 2 * i);
     if (block + 1 < args_.blocks) {
       ASYMSERVE_UNROLL
       for (int i = 0; i < kTiles; ++i) next_[i] = weights_.Load(tiles_[i], block + 1, lane_);
@@ -168,10 +168,7 @@ class WarpSums {
       if constexpr (Weights::kHasMinimum) {
         input_sums = Shared("sums", shared_.sums)[tile * 4 + lane_ % 4];
       }
-      ASYMSERVE_UNROLL
-      for (int m = 0; m < kHalves; ++m) {
-        Weights::Add(decoded[m], x, input_sums, sums_[m][n]);
-      }
+      Weights::Add(decoded, x, input_sums, sums_[n]);
     }
   }
   /// Those of strands that have ended; no other thread's.
@@ -189,8 +186,8 @@ class WarpSums {
         FourFloats total = totals[place];
         ASYMSERVE_UNROLL
         for (int i = 0; i < 4; ++i) {
-          total.of[i] += sums_[m][n][i];
-          sums_[m][n][i] = 0.0f;
+          total.of[i] += sums_[n][m][i];
+          sums_[n][m][i] = 0.0f;
         }
         totals[place] = total;
       }
@@ -212,7 +209,7 @@ class WarpSums {
   int32_t strand_end_ = 0;
   int32_t tiles_[kTiles];
   typename Weights::Block next_[kTiles];
-  float sums_[kHalves][kWarpRowTiles][4] = {};
+  float sums_[kWarpRowTiles][kHalves][4] = {};
 };
 
 template <typename Weights>

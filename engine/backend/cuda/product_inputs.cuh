@@ -73,26 +73,31 @@ struct WeightFragments {
   uint32_t of[2][4];
 };
 
-/// sums += a x, four products of matrices one after the other.
-__device__ __forceinline__ void MultiplyAdd(float (&sums)[4], const WeightFragments& a,
+/// sums[m] += a[m] x, four products of matrices one after the other; those of one m wait for each
+/// other, so the others lie between them.
+template <int kCount>
+__device__ __forceinline__ void MultiplyAdd(float (&sums)[kCount][4],
+                                            const WeightFragments (&a)[kCount],
                                             const SplitInputs& x) {
   ASYMSERVE_UNROLL
   for (int i = 0; i < 2; ++i) {
     const uint32_t high[2] = {x.high.of[2 * i], x.high.of[2 * i + 1]};
     const uint32_t low[2] = {x.low.of[2 * i], x.low.of[2 * i + 1]};
-    MmaBf16(sums, a.of[i], high);
-    MmaBf16(sums, a.of[i], low);
+    ASYMSERVE_UNROLL
+    for (int m = 0; m < kCount; ++m) MmaBf16(sums[m], a[m].of[i], high);
+    ASYMSERVE_UNROLL
+    for (int m = 0; m < kCount; ++m) MmaBf16(sums[m], a[m].of[i], low);
   }
 }
 
 /// The sums of a block's activations of the two rows that the lane has results of.
 __device__ __forceinline__ TwoFloats SumInputs(const SplitInputs& x) {
   constexpr uint32_t kOnes = 0x3F803F80;
-  constexpr WeightFragments kAllOnes = {
-      {{kOnes, kOnes, kOnes, kOnes}, {kOnes, kOnes, kOnes, kOnes}}};
-  float sums[4] = {};
+  constexpr WeightFragments kAllOnes[1] = {
+      {{{kOnes, kOnes, kOnes, kOnes}, {kOnes, kOnes, kOnes, kOnes}}}};
+  float sums[1][4] = {};
   MultiplyAdd(sums, kAllOnes, x);
-  return {{sums[0], sums[1]}};
+  return {{sums[0][0], sums[0][1]}};
 }
 
 }  // namespace asymserve::cuda

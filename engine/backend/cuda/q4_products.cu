@@ -7,8 +7,19 @@ namespace {
 
 static_assert(kQ4Block == kProductBlock && kQ4TileRows == kTileOutputs);
 
-template <DType kType>
+struct Q4_0 {
+  static constexpr DType kType = DType::kQ4_0;
+};
+struct Q4_1 {
+  static constexpr DType kType = DType::kQ4_1;
+};
+struct Q4K {
+  static constexpr DType kType = DType::kQ4K;
+};
+
+template <typename Format>
 struct Q4Weights {
+  static constexpr DType kType = Format::kType;
   static constexpr bool kHasMinimum = kType != DType::kQ4_0;
   static constexpr bool kHasSingleTile = true;
   static constexpr bool kInterleaved = true;
@@ -22,9 +33,11 @@ struct Q4Weights {
     FourWords codes;
     Q4ScaleWords scales;
   };
+  /// Of so many times 16 rows.
+  template <int kCount>
   struct Decoded {
-    WeightFragments codes;
-    Q4Scale scales[2];  // of rows g and g + 8
+    WeightFragments codes[kCount];
+    Q4Scale scales[kCount][2];  // of rows g and g + 8
   };
 
   /// The columns of a lane's code words, 4 at a time.
@@ -76,24 +89,34 @@ struct Q4Weights {
                                                                 layout.SupersAt(block, lane / 4));
     }
   }
-  /// Of rows 16 half to 16 half + 15 of the tile.
-  __device__ __forceinline__ Decoded Decode(const Block& block, int half) const {
-    Decoded decoded;
-    CodeFragments<kHasMinimum ? 0 : 8>(block.codes.of[2 * half], block.codes.of[2 * half + 1],
-                                       decoded.codes.of);
-    decoded.scales[0] = ScaleOf(kType, block.scales, 2 * half);
-    decoded.scales[1] = ScaleOf(kType, block.scales, 2 * half + 1);
-    return decoded;
-  }
-  __device__ __forceinline__ static void Add(const Decoded& w, const SplitInputs& x,
-                                             const TwoFloats& input_sums, float (&sums)[4]) {
-    float part[4] = {};
-    MultiplyAdd(part, w.codes, x);
+  /// A tile, into decoded[first] and the next.
+  template <int kCount>
+  __device__ __forceinline__ void Decode(const Block& block, Decoded<kCount>& decoded,
+                                         int first) const {
     ASYMSERVE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const Q4Scale& scale = w.scales[i / 2];
-      sums[i] = fmaf(scale.scale, part[i], sums[i]);
-      if constexpr (kHasMinimum) sums[i] = fmaf(scale.minimum, input_sums.of[i % 2], sums[i]);
+    for (int half = 0; half < 2; ++half) {
+      CodeFragments<kHasMinimum ? 0 : 8>(block.codes.of[2 * half], block.codes.of[2 * half + 1],
+                                         decoded.codes[first + half].of);
+      decoded.scales[first + half][0] = ScaleOf(kType, block.scales, 2 * half);
+      decoded.scales[first + half][1] = ScaleOf(kType, block.scales, 2 * half + 1);
+    }
+  }
+  template <int kCount>
+  __device__ __forceinline__ static void Add(const Decoded<kCount>& w, const SplitInputs& x,
+                                             const TwoFloats& input_sums,
+                                             float (&sums)[kCount][4]) {
+    float parts[kCount][4] = {};
+    MultiplyAdd(parts, w.codes, x);
+    ASYMSERVE_UNROLL
+    for (int m = 0; m < kCount; ++m) {
+      ASYMSERVE_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const Q4Scale& scale = w.scales[m][i / 2];
+        sums[m][i] = fmaf(scale.scale, parts[m][i], sums[m][i]);
+        if constexpr (kHasMinimum) {
+          sums[m][i] = fmaf(scale.minimum, input_sums.of[i % 2], sums[m][i]);
+        }
+      }
     }
   }
 
@@ -119,11 +142,11 @@ cudaError_t Q4Product(float* out, int64_t out_stride, const float* x, int64_t ro
   const Q4Layout layout(w.type, w.cols);
   switch (w.type) {
     case DType::kQ4_0:
-      return MmaProduct(args, Q4Weights<DType::kQ4_0>{tiles, layout}, enough_blocks, stream);
+      return MmaProduct(args, Q4Weights<Q4_0>{tiles, layout}, enough_blocks, stream);
     case DType::kQ4_1:
-      return MmaProduct(args, Q4Weights<DType::kQ4_1>{tiles, layout}, enough_blocks, stream);
+      return MmaProduct(args, Q4Weights<Q4_1>{tiles, layout}, enough_blocks, stream);
     default:
-      return MmaProduct(args, Q4Weights<DType::kQ4K>{tiles, layout}, enough_blocks, stream);
+      return MmaProduct(args, Q4Weights<Q4K>{tiles, layout}, enough_blocks, stream);
   }
 }
 

@@ -243,17 +243,22 @@ TEST_P(Q4ProductTest, LeavesWhatIsBetweenItsRowsAlone) {
 TEST_P(Q4ProductTest, CarriesANanOrInfinityToItsOwnRowOnly) {
   const int32_t cols = Cols(3);
   const Q4Weight weight(FileWeight(dtype(), 20, cols, 27).source());
-  const Matrix clean = Matrix::Random(4, cols, 28);
+  const Matrix clean = Matrix::Random(20, cols, 28);
   Matrix x = clean;
   x.row(1)[40 % cols] = std::nanf("");
   x.row(2)[41 % cols] = std::numeric_limits<float>::infinity();
-  const std::vector<float> out = ProductOnce(x, weight.view, 20);
-  const std::vector<float> expected = ProductOf(clean, weight.view, 20);
-  for (size_t n = 0; n < 20; ++n) {
-    EXPECT_TRUE(std::isnan(out[20 + n]));
-    EXPECT_FALSE(std::isfinite(out[40 + n]));
-    EXPECT_EQ(out[n], expected[n]);
-    EXPECT_EQ(out[60 + n], expected[60 + n]);
+  for (const int64_t enough_blocks : {int64_t{1}, cuda::kEnoughBlocks}) {
+    const std::vector<float> out = ProductOnce(x, weight.view, 20, 0, enough_blocks);
+    const std::vector<float> expected = ProductOnce(clean, weight.view, 20, 0, enough_blocks);
+    for (size_t row = 0; row < 20; ++row) {
+      for (size_t n = 0; n < 20; ++n) {
+        if (row == 1 || row == 2) {
+          EXPECT_FALSE(std::isfinite(out[20 * row + n]));
+        } else {
+          EXPECT_EQ(out[20 * row + n], expected[20 * row + n]);
+        }
+      }
+    }
   }
 }
 
