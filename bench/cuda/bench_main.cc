@@ -77,8 +77,8 @@ void MeasureProduct(Meter& meter, DType type, int32_t outputs, int32_t cols,
   const DeviceArray out(kMostRows * outputs * 4);
   const cuda::MatrixView w = {weight.As<void>(), type, outputs, cols};
   for (const int64_t rows : row_counts) {
-    const double bytes = static_cast<double>(weight_bytes) +
-                         4.0 * static_cast<double>(rows) * (outputs + cols);
+    const double bytes =
+        static_cast<double>(weight_bytes) + 4.0 * static_cast<double>(rows) * (outputs + cols);
     meter.Measure(absl::StrCat("product ", Info(type).name, " ", rows, " x ", cols, " x ", outputs),
                   bytes, 2.0 * static_cast<double>(rows) * outputs * cols, [&] {
                     return ProductOf(out.As<float>(), outputs, x.As<float>(), rows, w,
