@@ -13,6 +13,6 @@ namespace asymserve::cuda {
 /// is read once for kCodedRows heads. Head sizes of 64 and 128; frames as for PagedAttention.
 cudaError_t CodeQueries(const AttentionArgs& args, cudaStream_t stream);
 
-inline constexpr int32_t kCodedRows = 32;
+inline constexpr int32_t kCodedRows = 16;
 
 }  // namespace asymserve::cuda

@@ -85,8 +85,12 @@ __device__ SplitKinds KindsOf(const TilePart& part) {
 
 template <int kColumns>
 __device__ PlaneTables TablesOf(const PackedShared& shared, int32_t planes) {
-  return {Shared("entries", shared.entries), Shared("heads", shared.heads),
-          Shared("by_subvector", shared.by_subvector), CopyBitsOf(planes, TableQuads(kColumns)),
+  const SharedSlice<FourWords> pairs = {shared.entries.offset, shared.entries.count / 2};
+  return {Shared("entries", shared.entries),
+          Shared("entries", pairs),
+          Shared("heads", shared.heads),
+          Shared("by_subvector", shared.by_subvector),
+          CopyBitsOf(planes, TableQuads(kColumns)),
           TableQuads(kColumns)};
 }
 
@@ -403,16 +407,22 @@ struct ThreadSums {
     constexpr int32_t kHeads = kColumns * kTileHeads;
     const SharedArray<float> sums = Shared("sums", shared.sums);
     const SharedArray<int32_t> seen = Shared("seen", shared.seen);
+    int32_t tokens[kMine];
     ASYMSERVE_UNROLL
-    for (int k = 0; k < kMine; ++k) {
-      const int32_t i = Thread() + k * kThreads;
-      const int32_t tokens = seen[i / kSize];
-      for (int32_t page = first; page < end && page * kP < tokens; ++page) {
+    for (int k = 0; k < kMine; ++k) tokens[k] = seen[(Thread() + k * kThreads) / kSize];
+    for (int32_t page = first; page < end; ++page) {
+      const bool own = (own_pages >> page & 1) != 0;
+      ASYMSERVE_UNROLL
+      for (int k = 0; k < kMine; ++k) {
+        const int32_t i = Thread() + k * kThreads;
+        if (page * kP >= tokens[k]) continue;
         const float sum =
             sums[((page - first) * kHeads + i / kSize) * SumFloats(kSize) + i % kSize];
-        const bool own = (own_pages >> page & 1) != 0;
-        natural[k] += own ? 0.0f : sum;
-        rotated[k] += own ? sum : 0.0f;
+        if (own) {
+          rotated[k] += sum;
+        } else {
+          natural[k] += sum;
+        }
       }
     }
   }

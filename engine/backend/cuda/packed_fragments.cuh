@@ -55,6 +55,7 @@ __device__ __forceinline__ void ToFragment(const Tile& m, int half, uint32_t (&a
 struct PlaneTables {
   // [planes][16][copies], a lane's copy its own bank if there are 16: entries of four channels.
   SharedArray<Quad> entries;
+  SharedArray<FourWords> pairs;  // the same
   // [D/4] of a subvector: its first plane, or kNoPlane, and in by_subvector where its others begin
   // and end, a byte each.
   SharedArray<uint32_t> heads;
@@ -122,15 +123,21 @@ __device__ __forceinline__ void FillTables(const PlaneCodeView& code, int32_t pl
     if (first >= count) return;
     if (round > 0) held = LoadEntries(code, planes, round);
     const int32_t end = (first + kWarpEntries < count ? first + kWarpEntries : count) << bits;
-    // Neighbouring lanes write neighbouring copies.
+    ASYMSERVE_UNROLL
     for (int i = 0; i < 2; ++i) {
+      const int32_t of_half = (first + i * kWarpLanes) << bits;
+      if (bits == 0) {
+        if (of_half + lane < end) tables.entries[of_half + lane] = held.of[i];
+        continue;
+      }
+      // Two copies a lane; neighbouring lanes write neighbouring copies.
       ASYMSERVE_UNROLL_BY(4)
-      for (int32_t k = 0; k < 1 << bits; ++k) {
-        const int32_t from = (k * kWarpLanes + lane) >> bits;
-        const Quad entry = {__shfl_sync(kWholeWarp, held.of[i].low, from),
-                            __shfl_sync(kWholeWarp, held.of[i].high, from)};
-        const int32_t at = ((first + i * kWarpLanes) << bits) + k * kWarpLanes + lane;
-        if (at < end) tables.entries[at] = entry;
+      for (int32_t k = 0; k < 1 << (bits - 1); ++k) {
+        const int32_t from = (k * kWarpLanes + lane) >> (bits - 1);
+        const uint32_t low = __shfl_sync(kWholeWarp, held.of[i].low, from);
+        const uint32_t high = __shfl_sync(kWholeWarp, held.of[i].high, from);
+        const int32_t at = of_half / 2 + k * kWarpLanes + lane;
+        if (2 * at < end) tables.pairs[at] = {low, high, low, high};
       }
     }
   }
