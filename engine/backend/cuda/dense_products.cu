@@ -35,13 +35,25 @@ struct DenseWeights {
     return data + int64_t{row < rows ? row : rows - 1} * cols + block * kProductBlock +
            lane % 4 * 8;
   }
-  __device__ __forceinline__ void Copy(SharedArray<FourWords> to, int32_t tile, int32_t block,
-                                       int32_t lane) const {
-    ASYMSERVE_UNROLL
-    for (int i = 0; i < kLaneRows; ++i) {
-      CopyAsync16(to, i * kWarpLanes + lane, At(tile, block, lane, i));
+  /// What a lane copies of a tile, block after block.
+  class Cursor {
+   public:
+    __device__ Cursor(const DenseWeights& w, int32_t tile, int32_t block, int32_t lane) {
+      ASYMSERVE_UNROLL
+      for (int i = 0; i < kLaneRows; ++i) rows_[i] = w.At(tile, block, lane, i);
     }
-  }
+    __device__ __forceinline__ void Copy(SharedArray<FourWords> to, int32_t lane) {
+      ASYMSERVE_UNROLL
+      for (int i = 0; i < kLaneRows; ++i) {
+        CopyAsync16(to, i * kWarpLanes + lane, rows_[i]);
+        rows_[i] += kProductBlock;
+      }
+    }
+
+   private:
+    const uint16_t* rows_[kLaneRows];
+  };
+
   __device__ __forceinline__ Block Staged(SharedSlice<FourWords> ring, int32_t quad,
                                           int32_t lane) const {
     const SharedArray<FourWords> quads = Shared("ring", ring) + (quad + lane);

@@ -31,43 +31,52 @@ constexpr int32_t kRingStages = Weights::kStageQuads >= 4 * kWarpLanes ? 2
                                 : kTiles == 1                          ? 4
                                                                        : 3;
 
-/// One warp's strand: the products of a tile of outputs and kTiles of rows of x.
+/// One warp's strand: the products of a tile of outputs and kTiles of rows of x. It is copied block
+/// after block, so that what is next is an addition away.
 template <typename Weights, int kTiles>
 class Strand {
  public:
   static constexpr int32_t kStages = kRingStages<Weights, kTiles>;
   static constexpr int32_t kQuads = kStageQuads<Weights, kTiles>;
 
+  /// From block `begin` of columns on.
   __device__ Strand(const ProductArgs& args, const Weights& weights, SharedSlice<FourWords> ring,
-                    int64_t first_row, int32_t tile)
+                    int64_t first_row, int32_t tile, int32_t begin)
       : weights_(weights),
         ring_(ring),
         first_quad_(static_cast<int32_t>(threadIdx.x) / kWarpLanes * kStages * kQuads),
         lane_(static_cast<int32_t>(threadIdx.x) % kWarpLanes),
-        tile_(tile) {
+        begin_(begin),
+        next_(weights, tile, begin, lane_) {
+    const SharedArray<FourWords> quads = Shared("ring", ring_) + first_quad_;
     ASYMSERVE_UNROLL
     for (int t = 0; t < kTiles; ++t) {
       const int64_t row = first_row + t * kTileInputs + lane_ / 4;
       const int64_t cols = int64_t{args.blocks} * kProductBlock;
-      rows_[t] = row < args.rows ? args.x + row * cols : nullptr;
+      has_row_[t] = row < args.rows;
+      next_x_[t] = args.x + (has_row_[t] ? row : 0) * cols + int64_t{begin} * kProductBlock +
+                   4 * Weights::InputQuad(lane_ % 4, 0);
+      if (has_row_[t]) continue;
+      for (int32_t i = 0; i < 2 * kStages; ++i) {  // zeros, for ever
+        quads[i / 2 * kQuads + InputAt(t, i % 2)] = {};
+      }
     }
   }
 
-  /// Adds blocks [begin, end) to sums [tile of rows][half of the tile of outputs].
-  __device__ __forceinline__ void Add(int32_t begin, int32_t end,
-                                      float (&sums)[kTiles][2][4]) const {
+  /// Adds the blocks to before `end` to sums [tile of rows][half of the tile of outputs].
+  __device__ __forceinline__ void Add(int32_t end, float (&sums)[kTiles][2][4]) {
     ASYMSERVE_UNROLL
     for (int32_t i = 0; i < kStages - 1; ++i) {
-      if (begin + i < end) Copy(begin + i, i);
+      if (begin_ + i < end) CopyNext(i);
       CopyCommit();
     }
     int32_t stage = 0;
     ASYMSERVE_KEEP_LOOP
-    for (int32_t block = begin; block < end; ++block) {
+    for (int32_t block = begin_; block < end; ++block) {
       CopyWait<kStages - 2>();
       __syncwarp();  // the stage is there, and all have read the one before it
       const int32_t free = stage == 0 ? kStages - 1 : stage - 1;
-      if (block + kStages - 1 < end) Copy(block + kStages - 1, free);
+      if (block + kStages - 1 < end) CopyNext(free);
       CopyCommit();
       AddStage(stage, sums);
       stage = stage == kStages - 1 ? 0 : stage + 1;
@@ -78,32 +87,32 @@ class Strand {
   __device__ __forceinline__ int32_t QuadOf(int32_t stage) const {
     return first_quad_ + stage * kQuads;
   }
-  __device__ __forceinline__ void Copy(int32_t block, int32_t stage) const {
+  /// Where a lane's activations of a tile of rows are in a stage, the first 16 bytes or the others.
+  __device__ __forceinline__ int32_t InputAt(int t, int i) const {
+    return Weights::kStageQuads + (2 * t + i) * kWarpLanes + lane_;
+  }
+  __device__ __forceinline__ void CopyNext(int32_t stage) {
     const SharedArray<FourWords> to = Shared("ring", ring_) + QuadOf(stage);
-    weights_.Copy(to, tile_, block, lane_);
+    next_.Copy(to, lane_);
     ASYMSERVE_UNROLL
     for (int t = 0; t < kTiles; ++t) {
-      if (rows_[t] == nullptr) continue;
-      const float* x = rows_[t] + int64_t{block} * kProductBlock;
+      if (!has_row_[t]) continue;
       ASYMSERVE_UNROLL
       for (int i = 0; i < 2; ++i) {
-        CopyAsync16(to, Weights::kStageQuads + (2 * t + i) * kWarpLanes + lane_,
-                    x + 4 * Weights::InputQuad(lane_ % 4, i));
+        CopyAsync16(to, InputAt(t, i),
+                    next_x_[t] + 4 * (Weights::InputQuad(0, i) - Weights::InputQuad(0, 0)));
       }
+      next_x_[t] += kProductBlock;
     }
   }
   __device__ __forceinline__ void AddStage(int32_t stage, float (&sums)[kTiles][2][4]) const {
-    const SharedArray<FourFloats> inputs = Shared<FourFloats>("ring", {ring_.offset, ring_.count}) +
-                                           (QuadOf(stage) + Weights::kStageQuads + lane_);
+    const SharedArray<FourFloats> inputs =
+        Shared<FourFloats>("ring", {ring_.offset, ring_.count}) + QuadOf(stage);
     SplitInputs x[kTiles];
     TwoFloats input_sums[kTiles] = {};
     ASYMSERVE_UNROLL
     for (int t = 0; t < kTiles; ++t) {
-      FourFloats loaded[2] = {};
-      if (rows_[t] != nullptr) {
-        loaded[0] = inputs[2 * t * kWarpLanes];
-        loaded[1] = inputs[(2 * t + 1) * kWarpLanes];
-      }
+      const FourFloats loaded[2] = {inputs[InputAt(t, 0)], inputs[InputAt(t, 1)]};
       x[t] = Split<Weights::kInterleaved>(loaded);
       if constexpr (Weights::kHasMinimum) input_sums[t] = SumInputs(x[t]);
     }
@@ -118,8 +127,10 @@ class Strand {
   const SharedSlice<FourWords> ring_;
   const int32_t first_quad_;
   const int32_t lane_;
-  const int32_t tile_;
-  const float* rows_[kTiles];
+  const int32_t begin_;
+  typename Weights::Cursor next_;  // what is copied next
+  const float* next_x_[kTiles];
+  bool has_row_[kTiles];
 };
 
 /// A block for a tile of outputs and kTiles of rows of x.
@@ -138,8 +149,8 @@ __global__ void __launch_bounds__(kFewThreads, kTiles == 1 ? 2 : 1)
   const auto tile = static_cast<int32_t>(blockIdx.x / args.row_tiles);
 
   float sums[kTiles][2][4] = {};
-  Strand<Weights, kTiles>(args, weights, ring, first_row, tile)
-      .Add(StrandBegin(args.blocks, warp), StrandBegin(args.blocks, warp + 1), sums);
+  Strand<Weights, kTiles>(args, weights, ring, first_row, tile, StrandBegin(args.blocks, warp))
+      .Add(StrandBegin(args.blocks, warp + 1), sums);
 
   // The warp's sums, [kRows][kStride], where its ring was.
   const SharedArray<float> parts = Shared<float>("parts", {ring.offset, 4 * ring.count});

@@ -146,6 +146,17 @@ __device__ __forceinline__ uint32_t AddByteTimes(uint32_t word, int byte, uint32
 #endif
 }
 
+/// word & mask | bits in one instruction: the compiler takes two when both are constants.
+__device__ __forceinline__ uint32_t AndOr(uint32_t word, uint32_t mask, uint32_t bits) {
+#ifdef __CUDACC__
+  uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(word), "r"(mask), "r"(bits));
+  return d;
+#else
+  return (word & mask) | bits;
+#endif
+}
+
 /// Where an element of shared memory is, in bytes, for LoadShared of that array.
 template <typename T>
 __device__ __forceinline__ uint32_t SharedAddress(SharedArray<T> array, int64_t index) {

@@ -91,8 +91,9 @@ __device__ __forceinline__ void CodeFragments(uint32_t upper, uint32_t lower, ui
     const uint32_t word = i % 2 == 0 ? upper : lower;
     ASYMSERVE_UNROLL
     for (int step = 0; step < 2; ++step) {
-      const uint32_t codes = word >> (4 * step + 8 * (i / 2)) & 0x000F000Fu;
-      a[step][i] = AddBrains(codes | k128 << 16 | k128, kMinus << 16 | kMinus);
+      const uint32_t codes =
+          AndOr(word >> (4 * step + 8 * (i / 2)), 0x000F000Fu, k128 << 16 | k128);
+      a[step][i] = AddBrains(codes, kMinus << 16 | kMinus);
     }
   }
 }

@@ -43,17 +43,43 @@ struct Q4Weights {
   /// The columns of a lane's code words, 4 at a time.
   __device__ static int32_t InputQuad(int32_t in_group, int i) { return in_group + 4 * i; }
 
-  __device__ __forceinline__ void Copy(SharedArray<FourWords> to, int32_t tile, int32_t block,
-                                       int32_t lane) const {
-    const uint8_t* from = tiles + tile * layout.tile_bytes;
-    CopyAsync16(to, lane, from + layout.CodesAt(block, lane));
-    if (lane < kScaleQuads) {
-      CopyAsync16(to, kCodeQuads + lane, from + layout.ScalesAt(block, 0) + 16 * lane);
+  /// What a lane copies of a tile, block after block: codes, and some lanes scales, others super
+  /// scales.
+  class Cursor {
+   public:
+    __device__ Cursor(const Q4Weights& w, int32_t tile, int32_t block, int32_t lane)
+        : codes_(w.tiles + tile * w.layout.tile_bytes + w.layout.CodesAt(block, lane)),
+          others_(w.tiles + tile * w.layout.tile_bytes +
+                  (IsForSupers(lane) ? w.layout.SupersAt(block, lane - kFirstSuperLane)
+                                     : w.layout.ScalesAt(block, 0) + 16 * lane)),
+          block_(block) {}
+    __device__ __forceinline__ void Copy(SharedArray<FourWords> to, int32_t lane) {
+      CopyAsync16(to, lane, codes_);
+      codes_ += 16 * kCodeQuads;
+      ++block_;
+      const bool supers = IsForSupers(lane);
+      if (lane < kScaleQuads || supers) {
+        const int32_t at = supers ? kScaleQuads + lane - kFirstSuperLane : lane;
+        CopyAsync16(to, kCodeQuads + at, others_);
+      }
+      if (!supers) {
+        others_ += 16 * kScaleQuads;
+      } else if (block_ % kQ4SuperBlocks == 0) {
+        others_ += 16 * kSuperQuads;
+      }
     }
-    if (lane < kSuperQuads) {
-      CopyAsync16(to, kCodeQuads + kScaleQuads + lane, from + layout.SupersAt(block, lane));
+
+   private:
+    static constexpr int32_t kFirstSuperLane = 8;
+    __device__ static bool IsForSupers(int32_t lane) {
+      return lane >= kFirstSuperLane && lane < kFirstSuperLane + kSuperQuads;
     }
-  }
+
+    const uint8_t* codes_;
+    const uint8_t* others_;
+    int32_t block_;
+  };
+
   /// What Copy brought to `quad`.
   __device__ __forceinline__ Block Staged(SharedSlice<FourWords> ring, int32_t quad,
                                           int32_t lane) const {
