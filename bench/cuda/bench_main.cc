@@ -63,7 +63,8 @@ cudaError_t ProductOf(float* out, int64_t out_stride, const float* x, int64_t ro
   return cuda::DenseProduct(out, out_stride, x, rows, w, stream);
 }
 
-/// Of a weight, dense F16 or 4-bit. The rate of a decode step is that of few rows.
+/// Of a weight, dense F16 or 4-bit. The rate of a decode step is that of few rows, and of weights
+/// that the second-level cache does not hold: some 100 MB.
 void MeasureProduct(Meter& meter, DType type, int32_t outputs, int32_t cols,
                     const std::vector<int64_t>& row_counts) {
   constexpr int64_t kMostRows = 512;

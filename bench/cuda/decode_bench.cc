@@ -78,9 +78,9 @@ class DecodeBench {
     int32_t written = 0;
     for (const int32_t first : {0, 4096 - kStepTokens, kMostContext - kStepTokens}) {
       for (; written < first; written += bench_.scheme.chunk_tokens) {
-        if (!Write(pages, written, written + bench_.scheme.chunk_tokens)) return;
+        if (!Write(pages, written, written + bench_.scheme.chunk_tokens)) return Release();
       }
-      if (!Prepare(pages, first + kStepTokens, first / kKvPageTokens)) return;
+      if (!Prepare(pages, first + kStepTokens, first / kKvPageTokens)) return Release();
       Prompt(first);
       written = first + kStepTokens;
     }
@@ -149,6 +149,12 @@ class DecodeBench {
                                config.vocabulary * RowBytes(DType::kQ4_0, config.width));
   }
 
+  /// That every token of a prompt is multiplied with: not those of the logits.
+  double Weights() const {
+    const ModelConfig& config = model_.config();
+    return WeightBytes() / 18 * 32 - static_cast<double>(config.vocabulary) * config.width;
+  }
+
   /// One token for each sequence.
   void Steps(const Size& size) {
     Tables tables;
@@ -168,7 +174,7 @@ class DecodeBench {
     tables.draws[0].row = 0;
     tables.logit_rows.assign(1, kStepTokens - 1);
     Run(absl::StrCat("prefill 8B Q4_0 ", kStepTokens, " at ", first), tables, WeightBytes(),
-        2.0 * kStepTokens * WeightBytes() / 18 * 32);
+        2.0 * kStepTokens * Weights());
   }
 
   struct Tables {

@@ -1,4 +1,3 @@
-#include <cmath>
 
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/log_probability.h"

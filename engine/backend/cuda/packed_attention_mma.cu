@@ -33,7 +33,7 @@ constexpr int32_t kWeightQuads = kSplitTokens / 4 + 4;
 constexpr int32_t SumFloats(int32_t size) {
   return size + 1;
 }
-/// 32 planes in 16 copies and 255 in two, or half of that.
+/// 32 planes in 16 copies and 254 in two, or half of that.
 constexpr int32_t TableQuads(int columns) {
   return columns > kSingleColumns ? 4096 : 8192;
 }

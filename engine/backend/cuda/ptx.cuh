@@ -8,9 +8,9 @@
 #include "engine/backend/cuda/shared_array.cuh"
 #include "engine/base/float16.h"
 
-// The instructions that have no name in CUDA C++: all PTX of the project, and on the host their
-// twins of tests/simt. Fragments are laid out as in the PTX ISA, "Matrix Fragments for
-// mma.m16n8k16" and "mma.m16n8k32"; all lanes of a warp call them together.
+// The instructions that have no name in CUDA C++: all PTX of the project but that of launch.cuh,
+// and on the host their twins of tests/simt. Fragments are laid out as in the PTX ISA, "Matrix
+// Fragments for mma.m16n8k16" and "mma.m16n8k32"; all lanes of a warp call them together.
 
 /// Before a loop: nvcc unrolls it, so that arrays that it indexes are registers; or it does not, so
 /// that what is loaded ahead does not take all of them.
@@ -119,20 +119,6 @@ __device__ __forceinline__ void CopyWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
 #else
   simt::Machine::Instance().WaitAsync(kNewest);
-#endif
-}
-
-/// 16 bytes of memory that nothing writes while the kernel runs and no other thread of the block
-/// reads: they take no room in the first-level cache.
-__device__ __forceinline__ FourWords LoadOnce(const void* source) {
-#ifdef __CUDACC__
-  FourWords d;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(d.of[0]), "=r"(d.of[1]), "=r"(d.of[2]), "=r"(d.of[3])
-               : "l"(source));
-  return d;
-#else
-  return *static_cast<const FourWords*>(source);
 #endif
 }
 
