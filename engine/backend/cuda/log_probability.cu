@@ -1,4 +1,3 @@
-
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/log_probability.h"
 #include "engine/backend/cuda/probability_mass.cuh"
