@@ -119,7 +119,8 @@ void ExpectNearDoubles(float out, const DenseWeight& w, int64_t row, const float
     value += term;
     magnitude += std::fabs(term);
   }
-  const auto strand_blocks = static_cast<double>(w.view.cols / kBlock / kStrands + 1);
+  const int32_t most_blocks = w.view.cols / kBlock / kStrands + 1;
+  const auto strand_blocks = static_cast<double>(most_blocks);
   const double unit = 0x1p-17 + (kMmaUnits + strand_blocks + kStrands) * 0x1p-24;
   EXPECT_NEAR(out, value, 1.001 * unit * magnitude + 1e-38);
 }

@@ -157,7 +157,8 @@ void ExpectNearDoubles(float out, const Q4Row& w, const float* x) {
     value += (scaled + w.minima[k / kBlock]) * x[k];
     magnitude += (std::fabs(scaled) + std::fabs(w.minima[k / kBlock])) * std::fabs(x[k]);
   }
-  const auto strand_blocks = static_cast<double>(w.scales.size() / kStrands + 1);
+  const size_t most_blocks = w.scales.size() / kStrands + 1;
+  const auto strand_blocks = static_cast<double>(most_blocks);
   const double unit = 0x1p-17 + (kMmaUnits + 2 * strand_blocks + kStrands) * 0x1p-24;
   EXPECT_NEAR(out, value, 1.001 * unit * magnitude);
 }
