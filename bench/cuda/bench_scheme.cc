@@ -53,4 +53,13 @@ BenchScheme::BenchScheme(const std::string& name, const KvShape& shape) {
   codes.assign(items, code);
 }
 
+double PageBytes(const KvLayout& layout, const KvPage& page) {
+  if (page.key_tier == KvTier::kNear) {
+    return static_cast<double>(layout.record_bytes(KvRecord::kNear));
+  }
+  const int64_t finer =
+      page.key_tier == KvTier::kFresh ? layout.record_bytes(KvRecord::kRefinement) : int64_t{0};
+  return static_cast<double>(layout.record_bytes(KvRecord::kBase) + finer);
+}
+
 }  // namespace asymserve::bench

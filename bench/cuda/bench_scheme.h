@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 
 #include "engine/backend/backend.h"
+#include "engine/kv/layout.h"
 
 namespace asymserve::bench {
 
@@ -25,5 +26,8 @@ struct BenchScheme {
   KvScheme scheme;
   PlaneCodes codes;
 };
+
+/// What attention reads of a page, in all layers of the layout.
+double PageBytes(const KvLayout& layout, const KvPage& page);
 
 }  // namespace asymserve::bench

@@ -133,15 +133,6 @@ class DecodeBench {
     sequences_.clear();
     store_->EndPlan();
   }
-
-  double PageBytes(const KvPage& page) const {
-    if (page.key_tier == KvTier::kNear) {
-      return static_cast<double>(layout_.record_bytes(KvRecord::kNear));
-    }
-    const int64_t finer =
-        page.key_tier == KvTier::kFresh ? layout_.record_bytes(KvRecord::kRefinement) : int64_t{0};
-    return static_cast<double>(layout_.record_bytes(KvRecord::kBase) + finer);
-  }
   /// Of the weights that every step reads: of the embedding only rows.
   double WeightBytes() const {
     const ModelConfig& config = model_.config();
@@ -162,7 +153,7 @@ class DecodeBench {
     for (int32_t s = 0; s < size.sequences; ++s) {
       const std::vector<KvPage>& pages = sequences_[static_cast<size_t>(s)];
       tables.Add(pages, size.context - 1, 1, 100 + 37 * s);
-      for (const KvPage& page : pages) bytes += PageBytes(page);
+      for (const KvPage& page : pages) bytes += PageBytes(layout_, page);
     }
     Run(absl::StrCat("decode 8B Q4_0 ", size.sequences, " x ", size.context), tables, bytes);
   }

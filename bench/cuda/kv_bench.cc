@@ -132,15 +132,6 @@ class KvBench {
                    per_page * static_cast<double>(count), 0, seal);
   }
 
-  double PageBytes(const KvPage& page) const {
-    if (page.key_tier == KvTier::kNear) {
-      return static_cast<double>(layout_.record_bytes(KvRecord::kNear));
-    }
-    const int64_t finer =
-        page.key_tier == KvTier::kFresh ? layout_.record_bytes(KvRecord::kRefinement) : int64_t{0};
-    return static_cast<double>(layout_.record_bytes(KvRecord::kBase) + finer);
-  }
-
   /// A decode step of `sequences` sequences.
   void Attend(int32_t sequences) {
     std::vector<int32_t> positions;
@@ -153,7 +144,7 @@ class KvBench {
       page_offset.push_back((s + 1) * kPages);
     }
     const auto page_count = static_cast<size_t>(sequences) * kPages;
-    for (size_t i = 0; i < page_count; ++i) bytes += PageBytes(pages_[i]);
+    for (size_t i = 0; i < page_count; ++i) bytes += PageBytes(layout_, pages_[i]);
     AttentionPlan plan;
     PlanAttention(positions, token_offset, page_offset, &plan);
     const DeviceValues<AttentionRow> rows(plan.rows);
