@@ -2,6 +2,7 @@
 
 #include "engine/backend/cuda/attention_split.cuh"
 #include "engine/backend/cuda/code_queries.h"
+#include "engine/backend/cuda/four_words.cuh"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/ptx.cuh"
 #include "engine/backend/cuda/rotate.cuh"
@@ -12,9 +13,6 @@ namespace {
 
 constexpr int kThreads = 128;
 
-struct alignas(16) FourFloats {
-  float of[4];
-};
 struct CodeShared {
   SharedSlice<float> turned;  // [kCodedRows][D]
 };

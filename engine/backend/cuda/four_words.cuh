@@ -8,5 +8,8 @@ namespace asymserve {
 struct alignas(16) FourWords {
   uint32_t of[4];
 };
+struct alignas(16) FourFloats {
+  float of[4];
+};
 
 }  // namespace asymserve

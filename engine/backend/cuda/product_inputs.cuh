@@ -35,9 +35,6 @@ __device__ __forceinline__ int32_t StrandBegin(int32_t blocks, int32_t strand) {
   return static_cast<int32_t>(int64_t{blocks} * strand / kProductStrands);
 }
 
-struct alignas(16) FourFloats {
-  float of[4];
-};
 struct alignas(8) TwoFloats {
   float of[2];
 };
