@@ -61,6 +61,9 @@ __asm__(
 namespace simt {
 namespace {
 
+/// More than the frames of a fiber's first function and of Yield take.
+[[maybe_unused]] constexpr size_t kEndedBytes = 4096;
+
 /// The frame that the first switch to a new stack restores: `entry` as the return address.
 void* FirstFrame(std::byte* end, void (*entry)()) {
   auto* top = reinterpret_cast<void**>(end);
@@ -95,8 +98,12 @@ Fiber::~Fiber() {
 
 void Fiber::Start(void (*entry)()) {
 #ifdef ASYMSERVE_ADDRESS_SANITIZER
-  ASAN_UNPOISON_MEMORY_REGION(stack_, kStackBytes);  // frames that were abandoned
+  // Frames that did not return are still marked: all of them, or those of `entry` and its last
+  // Yield.
+  const size_t bytes = abandoned_ ? kStackBytes : kEndedBytes;
+  ASAN_UNPOISON_MEMORY_REGION(stack_ + kStackBytes - bytes, bytes);
 #endif
+  abandoned_ = true;
   fake_stack_ = nullptr;
   pointer_ = FirstFrame(stack_ + kStackBytes, entry);
 }
@@ -111,7 +118,8 @@ void Fiber::Resume() {
 #endif
 }
 
-void Fiber::Yield([[maybe_unused]] bool last) {
+void Fiber::Yield(bool last) {
+  abandoned_ = !last;
 #ifdef ASYMSERVE_ADDRESS_SANITIZER
   __sanitizer_start_switch_fiber(last ? nullptr : &fake_stack_, caller_stack_, caller_stack_bytes_);
 #endif

@@ -30,7 +30,8 @@ class Fiber {
   std::byte* stack_;
   void* pointer_ = nullptr;  // where the stack stands while it does not run
   void* caller_ = nullptr;   // where the resumer's stack stands while it does
-  // What the address sanitizer wants to know of the two.
+  // What the address sanitizer wants to know.
+  bool abandoned_ = true;  // frames that never returned may be left on the stack
   void* fake_stack_ = nullptr;
   void* caller_fake_stack_ = nullptr;
   const void* caller_stack_ = nullptr;

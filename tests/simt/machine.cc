@@ -266,35 +266,36 @@ Machine::Rendezvous& Machine::RendezvousOf(uint32_t mask) {
   return all.back();
 }
 
-const Machine::Deposits& Machine::Collective(uint32_t mask, const void* deposit, size_t bytes,
-                                             const Site& site) {
+Machine::Meeting& Machine::Collective(uint32_t mask, const void* deposit, size_t bytes,
+                                      const Site& site) {
   const unsigned me = lane();
   mask &= ExistingLanes();
   if ((mask >> me & 1) == 0) {
     Fail("warp divergence: lane " + std::to_string(me) + " is not in its own mask at " +
          ToString(site));
   }
-  Rendezvous& meeting = RendezvousOf(mask);
-  if (meeting.arrived == 0) {
-    meeting.site = site;
-  } else if (!(meeting.site == site)) {
-    Fail("warp divergence: lanes of one mask are at " + ToString(meeting.site) + " and at " +
+  Rendezvous& rendezvous = RendezvousOf(mask);
+  const uint32_t round = rendezvous.rounds;
+  Meeting& meeting = rendezvous.meetings[round % 2];
+  if (rendezvous.arrived == 0) {
+    rendezvous.site = site;
+    meeting.has_outcome = false;
+  } else if (!(rendezvous.site == site)) {
+    Fail("warp divergence: lanes of one mask are at " + ToString(rendezvous.site) + " and at " +
          ToString(site));
   }
-  const uint32_t round = meeting.rounds;
-  Deposits& deposits = meeting.deposits[round % 2];
-  std::memcpy(deposits[me].data(), deposit, bytes);
-  meeting.arrived |= 1u << me;
-  if (meeting.arrived == mask) {
-    meeting.arrived = 0;
-    ++meeting.rounds;
+  std::memcpy(meeting.deposits[me].data(), deposit, bytes);
+  rendezvous.arrived |= 1u << me;
+  if (rendezvous.arrived == mask) {
+    rendezvous.arrived = 0;
+    ++rendezvous.rounds;
   } else {
     Thread& thread = *threads_[current_];
-    thread.rendezvous = &meeting;
+    thread.rendezvous = &rendezvous;
     thread.round = round;
     GiveWay(Wait::kWarp, site);
   }
-  return deposits;
+  return meeting;
 }
 
 void Machine::SyncWarp(uint32_t mask, const Site& site) {

@@ -26,7 +26,7 @@ struct Site {
   uint32_t line = 0;
 
   friend bool operator==(const Site& a, const Site& b) {
-    return a.line == b.line && std::string_view(a.file) == b.file;
+    return a.line == b.line && (a.file == b.file || std::string_view(a.file) == b.file);
   }
 };
 
@@ -53,8 +53,14 @@ class Machine {
   static constexpr unsigned kMaxThreads = 1024;
   static constexpr unsigned kLanes = 32;
   static constexpr size_t kDepositBytes = 64;
-  /// What each lane brought to a collective operation.
-  using Deposits = std::array<std::array<std::byte, kDepositBytes>, kLanes>;
+  static constexpr size_t kOutcomeBytes = 512;
+  /// A collective operation: what each lane brought, and what comes of all of it, where the first
+  /// lane that goes on computes that for the others.
+  struct Meeting {
+    std::array<std::array<std::byte, kDepositBytes>, kLanes> deposits;
+    std::array<std::byte, kOutcomeBytes> outcome;
+    bool has_outcome;
+  };
 
   /// The one that CUDA's free functions mean.
   static Machine& Instance();
@@ -81,9 +87,9 @@ class Machine {
   // ---- For kernels, that is from a fiber ------------------------------------------------------
 
   void Barrier(const Site& site);
-  /// Waits until all lanes of `mask` are at `site`; gives what each brought. The reference is valid
-  /// until this lane's next collective operation but one.
-  const Deposits& Collective(uint32_t mask, const void* deposit, size_t bytes, const Site& site);
+  /// Waits until all lanes of `mask` are at `site`. The reference is valid until this lane's next
+  /// collective operation but one.
+  Meeting& Collective(uint32_t mask, const void* deposit, size_t bytes, const Site& site);
   void SyncWarp(uint32_t mask, const Site& site);
   /// Of the caller's warp: the last of a block may have fewer than 32.
   uint32_t ExistingLanes() const;
@@ -114,7 +120,7 @@ class Machine {
     uint32_t arrived = 0;
     uint32_t rounds = 0;
     Site site;
-    std::array<Deposits, 2> deposits = {};  // of this round and of the one before
+    std::array<Meeting, 2> meetings = {};  // of this round and of the one before
   };
   struct Thread {
     Fiber fiber;

@@ -1,5 +1,6 @@
 #include "tests/simt/tensor_core.h"
 
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -41,112 +42,123 @@ Place PlaceInC(int lane, int i) {
   return {i < 2 ? lane / 4 : lane / 4 + 8, lane % 4 * 2 + (i & 1)};
 }
 
-double HalfValue(uint32_t bits) {
-  const uint32_t exponent = bits >> 10 & 31;
-  const uint32_t mantissa = bits & 0x3FF;
-  const double sign = (bits & 0x8000) != 0 ? -1 : 1;
-  if (exponent == 31) return mantissa != 0 ? __builtin_nan("") : sign * __builtin_inf();
-  if (exponent == 0) return sign * mantissa * 0x1p-24;
-  return sign * (1024 + mantissa) * __builtin_ldexp(1, static_cast<int>(exponent) - 25);
-}
-double BrainValue(uint32_t bits) {
-  return std::bit_cast<float>(bits << 16);
-}
+/// m16n8k16 of one kind of 16 bit floats. The products of an element are summed in double.
+template <float (*kToFloat)(uint16_t)>
+struct Floats {
+  static constexpr int kDepth = 16;
+  using Element = double;
+  using Sum = double;
+  using Result = float;
+  static Place InA(int lane, int i) { return PlaceInA16(lane, i); }
+  static Place InB(int lane, int i) { return PlaceInB16(lane, i); }
+  static double At(const uint32_t* registers, int i) {
+    return kToFloat(static_cast<uint16_t>(registers[i / 2] >> (i % 2 * 16)));
+  }
+  static double Start(uint32_t c) { return std::bit_cast<float>(c); }
+};
+
+/// m16n8k32 of int8. Sums wrap, as without .satfinite.
+struct Bytes {
+  static constexpr int kDepth = 32;
+  using Element = int32_t;
+  using Sum = uint32_t;
+  using Result = int32_t;
+  static Place InA(int lane, int i) { return PlaceInA8(lane, i); }
+  static Place InB(int lane, int i) { return PlaceInB8(lane, i); }
+  static int32_t At(const uint32_t* registers, int i) {
+    return static_cast<int8_t>(registers[i / 4] >> (i % 4 * 8) & 0xFF);
+  }
+  static uint32_t Start(uint32_t c) { return c; }
+};
+
+template <typename Format>
+using Product = std::array<std::array<typename Format::Result, 8>, 16>;
 
 template <typename T>
-T At(const Machine::Deposits& all, int lane) {
+T TakeFrom(const std::byte* bytes) {
   T value = {};
-  std::memcpy(&value, all[static_cast<size_t>(lane)].data(), sizeof(value));
+  std::memcpy(&value, bytes, sizeof(value));
   return value;
 }
 
-const Machine::Deposits& OfWholeWarp(const char* instruction, const void* deposit, size_t bytes,
+/// Of what all lanes brought.
+template <typename Format>
+Product<Format> Multiply(const Machine::Meeting& meeting) {
+  typename Format::Element left[16][Format::kDepth];
+  typename Format::Element right[Format::kDepth][8];
+  typename Format::Sum sums[16][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    const auto theirs = TakeFrom<Operands>(meeting.deposits[static_cast<size_t>(lane)].data());
+    for (int i = 0; i < Format::kDepth / 2; ++i) {
+      const Place p = Format::InA(lane, i);
+      left[p.row][p.column] = Format::At(theirs.a, i);
+    }
+    for (int i = 0; i < Format::kDepth / 4; ++i) {
+      const Place p = Format::InB(lane, i);
+      right[p.row][p.column] = Format::At(theirs.b, i);
+    }
+    for (int i = 0; i < 4; ++i) {
+      const Place p = PlaceInC(lane, i);
+      sums[p.row][p.column] = Format::Start(theirs.c[i]);
+    }
+  }
+  Product<Format> product;
+  for (size_t row = 0; row < 16; ++row) {
+    for (size_t k = 0; k < Format::kDepth; ++k) {
+      for (size_t column = 0; column < 8; ++column) {
+        sums[row][column] += static_cast<typename Format::Sum>(left[row][k] * right[k][column]);
+      }
+    }
+    for (size_t column = 0; column < 8; ++column) {
+      product[row][column] = static_cast<typename Format::Result>(sums[row][column]);
+    }
+  }
+  return product;
+}
+
+Machine::Meeting& MeetingOfWholeWarp(const char* instruction, const void* deposit, size_t bytes,
                                      const Site& site) {
   Machine::Instance().NeedWholeWarp(instruction, site);
   return Machine::Instance().Collective(~0u, deposit, bytes, site);
 }
 
-template <double (*kValue)(uint32_t)>
-void MmaFloat(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4],
-              const Site& site) {
+template <typename Format>
+void Mma(typename Format::Result (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+         const typename Format::Result (&c)[4], const Site& site) {
+  using Result = typename Format::Result;
+  static_assert(sizeof(Product<Format>) <= Machine::kOutcomeBytes);
   Operands mine = {};
   std::memcpy(mine.a, a, sizeof(a));
   std::memcpy(mine.b, b, sizeof(b));
   std::memcpy(mine.c, c, sizeof(c));
-  Machine& machine = Machine::Instance();
-  const Machine::Deposits& all = OfWholeWarp("mma", &mine, sizeof(mine), site);
-  double left[16][16];
-  double right[16][8];
-  const int me = static_cast<int>(machine.lane());
-  for (int k = 0; k < 4; ++k) {  // the lanes with my two rows of a
-    const int lane = me / 4 * 4 + k;
-    const auto other = At<Operands>(all, lane);
-    for (int i = 0; i < 8; ++i) {
-      const Place p = PlaceInA16(lane, i);
-      left[p.row][p.column] = kValue(other.a[i / 2] >> (i % 2 * 16) & 0xFFFF);
-    }
-  }
-  for (int k = 0; k < 8; ++k) {  // those with my two columns of b
-    const int lane = me % 4 * 8 + k;
-    const auto other = At<Operands>(all, lane);
-    for (int i = 0; i < 4; ++i) {
-      const Place p = PlaceInB16(lane, i);
-      right[p.row][p.column] = kValue(other.b[i / 2] >> (i % 2 * 16) & 0xFFFF);
-    }
+  Machine::Meeting& meeting = MeetingOfWholeWarp("mma", &mine, sizeof(mine), site);
+  if (!meeting.has_outcome) {
+    const Product<Format> product = Multiply<Format>(meeting);
+    std::memcpy(meeting.outcome.data(), &product, sizeof(product));
+    meeting.has_outcome = true;
   }
   for (int i = 0; i < 4; ++i) {
-    const Place p = PlaceInC(me, i);
-    double sum = std::bit_cast<float>(mine.c[i]);
-    for (int k = 0; k < 16; ++k) sum += left[p.row][k] * right[k][p.column];
-    d[i] = static_cast<float>(sum);
+    const Place p = PlaceInC(static_cast<int>(Machine::Instance().lane()), i);
+    const auto element = static_cast<size_t>(p.row * 8 + p.column);
+    d[i] = TakeFrom<Result>(meeting.outcome.data() + element * sizeof(Result));
   }
-}
-
-int32_t ByteOf(const uint32_t* registers, int i) {
-  return static_cast<int8_t>(registers[i / 4] >> (i % 4 * 8) & 0xFF);
 }
 
 }  // namespace
 
 void MmaF16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4],
             const Site& site) {
-  MmaFloat<HalfValue>(d, a, b, c, site);
+  Mma<Floats<asymserve::HalfToFloat>>(d, a, b, c, site);
 }
 
 void MmaBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4],
              const Site& site) {
-  MmaFloat<BrainValue>(d, a, b, c, site);
+  Mma<Floats<asymserve::BrainToFloat>>(d, a, b, c, site);
 }
 
 void MmaS8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const int32_t (&c)[4],
            const Site& site) {
-  Operands mine = {};
-  std::memcpy(mine.a, a, sizeof(a));
-  std::memcpy(mine.b, b, sizeof(b));
-  std::memcpy(mine.c, c, sizeof(c));
-  Machine& machine = Machine::Instance();
-  const Machine::Deposits& all = OfWholeWarp("mma", &mine, sizeof(mine), site);
-  int32_t left[16][32];
-  int32_t right[32][8];
-  for (int lane = 0; lane < 32; ++lane) {
-    const auto other = At<Operands>(all, lane);
-    for (int i = 0; i < 16; ++i) {
-      const Place p = PlaceInA8(lane, i);
-      left[p.row][p.column] = ByteOf(other.a, i);
-    }
-    for (int i = 0; i < 8; ++i) {
-      const Place p = PlaceInB8(lane, i);
-      right[p.row][p.column] = ByteOf(other.b, i);
-    }
-  }
-  for (int i = 0; i < 4; ++i) {
-    const Place p = PlaceInC(static_cast<int>(machine.lane()), i);
-    uint32_t sum = mine.c[i];  // wraps, as without .satfinite
-    for (int k = 0; k < 32; ++k) {
-      sum += static_cast<uint32_t>(left[p.row][k] * right[k][p.column]);
-    }
-    d[i] = static_cast<int32_t>(sum);
-  }
+  Mma<Bytes>(d, a, b, c, site);
 }
 
 void LoadMatrix4(uint32_t (&r)[4], uint32_t offset, bool transposed, const Site& site) {
@@ -159,14 +171,10 @@ void LoadMatrix4(uint32_t (&r)[4], uint32_t offset, bool transposed, const Site&
   if (verdict.offence != Offence::kNone) machine.FailAccess(verdict, "reads", "a matrix row");
   uint16_t row[8];
   std::memcpy(row, machine.shared().data() + offset, sizeof(row));
-  const Machine::Deposits& all = OfWholeWarp("ldmatrix", row, sizeof(row), site);
+  const Machine::Meeting& meeting = MeetingOfWholeWarp("ldmatrix", row, sizeof(row), site);
   const auto element = [&](int matrix, int i, int j) {
-    uint16_t value;
-    std::memcpy(
-        &value,
-        all[static_cast<size_t>(8 * matrix + i)].data() + size_t{2} * static_cast<size_t>(j),
-        sizeof(value));
-    return uint32_t{value};
+    const std::byte* theirs = meeting.deposits[static_cast<size_t>(8 * matrix + i)].data();
+    return uint32_t{TakeFrom<uint16_t>(theirs + size_t{2} * static_cast<size_t>(j))};
   };
   const int group = static_cast<int>(machine.lane()) / 4;
   const int pair = static_cast<int>(machine.lane()) % 4 * 2;

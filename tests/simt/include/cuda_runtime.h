@@ -61,7 +61,7 @@ template <typename T>
 T Shuffle(uint32_t mask, T value, int source, const Site& site) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
   Machine& machine = Machine::Instance();
-  const Machine::Deposits& all = machine.Collective(mask, &value, sizeof(value), site);
+  const Machine::Meeting& meeting = machine.Collective(mask, &value, sizeof(value), site);
   if ((mask >> source & 1) == 0) {
     machine.Fail("shuffle reads lane " + std::to_string(source) + ", which is not in its mask");
   }
@@ -69,25 +69,32 @@ T Shuffle(uint32_t mask, T value, int source, const Site& site) {
     machine.Fail("shuffle reads lane " + std::to_string(source) + ", which its warp does not have");
   }
   T got;
-  std::memcpy(&got, all[static_cast<size_t>(source)].data(), sizeof(got));
+  std::memcpy(&got, meeting.deposits[static_cast<size_t>(source)].data(), sizeof(got));
   return got;
 }
 
 /// Folds what the lanes of `mask` brought, as far as they exist, in their order.
 template <typename T, typename Fold>
 T Reduce(uint32_t mask, T value, const Site& site, Fold fold) {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= Machine::kOutcomeBytes);
   Machine& machine = Machine::Instance();
-  const Machine::Deposits& all = machine.Collective(mask, &value, sizeof(value), site);
+  Machine::Meeting& meeting = machine.Collective(mask, &value, sizeof(value), site);
+  T result{};
+  if (meeting.has_outcome) {
+    std::memcpy(&result, meeting.outcome.data(), sizeof(result));
+    return result;
+  }
   mask &= machine.ExistingLanes();
   bool first = true;
-  T result{};
   for (size_t lane = 0; lane < Machine::kLanes; ++lane) {
     if ((mask >> lane & 1) == 0) continue;
     T other;
-    std::memcpy(&other, all[lane].data(), sizeof(other));
+    std::memcpy(&other, meeting.deposits[lane].data(), sizeof(other));
     result = first ? other : fold(result, other);
     first = false;
   }
+  std::memcpy(meeting.outcome.data(), &result, sizeof(result));
+  meeting.has_outcome = true;
   return result;
 }
 
