@@ -64,6 +64,40 @@ Machine H100Llama3() {
   return machine;
 }
 
+/// An H100 with our kernels and Llama-3-8B in Q4_0, by the steps that bench_cuda measured there
+/// (bench/results/NVIDIA-H100-80GB-HBM3-2026-11-27.json; tests/bench holds this against it).
+Machine H100Llama3Q4() {
+  Machine machine;
+  machine.name = "h100-llama-3-8b-q4";
+  machine.shape = {.layers = 32, .kv_heads = 8, .head_size = 128};
+  machine.kv_bytes = 70'000'000'000;  // 80 GB less 5 GB of weights and 5 GB for everything else
+  machine.context_tokens = 8192;
+  machine.max_running = 512;
+  machine.max_waiting = 256;
+  machine.step_tokens = 768;
+  machine.fixed_us = 3335;
+  machine.weights_us = 1000;
+  machine.prefill_token_us = 111.6;
+  machine.decode_row_us = 160;
+  machine.prefill_context_us = 0.0184;
+  machine.kv_bytes_per_us = 2.018e6;
+  machine.uniform_tiers = true;
+  machine.speeds = {{.scheme = "exact"},
+                    {.scheme = "balanced",
+                     .row_context_us = 0.0312,
+                     .seal_us = 368,
+                     .fixed_us = 1500,
+                     .decode_row_us = 12,
+                     .prefill_context_us = 0.0062},
+                    {.scheme = "dense",
+                     .row_context_us = 0.0311,
+                     .seal_us = 368,
+                     .fixed_us = 1500,
+                     .decode_row_us = 12,
+                     .prefill_context_us = 0.0062}};
+  return machine;
+}
+
 /// As the tiers of a profile, every item alike: 3 bits per element while fresh.
 KvScheme UniformTier(const KvShape& shape, std::string_view name, double bits) {
   const int32_t planes_per_bit =
@@ -95,12 +129,13 @@ absl::StatusOr<SchemeSpeed> Machine::Speed(std::string_view scheme) const {
 }
 
 absl::StatusOr<Machine> NamedMachine(std::string_view name) {
-  for (const auto& make : {CpuSmolLm2, H100Llama3}) {
+  std::string known;
+  for (const auto& make : {CpuSmolLm2, H100Llama3, H100Llama3Q4}) {
     Machine machine = make();
     if (machine.name == name) return machine;
+    absl::StrAppend(&known, known.empty() ? "" : ", ", std::string(machine.name));
   }
-  return absl::NotFoundError(
-      absl::StrCat("machine '", std::string(name), "': there are cpu-smollm2 and h100-llama-3-8b"));
+  return absl::NotFoundError(absl::StrCat("machine '", std::string(name), "': there are ", known));
 }
 
 absl::StatusOr<KvScheme> MachineScheme(const Machine& machine, std::string_view name,

@@ -17,7 +17,8 @@
 //         + sum over decode rows of context * row_context
 //         + sum over prefill tokens of context * prefill_context + sealed pages * seal
 //
-// microseconds. Where each figure comes from: bench/sched/README.md.
+// microseconds, a scheme adding its own to fixed, decode_row and prefill_context. Where each figure
+// comes from: bench/sched/README.md.
 
 namespace asymserve {
 
@@ -27,6 +28,10 @@ struct SchemeSpeed {
   double read_factor = 1;     // time to read a byte of KV, relative to one of exact
   double row_context_us = 0;  // per decode row and token that it attends to, in all layers
   double seal_us = 0;         // per page, in all layers, keys and values
+  // More than exact takes:
+  double fixed_us = 0;            // of a step
+  double decode_row_us = 0;       // of a decode row
+  double prefill_context_us = 0;  // of a prefill token, per token that it attends to
 };
 
 struct Machine {

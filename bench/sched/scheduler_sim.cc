@@ -44,7 +44,7 @@ std::string ReadRange(const std::string& text, LengthRange& range) {
 }
 
 void AddLoadOptions(CLI::App& app, SweepOptions& options) {
-  app.add_option("--machine", options.machine, "cpu-smollm2 or h100-llama-3-8b")
+  app.add_option("--machine", options.machine, "cpu-smollm2, h100-llama-3-8b or h100-llama-3-8b-q4")
       ->capture_default_str();
   app.add_option("--schemes", options.schemes, "KV schemes")->delimiter(',')->capture_default_str();
   app.add_option("--profile", options.profile, "profile with the tiers of cpu-smollm2");

@@ -41,21 +41,21 @@ TimeUs StepCost::Of(const StepPlan& plan) const {
     const int32_t end = item.begin + item.count;
     const double contexts = (item.begin + 1.0 + end) / 2 * item.count;  // sum over the item's rows
     if (item.role == StepItem::Role::kDecode) {
-      tokens_us += item.count * machine_.decode_row_us;
+      tokens_us += item.count * (machine_.decode_row_us + speed_.decode_row_us);
       attention_us += contexts * speed_.row_context_us;
       bytes += ReadBytes(end, item.begin / scheme_.page_tokens);
     } else {
       const int32_t chunk = item.begin / scheme_.chunk_tokens * scheme_.chunk_tokens;
       tokens_us += item.count * machine_.prefill_token_us;
-      attention_us += contexts * machine_.prefill_context_us;
+      attention_us += contexts * (machine_.prefill_context_us + speed_.prefill_context_us);
       bytes += ReadBytes(end, chunk / scheme_.page_tokens);
     }
   }
   double seals = 0;
   for (const KvSealOp& op : plan.seals) seals += (op.keys ? 0.5 : 0) + (op.values ? 0.5 : 0);
-  const double step_us = machine_.fixed_us + std::max(machine_.weights_us, tokens_us) +
-                         bytes * speed_.read_factor / machine_.kv_bytes_per_us + attention_us +
-                         seals * speed_.seal_us;
+  const double step_us =
+      machine_.fixed_us + speed_.fixed_us + std::max(machine_.weights_us, tokens_us) +
+      bytes * speed_.read_factor / machine_.kv_bytes_per_us + attention_us + seals * speed_.seal_us;
   return std::max<TimeUs>(1, std::llround(step_us));
 }
 

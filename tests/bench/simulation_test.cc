@@ -79,6 +79,12 @@ TEST(StepCostTest, AStepsTimeIsTheSumOfItsParts) {
   plan.seals.push_back({.keys = true, .values = false});
   plan.seals.push_back({.keys = false, .values = true});
   EXPECT_EQ(cost.Of(plan), 1000 + (100 + 990) + 10 * 2 + 99 * 50 / 2 + 7);
+
+  const StepCost dearer(
+      machine,
+      {.scheme = "exact", .fixed_us = 3000, .decode_row_us = 400, .prefill_context_us = 1.5},
+      exact);
+  EXPECT_EQ(dearer.Of(plan), 4000 + (500 + 990) + 99 * 50 * 2);
 }
 
 TEST(SimulationTest, ARequestAloneTakesItsSteps) {
