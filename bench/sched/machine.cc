@@ -72,7 +72,7 @@ Machine H100Llama3Q4() {
   machine.shape = {.layers = 32, .kv_heads = 8, .head_size = 128};
   machine.kv_bytes = 70'000'000'000;  // 80 GB less 5 GB of weights and 5 GB for everything else
   machine.context_tokens = 8192;
-  machine.max_running = 512;
+  machine.max_running = 256;  // as many decode in some 90 ms at 4,096 tokens
   machine.max_waiting = 256;
   machine.step_tokens = 768;
   machine.fixed_us = 3335;
