@@ -15,6 +15,7 @@
 #include "bench/cuda/decode_bench.h"
 #include "bench/cuda/device_bench.h"
 #include "engine/backend/cuda/dense_products.h"
+#include "engine/backend/cuda/product_inputs.h"
 #include "engine/backend/cuda/q4_layout.h"
 #include "engine/backend/cuda/q4_products.h"
 #include "engine/backend/cuda/rms_norm.h"
@@ -57,10 +58,27 @@ void MeasureElementwise(Meter& meter) {
   });
 }
 
-cudaError_t ProductOf(float* out, int64_t out_stride, const float* x, int64_t rows,
+cudaError_t ProductOf(float* out, int64_t out_stride, const cuda::ProductInputs& x, int64_t rows,
                       const cuda::MatrixView& w, cudaStream_t stream) {
   if (cuda::IsQ4(w.type)) return cuda::Q4Product(out, out_stride, x, rows, w, stream);
   return cuda::DenseProduct(out, out_stride, x, rows, w, stream);
+}
+
+/// What each product, but for those that share their x, waits for.
+void MeasureRounding(Meter& meter) {
+  constexpr int64_t kMostRows = 512;
+  constexpr int64_t kCols = 14336;
+  const DeviceArray x(kMostRows * kCols * 4);
+  const DeviceArray memory(cuda::ProductInputsBytes(kMostRows, kCols));
+  for (const int64_t rows : {int64_t{1}, int64_t{32}, kMostRows}) {
+    for (const int64_t cols : {int64_t{4096}, kCols}) {
+      const cuda::ProductInputs to =
+          cuda::PlaceProductInputs(memory.As<std::byte>(), rows, cols, cuda::kQ4InputOrder);
+      meter.Measure(
+          absl::StrCat("round_inputs ", rows, " x ", cols), 6.0 * static_cast<double>(rows * cols),
+          0, [&] { return cuda::RoundInputs(to, x.As<float>(), rows, cols, meter.stream()); });
+    }
+  }
 }
 
 /// Of a weight, dense F16 or 4-bit. The rate of a decode step is that of few rows, and of weights
@@ -74,17 +92,17 @@ void MeasureProduct(Meter& meter, DType type, int32_t outputs, int32_t cols,
                                    ? cuda::Q4Tiles(outputs) * cuda::Q4Layout(type, cols).tile_bytes
                                    : outputs * RowBytes(type, cols);
   const DeviceArray weight(weight_bytes, kBytes);
-  const DeviceArray x(kMostRows * cols * 4, kBytes);
+  const DeviceArray memory(cuda::ProductInputsBytes(kMostRows, cols), kBytes);
   const DeviceArray out(kMostRows * outputs * 4);
   const cuda::MatrixView w = {weight.As<void>(), type, outputs, cols};
   for (const int64_t rows : row_counts) {
-    const double bytes =
-        static_cast<double>(weight_bytes) + 4.0 * static_cast<double>(rows) * (outputs + cols);
+    const double bytes = static_cast<double>(weight_bytes) +
+                         static_cast<double>(rows) * (4.0 * outputs + 2.0 * cols);
+    const cuda::ProductInputs x = cuda::PlaceProductInputs(
+        memory.As<std::byte>(), rows, cols, is_q4 ? cuda::kQ4InputOrder : cuda::kDenseInputOrder);
     meter.Measure(absl::StrCat("product ", Info(type).name, " ", rows, " x ", cols, " x ", outputs),
-                  bytes, 2.0 * static_cast<double>(rows) * outputs * cols, [&] {
-                    return ProductOf(out.As<float>(), outputs, x.As<float>(), rows, w,
-                                     meter.stream());
-                  });
+                  bytes, 2.0 * static_cast<double>(rows) * outputs * cols,
+                  [&] { return ProductOf(out.As<float>(), outputs, x, rows, w, meter.stream()); });
   }
 }
 
@@ -142,6 +160,7 @@ int Run(int argc, char** argv) {
     return 0;
   }
   MeasureElementwise(meter);
+  MeasureRounding(meter);
   MeasureProducts(meter);
   MeasureKvCache(**device, meter);
   Print((*device)->name(), copy, meter.all());

@@ -200,7 +200,7 @@ uint32_t PackHalves(float low, float high) {
   return asymserve::FloatToHalf(low) | uint32_t{asymserve::FloatToHalf(high)} << 16;
 }
 
-// A float holds more than twice the bits of an fp16, or a bf16, and two: rounding to it first
+// A float holds more than twice the bits of an fp16, and two: rounding to it first
 // changes nothing.
 uint32_t AddHalves(uint32_t a, uint32_t b) {
   return PackHalves(asymserve::HalfToFloat(static_cast<uint16_t>(a)) +
@@ -214,22 +214,6 @@ uint32_t MultiplyHalves(uint32_t a, uint32_t b) {
                         asymserve::HalfToFloat(static_cast<uint16_t>(b)),
                     asymserve::HalfToFloat(static_cast<uint16_t>(a >> 16)) *
                         asymserve::HalfToFloat(static_cast<uint16_t>(b >> 16)));
-}
-
-uint32_t PackBrains(float low, float high) {
-  const auto brain = [](float value) -> uint32_t {
-    const auto bits = std::bit_cast<uint32_t>(value);
-    if (value != value) return 0x7FFF;
-    return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;  // a carry may give infinity, as it should
-  };
-  return brain(low) | brain(high) << 16;
-}
-
-uint32_t AddBrains(uint32_t a, uint32_t b) {
-  return PackBrains(asymserve::BrainToFloat(static_cast<uint16_t>(a)) +
-                        asymserve::BrainToFloat(static_cast<uint16_t>(b)),
-                    asymserve::BrainToFloat(static_cast<uint16_t>(a >> 16)) +
-                        asymserve::BrainToFloat(static_cast<uint16_t>(b >> 16)));
 }
 
 }  // namespace simt

@@ -36,8 +36,5 @@ void CopyAsync(uint32_t offset, const void* source, uint32_t bytes);
 uint32_t PackHalves(float low, float high);
 uint32_t AddHalves(uint32_t a, uint32_t b);
 uint32_t MultiplyHalves(uint32_t a, uint32_t b);
-/// cvt.rn.bf16x2.f32, and fma.rn.bf16x2 of a, 1 and b. A NaN is 0x7FFF, as on the device.
-uint32_t PackBrains(float low, float high);
-uint32_t AddBrains(uint32_t a, uint32_t b);
 
 }  // namespace simt

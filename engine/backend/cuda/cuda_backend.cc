@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "engine/backend/cuda/kv_cache.h"
 #include "engine/backend/cuda/kv_write.h"
 #include "engine/backend/cuda/prepare_qkv.h"
+#include "engine/backend/cuda/product_inputs.h"
 #include "engine/backend/cuda/products.h"
 #include "engine/backend/cuda/q4_layout.h"
 #include "engine/backend/cuda/q4_products.h"
@@ -34,12 +36,11 @@
 namespace asymserve::cuda {
 namespace {
 
-/// By tensor cores, if the weight is for them.
-cudaError_t ProductOf(float* out, int64_t out_stride, const float* x, int64_t rows,
-                      const MatrixView& w, cudaStream_t stream) {
-  if (IsQ4(w.type)) return Q4Product(out, out_stride, x, rows, w, stream);
-  if (IsForDenseProduct(w)) return DenseProduct(out, out_stride, x, rows, w, stream);
-  return Product(out, out_stride, x, rows, w, stream);
+/// In which tensor cores want x, if the weight is for them.
+std::optional<InputOrder> InputOrderOf(const MatrixView& w) {
+  if (IsQ4(w.type)) return kQ4InputOrder;
+  if (IsForDenseProduct(w)) return kDenseInputOrder;
+  return std::nullopt;
 }
 
 constexpr int64_t kSealOps = 1024;  // that are on the device at a time
@@ -134,6 +135,8 @@ class CudaBackend final : public Backend {
   std::byte* HostOf(TensorView result) const;
   /// Begins to copy its rows from `first` to before `end` there.
   absl::Status CopyRows(TensorView result, std::byte* host, int64_t first, int64_t end);
+  /// x as tensor cores want it.
+  absl::StatusOr<ProductInputs> Round(TensorView x, InputOrder order);
   absl::Status CopyIndices(const char* operation, std::span<const int32_t> values);
   /// CheckKvStep, but for a step that was checked already.
   absl::Status CheckStep(const KvStep& step, int32_t layer, TensorView qkv) const;
@@ -151,7 +154,9 @@ class CudaBackend final : public Backend {
   std::vector<DeviceBuffer> buffers_;  // what Upload and the Allocates gave out
   std::vector<Result> results_;
   int64_t max_tokens_ = 0;
-  int64_t state_floats_ = 0;             // of a split
+  int64_t state_floats_ = 0;  // of a split
+  int64_t max_cols_ = 0;
+  DeviceBuffer inputs_;                  // ProductInputs of [max_tokens][max_cols]
   DeviceBuffer indices_;                 // [max_tokens] of Embed and GatherRows
   DeviceBuffer positions_;               // [max_tokens]
   DeviceBuffer seals_;                   // [kSealOps]
@@ -210,6 +215,7 @@ absl::Status CudaBackend::Reserve(int64_t max_tokens, int64_t max_cols) {
     int64_t bytes;
     const char* what;
   } buffers[] = {
+      {&inputs_, ProductInputsBytes(max_tokens, max_cols), "inputs of products"},
       {&indices_, max_tokens * static_cast<int64_t>(sizeof(int32_t)), "token ids"},
       {&positions_, max_tokens * static_cast<int64_t>(sizeof(int32_t)), "positions"},
       {&seals_, kSealOps * static_cast<int64_t>(sizeof(KvSealOp)), "pages to seal"},
@@ -222,6 +228,7 @@ absl::Status CudaBackend::Reserve(int64_t max_tokens, int64_t max_cols) {
   }
   host_positions_.reserve(static_cast<size_t>(device_ == nullptr ? 0 : max_tokens));
   max_tokens_ = max_tokens;
+  max_cols_ = max_cols;
   return absl::OkStatus();
 }
 
@@ -280,15 +287,41 @@ absl::Status CudaBackend::Embed(TensorView out, const Weight& table,
                                        indices_.As<int32_t>(), out.rows(), matrix.cols, stream()));
 }
 
+absl::StatusOr<ProductInputs> CudaBackend::Round(TensorView x, InputOrder order) {
+  if (x.rows() > max_tokens_ || x.row_elements() > max_cols_) {
+    return absl::InternalError(absl::StrCat("MatMul: x [", x.rows(), ", ", x.row_elements(),
+                                            "]; reserved for [", max_tokens_, ", ", max_cols_,
+                                            "]"));
+  }
+  const ProductInputs to =
+      PlaceProductInputs(inputs_.As<std::byte>(), x.rows(), x.row_elements(), order);
+  ASYMSERVE_RETURN_IF_ERROR(
+      Ran("MatMul", RoundInputs(to, x.As<float>(), x.rows(), x.row_elements(), stream())));
+  return to;
+}
+
 absl::Status CudaBackend::MatMul(TensorView out, TensorView x, const Weight& w) {
   ASYMSERVE_RETURN_IF_ERROR(Check("MatMul", {out, x}));
   const auto* weight = dynamic_cast<const DeviceWeight*>(&w);
   if (weight == nullptr) return absl::InternalError("MatMul: the weight is another backend's");
   ASYMSERVE_RETURN_IF_ERROR(CheckMatMul(out, x, w));
   auto* columns = out.As<float>();
+  std::optional<ProductInputs> rounded;  // in the order of the segment before
   for (const MatrixView& segment : weight->segments()) {
-    ASYMSERVE_RETURN_IF_ERROR(Ran("MatMul", ProductOf(columns, out.row_elements(), x.As<float>(),
-                                                      x.rows(), segment, stream())));
+    const std::optional<InputOrder> order = InputOrderOf(segment);
+    if (order && (!rounded || rounded->order != *order)) {
+      ASYMSERVE_ASSIGN_OR_RETURN(rounded, Round(x, *order));
+    }
+    const int64_t stride = out.row_elements();
+    cudaError_t error = cudaSuccess;
+    if (!order) {
+      error = Product(columns, stride, x.As<float>(), x.rows(), segment, stream());
+    } else if (IsQ4(segment.type)) {
+      error = Q4Product(columns, stride, *rounded, x.rows(), segment, stream());
+    } else {
+      error = DenseProduct(columns, stride, *rounded, x.rows(), segment, stream());
+    }
+    ASYMSERVE_RETURN_IF_ERROR(Ran("MatMul", error));
     columns += segment.rows;
   }
   return absl::OkStatus();

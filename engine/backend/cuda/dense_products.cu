@@ -1,3 +1,5 @@
+#include <bit>
+
 #include "engine/backend/cuda/dense_products.h"
 #include "engine/backend/cuda/mma_products.cuh"
 
@@ -6,13 +8,12 @@ namespace {
 
 static_assert(kDenseBlock == kProductBlock);
 
-/// Rows as they are in a file: a lane reads eight columns of four rows of a tile. kHalf: F16, whose
-/// 11 bits are two bf16; otherwise BF16.
+/// Rows as they are in a file: a lane reads eight columns of four rows of a tile. kHalf: F16;
+/// otherwise BF16, which is rounded to fp16.
 template <bool kHalf>
 struct DenseWeights {
   static constexpr bool kHasMinimum = false;
   static constexpr bool kHasSingleTile = false;
-  static constexpr bool kInterleaved = false;
   static constexpr int kWarpTiles = 1;
   static constexpr int32_t kLaneRows = 4;
   static constexpr int32_t kStageQuads = kLaneRows * kWarpLanes;
@@ -23,10 +24,8 @@ struct DenseWeights {
   /// Of so many times 16 rows.
   template <int kCount>
   struct Decoded {
-    WeightFragments high[kCount], low[kCount];
+    WeightFragments rows[kCount];
   };
-
-  __device__ static int32_t InputQuad(int32_t in_group, int i) { return 2 * in_group + i; }
 
   /// A last row stands for others.
   __device__ __forceinline__ const uint16_t* At(int32_t tile, int32_t block, int32_t lane,
@@ -82,24 +81,17 @@ struct DenseWeights {
       const int step = i / 4 % 2;
       const int at = i % 4;  // of the fragment
       const uint32_t pair = block.rows[2 * half + at % 2].of[2 * step + at / 2];
-      uint32_t& high = decoded.high[first + half].of[step][at];
-      if constexpr (kHalf) {
-        float a = 0;
-        float b = 0;
-        UnpackHalves(pair, a, b);
-        SplitPair(a, b, high, decoded.low[first + half].of[step][at]);
-      } else {
-        high = pair;
-      }
+      decoded.rows[first + half].of[step][at] =
+          kHalf ? pair
+                : PackHalves(std::bit_cast<float>(pair << 16),
+                             std::bit_cast<float>(pair & 0xFFFF0000u));
     }
   }
   template <int kCount>
-  __device__ __forceinline__ static void Add(const Decoded<kCount>& w, const SplitInputs& x,
-                                             const TwoFloats& /*input_sums*/,
+  __device__ __forceinline__ static void Add(const Decoded<kCount>& w, const BlockInputs& x,
                                              float (&sums)[kCount][4]) {
     float parts[kCount][4] = {};
-    MultiplyAdd(parts, w.high, x);
-    if constexpr (kHalf) MultiplyAdd(parts, w.low, x);
+    MultiplyAdd(parts, w.rows, x.fragments);
     ASYMSERVE_UNROLL
     for (int m = 0; m < kCount; ++m) {
       ASYMSERVE_UNROLL
@@ -114,10 +106,9 @@ struct DenseWeights {
 
 }  // namespace
 
-cudaError_t DenseProduct(float* out, int64_t out_stride, const float* x, int64_t rows,
+cudaError_t DenseProduct(float* out, int64_t out_stride, const ProductInputs& x, int64_t rows,
                          const MatrixView& w, cudaStream_t stream, int64_t enough_blocks) {
-  const bool is_aligned = reinterpret_cast<uintptr_t>(x) % sizeof(FourFloats) == 0;
-  if (!IsForDenseProduct(w) || !is_aligned) return cudaErrorInvalidValue;
+  if (!IsForDenseProduct(w) || x.order != kDenseInputOrder) return cudaErrorInvalidValue;
   if (rows == 0) return cudaSuccess;
   const ProductArgs args = {.out = out,
                             .out_stride = out_stride,

@@ -6,6 +6,7 @@
 
 #include "engine/backend/cuda/grid.h"
 #include "engine/backend/cuda/matrix_view.h"
+#include "engine/backend/cuda/product_inputs.h"
 
 namespace asymserve::cuda {
 
@@ -18,15 +19,16 @@ inline bool IsForDenseProduct(const MatrixView& w) {
          reinterpret_cast<uintptr_t>(w.data) % 16 == 0;
 }
 
-/// As Product, by tensor cores: cudaErrorInvalidValue for other weights than IsForDenseProduct's
-/// and for x that is at no multiple of 16 bytes.
+inline constexpr InputOrder kDenseInputOrder = InputOrder::kNeighbours;
+
+/// As Product, by tensor cores: cudaErrorInvalidValue for other weights than IsForDenseProduct's,
+/// x as RoundInputs gives it in kDenseInputOrder.
 ///
-/// An activation is the sum of two bf16 as in q4_products.h, an F16 weight exactly that of two.
-/// Blocks of 32 columns and strands are those of q4_products.h; the products of a block are summed
-/// from zero by four mma.m16n8k16, an F16 weight's second parts by four more after them, and added
-/// to the strand's sum. A row of `out` depends on its own row of x only, bit for bit.
-/// `enough_blocks`: of kEnoughBlocks.
-cudaError_t DenseProduct(float* out, int64_t out_stride, const float* x, int64_t rows,
+/// BF16 weights are rounded to fp16: below 2^-14 they lose 2^-25 at most, from 65520 on they are
+/// infinite. Blocks of 32 columns, strands and rows' powers of two are those of q4_products.h; the
+/// products of a block are summed from zero by two mma.m16n8k16 and added to the strand's sum. A
+/// row of `out` depends on its own row of x only, bit for bit. `enough_blocks`: of kEnoughBlocks.
+cudaError_t DenseProduct(float* out, int64_t out_stride, const ProductInputs& x, int64_t rows,
                          const MatrixView& w, cudaStream_t stream,
                          int64_t enough_blocks = kEnoughBlocks);
 

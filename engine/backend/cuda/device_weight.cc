@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -74,9 +75,27 @@ absl::StatusOr<std::vector<uint16_t>> HalfRow(const WeightSource& part, int64_t 
   return halves;
 }
 
+/// Products round BF16 weights to fp16 (dense_products.h).
+absl::Status CheckBrains(const WeightSource& part) {
+  constexpr uint16_t kTooLarge = 0x4780;  // 65536; NaN and infinity are above it
+  for (int64_t row = 0; row < part.rows; ++row) {
+    const std::byte* from = RowOf(part, row);
+    for (int64_t col = 0; col < part.cols; ++col) {
+      uint16_t brain = 0;
+      std::memcpy(&brain, from + 2 * col, sizeof(brain));
+      if ((brain & 0x7FFF) < kTooLarge) continue;
+      return absl::InvalidArgumentError(absl::StrCat("a BF16 weight of row ", row, " is ",
+                                                     BrainToFloat(brain),
+                                                     "; the cuda backend multiplies it as F16"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CopyPart(const WeightSource& part, std::byte* to, Staging& staging) {
   const DType type = StoredType(part.dtype);
   const int64_t row_bytes = RowBytes(type, part.cols);
+  if (type == DType::kBF16) ASYMSERVE_RETURN_IF_ERROR(CheckBrains(part));
   if (type == part.dtype) return staging.Copy(to, part.data, part.rows * row_bytes, "weights");
   for (int64_t row = 0; row < part.rows; ++row) {
     ASYMSERVE_ASSIGN_OR_RETURN(const std::vector<uint16_t> halves, HalfRow(part, row));

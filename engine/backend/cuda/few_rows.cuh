@@ -5,31 +5,28 @@
 #include <cstdint>
 
 #include "engine/backend/cuda/launch.cuh"
-#include "engine/backend/cuda/product_inputs.cuh"
 #include "engine/backend/cuda/shared_array.cuh"
+#include "engine/backend/cuda/tensor_products.cuh"
 #include "engine/backend/cuda/warp.cuh"
 
 // Products for few rows of x, which wait for the weights: a block has 32 outputs, a warp a strand
 // of their sums. Each warp copies its weights, and its part of x, blocks ahead to a ring of its
-// own in shared memory, so that bytes in flight take no registers; splits its activations, which
-// no other warp of the block needs, and multiplies.
+// own in shared memory, so that bytes in flight take no registers.
 
 namespace asymserve::cuda {
 
 inline constexpr int32_t kFewWarps = kProductStrands;
 inline constexpr int kFewThreads = kFewWarps * kWarpLanes;
 
-/// 16 bytes each, of a stage: the activations of a lane are 32 bytes for each tile of rows.
+/// 16 bytes each, of a stage.
 template <typename Weights, int kTiles>
-constexpr int32_t kStageQuads = Weights::kStageQuads + 2 * kWarpLanes* kTiles;
+constexpr int32_t kStageQuads = Weights::kStageQuads + kTiles* kInputQuads<Weights>;
 
 /// How many stages a ring has. Of 4-bit weights and one tile of rows, as many as leave room for two
 /// thread blocks on a multiprocessor of sm_90; otherwise for one on sm_80. Weights of 2 KiB a stage
 /// are enough in flight when a warp waits for one.
 template <typename Weights, int kTiles>
-constexpr int32_t kRingStages = Weights::kStageQuads >= 4 * kWarpLanes ? 2
-                                : kTiles == 1                          ? 4
-                                                                       : 3;
+constexpr int32_t kRingStages = Weights::kStageQuads >= 4 * kWarpLanes ? 2 : 5 - kTiles;
 
 /// One warp's strand: the products of a tile of outputs and kTiles of rows of x. It is copied block
 /// after block, so that what is next is an addition away.
@@ -39,27 +36,20 @@ class Strand {
   static constexpr int32_t kStages = kRingStages<Weights, kTiles>;
   static constexpr int32_t kQuads = kStageQuads<Weights, kTiles>;
 
-  /// From block `begin` of columns on.
+  /// From block `begin` of columns on; a last tile of x stands for others.
   __device__ Strand(const ProductArgs& args, const Weights& weights, SharedSlice<FourWords> ring,
-                    int64_t first_row, int32_t tile, int32_t begin)
+                    int64_t first_tile, int32_t tile, int32_t begin)
       : weights_(weights),
         ring_(ring),
         first_quad_(static_cast<int32_t>(threadIdx.x) / kWarpLanes * kStages * kQuads),
         lane_(static_cast<int32_t>(threadIdx.x) % kWarpLanes),
         begin_(begin),
         next_(weights, tile, begin, lane_) {
-    const SharedArray<FourWords> quads = Shared("ring", ring_) + first_quad_;
+    const int64_t last = (args.rows - 1) / kTileInputs;
     ASYMSERVE_UNROLL
     for (int t = 0; t < kTiles; ++t) {
-      const int64_t row = first_row + t * kTileInputs + lane_ / 4;
-      const int64_t cols = int64_t{args.blocks} * kProductBlock;
-      has_row_[t] = row < args.rows;
-      next_x_[t] = args.x + (has_row_[t] ? row : 0) * cols + int64_t{begin} * kProductBlock +
-                   4 * Weights::InputQuad(lane_ % 4, 0);
-      if (has_row_[t]) continue;
-      for (int32_t i = 0; i < 2 * kStages; ++i) {  // zeros, for ever
-        quads[i / 2 * kQuads + InputAt(t, i % 2)] = {};
-      }
+      const int64_t of_x = first_tile + t < last ? first_tile + t : last;
+      next_x_[t] = InputCursor<Weights>(args, of_x, begin, lane_);
     }
   }
 
@@ -87,40 +77,23 @@ class Strand {
   __device__ __forceinline__ int32_t QuadOf(int32_t stage) const {
     return first_quad_ + stage * kQuads;
   }
-  /// Where a lane's activations of a tile of rows are in a stage, the first 16 bytes or the others.
-  __device__ __forceinline__ int32_t InputAt(int t, int i) const {
-    return Weights::kStageQuads + (2 * t + i) * kWarpLanes + lane_;
+  __device__ __forceinline__ int32_t InputsAt(int32_t stage, int t) const {
+    return QuadOf(stage) + Weights::kStageQuads + t * kInputQuads<Weights>;
   }
   __device__ __forceinline__ void CopyNext(int32_t stage) {
-    const SharedArray<FourWords> to = Shared("ring", ring_) + QuadOf(stage);
-    next_.Copy(to, lane_);
+    const SharedArray<FourWords> ring = Shared("ring", ring_);
+    next_.Copy(ring + QuadOf(stage), lane_);
     ASYMSERVE_UNROLL
-    for (int t = 0; t < kTiles; ++t) {
-      if (!has_row_[t]) continue;
-      ASYMSERVE_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        CopyAsync16(to, InputAt(t, i),
-                    next_x_[t] + 4 * (Weights::InputQuad(0, i) - Weights::InputQuad(0, 0)));
-      }
-      next_x_[t] += kProductBlock;
-    }
+    for (int t = 0; t < kTiles; ++t) next_x_[t].Copy(ring, InputsAt(stage, t), lane_);
   }
   __device__ __forceinline__ void AddStage(int32_t stage, float (&sums)[kTiles][2][4]) const {
-    const SharedArray<FourFloats> inputs =
-        Shared<FourFloats>("ring", {ring_.offset, ring_.count}) + QuadOf(stage);
-    SplitInputs x[kTiles];
-    TwoFloats input_sums[kTiles] = {};
-    ASYMSERVE_UNROLL
-    for (int t = 0; t < kTiles; ++t) {
-      const FourFloats loaded[2] = {inputs[InputAt(t, 0)], inputs[InputAt(t, 1)]};
-      x[t] = Split<Weights::kInterleaved>(loaded);
-      if constexpr (Weights::kHasMinimum) input_sums[t] = SumInputs(x[t]);
-    }
     const typename Weights::Block block = weights_.Staged(ring_, QuadOf(stage), lane_);
     typename Weights::template Decoded<2> decoded;
     weights_.Decode(block, decoded, 0);
     ASYMSERVE_UNROLL
-    for (int t = 0; t < kTiles; ++t) Weights::Add(decoded, x[t], input_sums[t], sums[t]);
+    for (int t = 0; t < kTiles; ++t) {
+      Weights::Add(decoded, LoadInputs<Weights>(ring_, InputsAt(stage, t), lane_), sums[t]);
+    }
   }
 
   const Weights& weights_;
@@ -129,8 +102,7 @@ class Strand {
   const int32_t lane_;
   const int32_t begin_;
   typename Weights::Cursor next_;  // what is copied next
-  const float* next_x_[kTiles];
-  bool has_row_[kTiles];
+  InputCursor<Weights> next_x_[kTiles];
 };
 
 /// A block for a tile of outputs and kTiles of rows of x.
@@ -149,7 +121,8 @@ __global__ void __launch_bounds__(kFewThreads, kTiles == 1 ? 2 : 1)
   const auto tile = static_cast<int32_t>(blockIdx.x / args.row_tiles);
 
   float sums[kTiles][2][4] = {};
-  Strand<Weights, kTiles>(args, weights, ring, first_row, tile, StrandBegin(args.blocks, warp))
+  Strand<Weights, kTiles>(args, weights, ring, first_row / kTileInputs, tile,
+                          StrandBegin(args.blocks, warp))
       .Add(StrandBegin(args.blocks, warp + 1), sums);
 
   // The warp's sums, [kRows][kStride], where its ring was.
@@ -175,7 +148,7 @@ __global__ void __launch_bounds__(kFewThreads, kTiles == 1 ? 2 : 1)
   for (int32_t w = 0; w < kFewWarps; ++w) {
     sum += parts[w * kWarpFloats + row * kStride + thread % kTileOutputs];
   }
-  args.out[(first_row + row) * args.out_stride + output] = sum;
+  args.out[(first_row + row) * args.out_stride + output] = sum * args.x.scales[first_row + row];
 }
 
 template <typename Weights, int kTiles>

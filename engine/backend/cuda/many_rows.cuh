@@ -5,15 +5,15 @@
 #include <cstdint>
 
 #include "engine/backend/cuda/launch.cuh"
-#include "engine/backend/cuda/product_inputs.cuh"
 #include "engine/backend/cuda/shared_array.cuh"
+#include "engine/backend/cuda/tensor_products.cuh"
 #include "engine/backend/cuda/warp.cuh"
 
 // Products for many rows of x, in the order of few_rows.cuh. A block has 64 rows and, by the type
-// of the weights, 128 or 256 outputs: 2 x 4 warps, each with 32 rows. A chunk of columns of x is
-// split once, into the B fragments that the warps then read, while they multiply the chunk before
-// it. Weights come straight from global memory, a block of columns ahead, and are decoded once for
-// 32 rows. A warp sums one strand after the other.
+// of the weights, 128 or 256 outputs: 2 x 4 warps, each with 32 rows. Chunks of columns of x are
+// copied to a ring of three, from which all warps of a block read, two chunks ahead. Weights come
+// straight from global memory, a block of columns ahead, and are decoded once for 32 rows. A warp
+// sums one strand after the other.
 
 namespace asymserve::cuda {
 
@@ -21,78 +21,51 @@ inline constexpr int32_t kOutputWarps = 4;
 inline constexpr int32_t kRowWarps = 2;
 inline constexpr int32_t kManyWarps = kOutputWarps * kRowWarps;
 inline constexpr int kManyThreads = kManyWarps * kWarpLanes;
-inline constexpr int32_t kRowTiles = 8;  // of 8 rows, of a thread block; a warp splits one
+inline constexpr int32_t kRowTiles = 8;  // of 8 rows, of a thread block; a warp copies one
 inline constexpr int32_t kWarpRowTiles = kRowTiles / kRowWarps;
 inline constexpr int32_t kManyRows = kRowTiles * kTileInputs;
-inline constexpr int32_t kChunk = 4;  // blocks of columns
+inline constexpr int32_t kChunk = 4;         // blocks of columns
+inline constexpr int32_t kChunkBuffers = 3;  // one is read, one is there, one is on its way
 static_assert(kRowTiles == kManyWarps);
 
 struct ManyRowsShared {
-  SharedSlice<FourFloats> raw;     // [kManyWarps][kChunk][2][32]: as they came, of a lane
-  SharedSlice<FourWords> inputs;   // [2][kChunk][kRowTiles][2][32]: high and low parts of lanes
-  SharedSlice<TwoFloats> sums;     // [2][kChunk][kRowTiles][4]: of the rows of a lane
+  SharedSlice<FourWords> inputs;   // [kChunkBuffers][kChunk][kRowTiles][kInputQuads]
   SharedSlice<FourFloats> totals;  // [2 kWarpTiles x kWarpRowTiles][kManyThreads]: of a lane
 };
 
-/// The warp's part of x on its way to fragments in shared memory.
+/// Where a block of columns of a tile of x is in `inputs`.
+template <typename Weights>
+__device__ __forceinline__ int32_t InputsAt(int32_t chunk, int32_t of_chunk, int32_t tile) {
+  return ((chunk % kChunkBuffers * kChunk + of_chunk) * kRowTiles + tile) * kInputQuads<Weights>;
+}
+
+/// The warp's part of x on its way to shared memory; a last tile of x stands for others.
 template <typename Weights>
 class InputChunks {
  public:
   __device__ InputChunks(const ProductArgs& args, int64_t first_row, const ManyRowsShared& shared)
       : blocks_(args.blocks), shared_(shared) {
-    const int64_t row = first_row + warp_ * kTileInputs + lane_ / 4;
-    row_ = row < args.rows ? args.x + row * blocks_ * kProductBlock : nullptr;
+    const int64_t tile = first_row / kTileInputs + warp_;
+    const int64_t last = (args.rows - 1) / kTileInputs;
+    next_ = InputCursor<Weights>(args, tile < last ? tile : last, 0, lane_);
   }
 
-  /// Begins to copy a chunk, if there is one; what was copied before has been split.
-  __device__ __forceinline__ void Copy(int32_t chunk) const {
-    const SharedArray<FourFloats> raw = Raw();
+  /// Begins to copy the next chunk, if there is one.
+  __device__ __forceinline__ void Copy(int32_t chunk) {
     ASYMSERVE_UNROLL
     for (int32_t b = 0; b < kChunk; ++b) {
-      const int32_t block = chunk * kChunk + b;
-      if (block >= blocks_ || row_ == nullptr) continue;
-      ASYMSERVE_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        CopyAsync16(raw, (2 * b + i) * kWarpLanes,
-                    row_ + int64_t{block} * kProductBlock + 4 * Weights::InputQuad(lane_ % 4, i));
-      }
+      if (chunk * kChunk + b >= blocks_) break;
+      next_.Copy(Shared("inputs", shared_.inputs), InputsAt<Weights>(chunk, b, warp_), lane_);
     }
     CopyCommit();
   }
-  /// Splits the chunk that was copied, which others may read after a barrier.
-  __device__ __forceinline__ void Split(int32_t chunk) const {
-    CopyWait<0>();
-    const SharedArray<FourFloats> raw = Raw();
-    const SharedArray<FourWords> inputs = Shared("inputs", shared_.inputs);
-    ASYMSERVE_KEEP_LOOP
-    for (int32_t b = 0; b < kChunk; ++b) {
-      if (chunk * kChunk + b >= blocks_) break;
-      FourFloats x[2] = {};
-      if (row_ != nullptr) {
-        x[0] = raw[2 * b * kWarpLanes];
-        x[1] = raw[(2 * b + 1) * kWarpLanes];
-      }
-      const SplitInputs split = cuda::Split<Weights::kInterleaved>(x);
-      const int32_t tile = (chunk % 2 * kChunk + b) * kRowTiles + warp_;
-      inputs[2 * tile * kWarpLanes + lane_] = split.high;
-      inputs[(2 * tile + 1) * kWarpLanes + lane_] = split.low;
-      if constexpr (Weights::kHasMinimum) {
-        const TwoFloats sums = SumInputs(split);
-        if (lane_ < 4) Shared("sums", shared_.sums)[tile * 4 + lane_] = sums;
-      }
-    }
-  }
 
  private:
-  __device__ __forceinline__ SharedArray<FourFloats> Raw() const {
-    return Shared("raw", shared_.raw) + (warp_ * kChunk * 2 * kWarpLanes + lane_);
-  }
-
   const int32_t warp_ = static_cast<int32_t>(threadIdx.x) / kWarpLanes;
   const int32_t lane_ = static_cast<int32_t>(threadIdx.x) % kWarpLanes;
   const int32_t blocks_;
   const ManyRowsShared& shared_;
-  const float* row_;
+  InputCursor<Weights> next_;
 };
 
 /// The sums of a warp: Weights::kWarpTiles of outputs, kWarpRowTiles of rows.
@@ -113,13 +86,13 @@ class WarpSums {
     for (int i = 0; i < kHalves * kWarpRowTiles; ++i) totals[i * kManyThreads] = {};
   }
 
-  /// Of a chunk that has been split.
+  /// Of a chunk that is there.
   __device__ __forceinline__ void Add(int32_t chunk) {
     const int32_t first = chunk * kChunk;
     const int32_t end = first + kChunk < args_.blocks ? first + kChunk : args_.blocks;
     ASYMSERVE_KEEP_LOOP
     for (int32_t block = first; block < end; ++block) {
-      AddBlock(block, chunk % 2 * kChunk + block - first);
+      AddBlock(block, InputsAt<Weights>(chunk, block - first, first_row_tile_));
       if (block + 1 == strand_end_) EndStrand();
     }
   }
@@ -137,7 +110,7 @@ class WarpSums {
           const int64_t row =
               first_row + (first_row_tile_ + n) * kTileInputs + lane_ % 4 * 2 + i % 2;
           if (row < args_.rows && output < args_.outputs) {
-            args_.out[row * args_.out_stride + output] = sums.of[i];
+            args_.out[row * args_.out_stride + output] = sums.of[i] * args_.x.scales[row];
           }
         }
       }
@@ -148,7 +121,7 @@ class WarpSums {
   static constexpr int kTiles = Weights::kWarpTiles;
   static constexpr int kHalves = 2 * kTiles;
 
-  __device__ __forceinline__ void AddBlock(int32_t block, int32_t in_buffer) {
+  __device__ __forceinline__ void AddBlock(int32_t block, int32_t inputs) {
     typename Weights::template Decoded<kHalves> decoded;
     ASYMSERVE_UNROLL
     for (int i = 0; i < kTiles; ++i) weights_.LoadLate(next_[i], tiles_[i], block, lane_);
@@ -158,17 +131,11 @@ class WarpSums {
       ASYMSERVE_UNROLL
       for (int i = 0; i < kTiles; ++i) next_[i] = weights_.Load(tiles_[i], block + 1, lane_);
     }
-    const SharedArray<FourWords> inputs = Shared("inputs", shared_.inputs);
     ASYMSERVE_UNROLL
     for (int n = 0; n < kWarpRowTiles; ++n) {
-      const int32_t tile = in_buffer * kRowTiles + first_row_tile_ + n;
-      const SplitInputs x = {inputs[2 * tile * kWarpLanes + lane_],
-                             inputs[(2 * tile + 1) * kWarpLanes + lane_]};
-      TwoFloats input_sums = {};
-      if constexpr (Weights::kHasMinimum) {
-        input_sums = Shared("sums", shared_.sums)[tile * 4 + lane_ % 4];
-      }
-      Weights::Add(decoded, x, input_sums, sums_[n]);
+      Weights::Add(decoded,
+                   LoadInputs<Weights>(shared_.inputs, inputs + n * kInputQuads<Weights>, lane_),
+                   sums_[n]);
     }
   }
   /// Those of strands that have ended; no other thread's.
@@ -224,21 +191,17 @@ __global__ void __launch_bounds__(kManyThreads, 1)
   const int32_t first_row_tile = warp % kRowWarps * kWarpRowTiles;
   const bool has_work = int64_t{first_tile} * kTileOutputs < args.outputs &&
                         first_row + first_row_tile * kTileInputs < args.rows;
-  const InputChunks<Weights> chunks(args, first_row, shared);
+  InputChunks<Weights> chunks(args, first_row, shared);
   WarpSums<Weights> sums(args, weights, first_tile, first_row_tile, shared);
   const int32_t count = (args.blocks + kChunk - 1) / kChunk;
   chunks.Copy(0);
-  chunks.Split(0);
   chunks.Copy(1);
-  __syncthreads();
   ASYMSERVE_KEEP_LOOP
   for (int32_t chunk = 0; chunk < count; ++chunk) {
-    if (chunk + 1 < count) {
-      chunks.Split(chunk + 1);
-      chunks.Copy(chunk + 2);
-    }
+    CopyWait<1>();
+    __syncthreads();  // the chunk is there, and all have read the one before it
+    chunks.Copy(chunk + 2);
     if (has_work) sums.Add(chunk);
-    __syncthreads();
   }
   if (has_work) sums.Store(first_row, first_tile);
 }
@@ -257,12 +220,10 @@ cudaError_t LaunchManyRows(ProductArgs args, const Weights& weights, cudaStream_
   const int64_t blocks = ManyRowsBlocks<Weights>(args);
   if (blocks > kMostBlocks) return cudaErrorInvalidConfiguration;
   args.row_tiles = static_cast<uint32_t>((args.rows + kManyRows - 1) / kManyRows);
-  constexpr int64_t kUnits = int64_t{kChunk} * kRowTiles;
   SharedPlan plan;
   ManyRowsShared shared;
-  shared.raw = plan.Take<FourFloats>(kUnits * 2 * kWarpLanes);
-  shared.inputs = plan.Take<FourWords>(2 * kUnits * 2 * kWarpLanes);
-  shared.sums = plan.Take<TwoFloats>(Weights::kHasMinimum ? 2 * kUnits * 4 : 0);
+  shared.inputs =
+      plan.Take<FourWords>(int64_t{kChunkBuffers} * kChunk * kRowTiles * kInputQuads<Weights>);
   constexpr int64_t kLaneTotals = 2 * Weights::kWarpTiles * kWarpRowTiles;
   shared.totals = plan.Take<FourFloats>(kLaneTotals * kManyThreads);
   return Launch<ManyRowsKernel<Weights>>(dim3(static_cast<unsigned>(blocks)), dim3(kManyThreads),

@@ -220,25 +220,4 @@ __device__ __forceinline__ uint32_t MultiplyHalves(uint32_t a, uint32_t b) {
 #endif
 }
 
-/// As PackHalves, of bfloat16.
-__device__ __forceinline__ uint32_t PackBrains(float low, float high) {
-#ifdef __CUDACC__
-  uint32_t d;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
-  return d;
-#else
-  return simt::PackBrains(low, high);
-#endif
-}
-/// As AddHalves, of bfloat16: a times one, for sm_80 has no other.
-__device__ __forceinline__ uint32_t AddBrains(uint32_t a, uint32_t b) {
-#ifdef __CUDACC__
-  uint32_t d;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3F803F80u), "r"(b));
-  return d;
-#else
-  return simt::AddBrains(a, b);
-#endif
-}
-
 }  // namespace asymserve

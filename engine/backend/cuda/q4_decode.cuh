@@ -11,7 +11,7 @@
 
 // The weights of q4_layout.h in registers: each is code * scale + minimum, rounded once, which is
 // the value that DequantizeRow gives (code * scale is exact). For tensor cores the codes alone are
-// fragments, of bf16, which holds them exactly.
+// fragments, of fp16, which holds them exactly.
 
 namespace asymserve::cuda {
 
@@ -84,16 +84,16 @@ __device__ __forceinline__ float CodeAt(uint32_t word, int bit) {
 /// 4 t + 3: two codes lie 16 bits apart then.
 template <int kLess>
 __device__ __forceinline__ void CodeFragments(uint32_t upper, uint32_t lower, uint32_t (&a)[2][4]) {
-  constexpr uint32_t k128 = 0x4300;  // as bf16, whose unit is then its last bit
-  constexpr uint32_t kMinus = 0xC300 + kLess;
+  constexpr uint32_t k1024 = 0x6400;  // as fp16, whose unit is then its last bit
+  constexpr uint32_t kMinus = 0xE400 + kLess;
   ASYMSERVE_UNROLL
   for (int i = 0; i < 4; ++i) {
     const uint32_t word = i % 2 == 0 ? upper : lower;
     ASYMSERVE_UNROLL
     for (int step = 0; step < 2; ++step) {
       const uint32_t codes =
-          AndOr(word >> (4 * step + 8 * (i / 2)), 0x000F000Fu, k128 << 16 | k128);
-      a[step][i] = AddBrains(codes, kMinus << 16 | kMinus);
+          AndOr(word >> (4 * step + 8 * (i / 2)), 0x000F000Fu, k1024 << 16 | k1024);
+      a[step][i] = AddHalves(codes, kMinus << 16 | kMinus);
     }
   }
 }

@@ -22,7 +22,6 @@ struct Q4Weights {
   static constexpr DType kType = Format::kType;
   static constexpr bool kHasMinimum = kType != DType::kQ4_0;
   static constexpr bool kHasSingleTile = true;
-  static constexpr bool kInterleaved = true;
   static constexpr int kWarpTiles = 2;  // of a warp of many_rows.cuh
   static constexpr int32_t kCodeQuads = kQ4TileRows * kQ4CodeBytes / 16;
   static constexpr int32_t kScaleQuads = kType == DType::kQ4_1 ? 8 : 4;
@@ -39,9 +38,6 @@ struct Q4Weights {
     WeightFragments codes[kCount];
     Q4Scale scales[kCount][2];  // of rows g and g + 8
   };
-
-  /// The columns of a lane's code words, 4 at a time.
-  __device__ static int32_t InputQuad(int32_t in_group, int i) { return in_group + 4 * i; }
 
   /// What a lane copies of a tile, block after block: codes, and some lanes scales, others super
   /// scales.
@@ -128,11 +124,10 @@ struct Q4Weights {
     }
   }
   template <int kCount>
-  __device__ __forceinline__ static void Add(const Decoded<kCount>& w, const SplitInputs& x,
-                                             const TwoFloats& input_sums,
+  __device__ __forceinline__ static void Add(const Decoded<kCount>& w, const BlockInputs& x,
                                              float (&sums)[kCount][4]) {
     float parts[kCount][4] = {};
-    MultiplyAdd(parts, w.codes, x);
+    MultiplyAdd(parts, w.codes, x.fragments);
     ASYMSERVE_UNROLL
     for (int m = 0; m < kCount; ++m) {
       ASYMSERVE_UNROLL
@@ -140,7 +135,7 @@ struct Q4Weights {
         const Q4Scale& scale = w.scales[m][i / 2];
         sums[m][i] = fmaf(scale.scale, parts[m][i], sums[m][i]);
         if constexpr (kHasMinimum) {
-          sums[m][i] = fmaf(scale.minimum, input_sums.of[i % 2], sums[m][i]);
+          sums[m][i] = fmaf(scale.minimum, x.sums.of[i % 2], sums[m][i]);
         }
       }
     }
@@ -152,10 +147,9 @@ struct Q4Weights {
 
 }  // namespace
 
-cudaError_t Q4Product(float* out, int64_t out_stride, const float* x, int64_t rows,
+cudaError_t Q4Product(float* out, int64_t out_stride, const ProductInputs& x, int64_t rows,
                       const MatrixView& w, cudaStream_t stream, int64_t enough_blocks) {
-  const bool is_aligned = reinterpret_cast<uintptr_t>(x) % sizeof(FourFloats) == 0;
-  if (!IsQ4(w.type) || !is_aligned) return cudaErrorInvalidValue;
+  if (!IsQ4(w.type) || x.order != kQ4InputOrder) return cudaErrorInvalidValue;
   if (rows == 0) return cudaSuccess;
   const ProductArgs args = {.out = out,
                             .out_stride = out_stride,

@@ -27,6 +27,17 @@ __device__ __forceinline__ float WarpLargest(float value) {
   return value;
 }
 
+/// The largest over a block of whole warps of up to 1024 threads, in every thread. `scratch`: as
+/// that of BlockSum.
+__device__ __forceinline__ uint32_t BlockLargest(uint32_t value, SharedArray<uint32_t> scratch) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  const int warps = static_cast<int>(blockDim.x) / kWarpLanes;
+  value = __reduce_max_sync(kWholeWarp, value);
+  if (lane == 0) scratch[static_cast<int>(threadIdx.x) / kWarpLanes] = value;
+  __syncthreads();
+  return __reduce_max_sync(kWholeWarp, lane < warps ? static_cast<uint32_t>(scratch[lane]) : 0u);
+}
+
 /// The sum over a block of whole warps of up to 1024 threads, in every thread. `scratch`: 32
 /// floats that nothing else uses; a barrier must come before their next use.
 __device__ __forceinline__ float BlockSum(float value, SharedArray<float> scratch) {

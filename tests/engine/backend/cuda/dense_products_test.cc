@@ -14,6 +14,7 @@
 
 #include "engine/base/float16.h"
 #include "tests/engine/backend/cuda/device_arena.h"
+#include "tests/engine/backend/cuda/product_inputs_fixture.h"
 #include "tests/simt/orders.h"
 
 namespace asymserve {
@@ -22,6 +23,8 @@ namespace {
 using ::asymserve::testing::FileWeight;
 using ::asymserve::testing::LaunchFault;
 using ::asymserve::testing::Matrix;
+using ::asymserve::testing::RoundedInputs;
+using ::asymserve::testing::RoundedRow;
 using ::asymserve::testing::SameBits;
 
 constexpr int64_t kBlock = 32;
@@ -47,8 +50,9 @@ struct DenseWeight {
 std::vector<float> ProductOnce(const Matrix& x, const DenseWeight& w, int64_t stride,
                                int64_t enough_blocks = cuda::kEnoughBlocks, float before = 0) {
   std::vector<float> out(static_cast<size_t>(x.rows * stride), before);
+  const RoundedInputs rounded(x, cuda::kDenseInputOrder);
   EXPECT_EQ(
-      cuda::DenseProduct(out.data(), stride, x.row(0), x.rows, w.view, nullptr, enough_blocks),
+      cuda::DenseProduct(out.data(), stride, rounded.get(), x.rows, w.view, nullptr, enough_blocks),
       cudaSuccess)
       << LaunchFault();
   return out;
@@ -66,49 +70,41 @@ std::vector<float> ProductOf(const Matrix& x, const DenseWeight& w, int64_t stri
   return out;
 }
 
-float ToBrain(float x) {
-  auto bits = std::bit_cast<uint32_t>(x);
-  bits += 0x7FFF + (bits >> 16 & 1);
-  return std::bit_cast<float>(bits & 0xFFFF0000u);
-}
-float PartOf(float x, bool low) {
-  return low ? ToBrain(x - ToBrain(x)) : ToBrain(x);
+/// A weight as it is multiplied.
+float HalfOf(float weight) {
+  return HalfToFloat(FloatToHalf(weight));
 }
 
 /// A sum in the order that dense_products.h states and, within a product of matrices, tests/simt:
 /// in double, in order of the summed index.
-float InOrder(const DenseWeight& w, int64_t row, const float* x) {
+float InOrder(const DenseWeight& w, int64_t row, const RoundedRow& x) {
   const int64_t blocks = w.view.cols / kBlock;
   float sum = 0;
   for (int64_t s = 0; s < kStrands; ++s) {
     float strand = 0;
     for (int64_t b = blocks * s / kStrands; b < blocks * (s + 1) / kStrands; ++b) {
       float part = 0;
-      for (const bool low_weight : {false, true}) {
-        for (int64_t step = 0; step < 2; ++step) {
-          for (const bool low : {false, true}) {
-            double exact = part;
-            for (int64_t i = 0; i < 16; ++i) {
-              const int64_t k = b * kBlock + i % 8 / 2 * 8 + step * 4 + i / 8 * 2 + i % 2;
-              exact += double{PartOf(w.at(row, k), low_weight)} * PartOf(x[k], low);
-            }
-            part = static_cast<float>(exact);
-          }
+      for (int64_t step = 0; step < 2; ++step) {
+        double exact = part;
+        for (int64_t i = 0; i < 16; ++i) {
+          const int64_t k = b * kBlock + i % 8 / 2 * 8 + step * 4 + i / 8 * 2 + i % 2;
+          exact += double{HalfOf(w.at(row, k))} * x.values[static_cast<size_t>(k)];
         }
+        part = static_cast<float>(exact);
       }
       strand += part;
     }
     sum += strand;
   }
-  return sum;
+  return sum * x.scale;
 }
 
 #ifdef ASYMSERVE_ON_DEVICE
 constexpr bool kHasHostBits = false;  // a tensor core sums in an order of its own
-constexpr double kMmaUnits = 128;
+constexpr double kMmaUnits = 32;
 #else
 constexpr bool kHasHostBits = true;
-constexpr double kMmaUnits = 8;
+constexpr double kMmaUnits = 2;
 #endif
 
 void ExpectNearDoubles(float out, const DenseWeight& w, int64_t row, const float* x) {
@@ -121,7 +117,7 @@ void ExpectNearDoubles(float out, const DenseWeight& w, int64_t row, const float
   }
   const int32_t most_blocks = w.view.cols / kBlock / kStrands + 1;
   const auto strand_blocks = static_cast<double>(most_blocks);
-  const double unit = 0x1p-17 + (kMmaUnits + strand_blocks + kStrands) * 0x1p-24;
+  const double unit = 0x1p-11 + (kMmaUnits + strand_blocks + kStrands) * 0x1p-24;
   EXPECT_NEAR(out, value, 1.001 * unit * magnitude + 1e-38);
 }
 
@@ -141,7 +137,7 @@ TEST_P(DenseProductTest, IsThatOfDoublesAndOfTheOrderThatIsStated) {
         const float got = out[static_cast<size_t>(t * outputs + n)];
         ExpectNearDoubles(got, w, n, x.row(t));
         if (kHasHostBits) {
-          ASSERT_EQ(got, InOrder(w, n, x.row(t)));
+          ASSERT_EQ(got, InOrder(w, n, RoundedRow(x.row(t), cols)));
         }
       }
     }
@@ -203,8 +199,8 @@ TEST_P(DenseProductTest, CarriesANanOrInfinityToItsOwnRowOnly) {
   }
 }
 
-/// Every finite weight is exact: times one it is itself, as both parts of an F16 are added.
-TEST_P(DenseProductTest, EveryWeightIsExact) {
+/// Times one a finite weight is itself; a BF16 one is what fp16 has of it.
+TEST_P(DenseProductTest, EveryWeightIsWhatFp16HasOfIt) {
   constexpr int32_t kRows = 1 << 11;
   DenseWeight w(GetParam(), kRows, 32, 49);
   for (size_t i = 0; i < w.bytes.size(); ++i) w.bytes[i] = static_cast<uint16_t>(i);
@@ -217,33 +213,35 @@ TEST_P(DenseProductTest, EveryWeightIsExact) {
   };
   for (int32_t row = 0; row < kRows; ++row) {
     bool finite = true;
-    for (int32_t k = 0; k < 32; ++k) finite = finite && std::isfinite(w.at(row, k));
-    for (int32_t k = 0; k < 32 && finite; ++k) ASSERT_EQ(value(row, k), w.at(row, k));
+    for (int32_t k = 0; k < 32; ++k) finite = finite && std::isfinite(HalfOf(w.at(row, k)));
+    for (int32_t k = 0; k < 32 && finite; ++k) ASSERT_EQ(value(row, k), HalfOf(w.at(row, k)));
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryType, DenseProductTest, ::testing::Values(DType::kF16, DType::kBF16),
                          [](const auto& type) { return Info(type.param).name; });
 
-TEST(DenseProductRefusalTest, OtherTypesPlacesAndSizesAreRefused) {
+TEST(DenseProductRefusalTest, OtherTypesPlacesOrdersAndSizesAreRefused) {
   const DenseWeight weight(DType::kF16, 1, 64, 50);
-  std::vector<float> x(64, 0);
+  const Matrix x(1, 64);
+  const RoundedInputs rounded(x, cuda::kDenseInputOrder);
+  const RoundedInputs other(x, cuda::InputOrder::kInterleaved);
   float out = 0;
-  const auto product = [&](const cuda::MatrixView& w, const float* from, int64_t rows) {
-    return cuda::DenseProduct(&out, 1, from, rows, w, nullptr);
+  const auto product = [&](const cuda::MatrixView& w, const RoundedInputs& from, int64_t rows) {
+    return cuda::DenseProduct(&out, 1, from.get(), rows, w, nullptr);
   };
   cuda::MatrixView w = weight.view;
-  EXPECT_EQ(product(w, x.data() + 1, 1), cudaErrorInvalidValue);
-  EXPECT_EQ(product(w, x.data(), int64_t{1} << 40), cudaErrorInvalidConfiguration);
-  EXPECT_EQ(product(w, nullptr, 0), cudaSuccess) << "no rows";
+  EXPECT_EQ(product(w, other, 1), cudaErrorInvalidValue);
+  EXPECT_EQ(product(w, rounded, int64_t{1} << 40), cudaErrorInvalidConfiguration);
+  EXPECT_EQ(product(w, rounded, 0), cudaSuccess) << "no rows";
   w.cols = 40;
-  EXPECT_EQ(product(w, x.data(), 1), cudaErrorInvalidValue);
+  EXPECT_EQ(product(w, rounded, 1), cudaErrorInvalidValue);
   w.cols = 32;
   w.data = weight.bytes.data() + 4;
-  EXPECT_EQ(product(w, x.data(), 1), cudaErrorInvalidValue);
+  EXPECT_EQ(product(w, rounded, 1), cudaErrorInvalidValue);
   w = weight.view;
   w.type = DType::kF32;
-  EXPECT_EQ(product(w, x.data(), 1), cudaErrorInvalidValue);
+  EXPECT_EQ(product(w, rounded, 1), cudaErrorInvalidValue);
 }
 
 }  // namespace

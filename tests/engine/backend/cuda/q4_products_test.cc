@@ -16,6 +16,7 @@
 #include "engine/base/dequantize.h"
 #include "engine/base/float16.h"
 #include "tests/engine/backend/cuda/device_arena.h"
+#include "tests/engine/backend/cuda/product_inputs_fixture.h"
 #include "tests/engine/backend/cuda/q4_fixture.h"
 #include "tests/simt/orders.h"
 
@@ -27,6 +28,8 @@ using ::asymserve::testing::kQ4Types;
 using ::asymserve::testing::LaunchFault;
 using ::asymserve::testing::Matrix;
 using ::asymserve::testing::Q4Weight;
+using ::asymserve::testing::RoundedInputs;
+using ::asymserve::testing::RoundedRow;
 using ::asymserve::testing::SameBits;
 
 constexpr int64_t kBlock = 32;
@@ -37,7 +40,8 @@ std::vector<float> ProductOnce(const Matrix& x, const cuda::MatrixView& w, int64
                                float before = std::nanf(""),
                                int64_t enough_blocks = cuda::kEnoughBlocks) {
   std::vector<float> out(static_cast<size_t>(x.rows * stride), before);
-  EXPECT_EQ(cuda::Q4Product(out.data(), stride, x.row(0), x.rows, w, nullptr, enough_blocks),
+  const RoundedInputs rounded(x, cuda::kQ4InputOrder);
+  EXPECT_EQ(cuda::Q4Product(out.data(), stride, rounded.get(), x.rows, w, nullptr, enough_blocks),
             cudaSuccess)
       << LaunchFault();
   return out;
@@ -96,59 +100,49 @@ Q4Row ReadRow(DType type, const std::byte* row, int64_t cols) {
   return read;
 }
 
-float ToBrain(float x) {
-  auto bits = std::bit_cast<uint32_t>(x);
-  bits += 0x7FFF + (bits >> 16 & 1);
-  return std::bit_cast<float>(bits & 0xFFFF0000u);
-}
-
 /// The products of a block's codes and activations, as q4_products.h says and, within a product of
 /// matrices, tests/simt: in double, in order of the summed index.
 float BlockSum(const float* codes, const float* x) {
   float sum = 0;
   for (int64_t step = 0; step < 2; ++step) {
-    for (const bool low : {false, true}) {
-      double exact = sum;
-      for (int64_t i = 0; i < 16; ++i) {
-        const int64_t k = 16 * step + i % 8 / 2 * 4 + i % 2 * 2 + i / 8;
-        const float high = ToBrain(x[k]);
-        exact += double{codes[k]} * (low ? ToBrain(x[k] - high) : high);
-      }
-      sum = static_cast<float>(exact);
+    double exact = sum;
+    for (int64_t i = 0; i < 16; ++i) {
+      const int64_t k = 16 * step + i % 8 / 2 * 4 + i % 2 * 2 + i / 8;
+      exact += double{codes[k]} * x[k];
     }
+    sum = static_cast<float>(exact);
   }
   return sum;
 }
 
 /// A sum in the order that q4_products.h states.
-float InOrder(const Q4Row& w, const float* x) {
+float InOrder(const Q4Row& w, const RoundedRow& x) {
   const auto blocks = static_cast<int64_t>(w.scales.size());
-  const std::vector<float> ones(kBlock, 1.0f);
   float sum = 0;
   for (int64_t s = 0; s < kStrands; ++s) {
     float strand = 0;
     for (int64_t b = blocks * s / kStrands; b < blocks * (s + 1) / kStrands; ++b) {
       const auto block = static_cast<size_t>(b);
-      const float part = BlockSum(w.codes.data() + b * kBlock, x + b * kBlock);
+      const float part = BlockSum(w.codes.data() + b * kBlock, x.values.data() + b * kBlock);
       strand = std::fma(w.scales[block], part, strand);
-      strand = std::fma(w.minima[block], BlockSum(ones.data(), x + b * kBlock), strand);
+      strand = std::fma(w.minima[block], x.Sum(b), strand);
     }
     sum += strand;
   }
-  return sum;
+  return sum * x.scale;
 }
 
 #ifdef ASYMSERVE_ON_DEVICE
 constexpr bool kHasHostBits = false;  // a tensor core sums in an order of its own
-constexpr double kMmaUnits = 64;
+constexpr double kMmaUnits = 32;
 #else
 constexpr bool kHasHostBits = true;
-constexpr double kMmaUnits = 4;
+constexpr double kMmaUnits = 6;
 #endif
 
-/// Expects an element to be the product in doubles, as near as it must be: a term loses 2^-17 when
-/// its activation is split, and is rounded by the products of its block, then with each block of
-/// its strand, twice, and with each strand.
+/// Expects an element to be the product in doubles, as near as it must be: a term loses 2^-11 when
+/// its activation is rounded, and is rounded by the products or the sum of its block, then with
+/// each block of its strand, twice, and with each strand.
 void ExpectNearDoubles(float out, const Q4Row& w, const float* x) {
   double value = 0;
   double magnitude = 0;
@@ -159,7 +153,7 @@ void ExpectNearDoubles(float out, const Q4Row& w, const float* x) {
   }
   const size_t most_blocks = w.scales.size() / kStrands + 1;
   const auto strand_blocks = static_cast<double>(most_blocks);
-  const double unit = 0x1p-17 + (kMmaUnits + 2 * strand_blocks + kStrands) * 0x1p-24;
+  const double unit = 0x1p-11 + (kMmaUnits + 2 * strand_blocks + kStrands) * 0x1p-24;
   EXPECT_NEAR(out, value, 1.001 * unit * magnitude);
 }
 
@@ -198,7 +192,7 @@ TEST_P(Q4ProductTest, IsThatOfDoublesAndOfTheOrderThatIsStated) {
         const float got = out[static_cast<size_t>(t * shape.outputs + n)];
         ExpectNearDoubles(got, w, x.row(t));
         if (kHasHostBits) {
-          ASSERT_EQ(got, InOrder(w, x.row(t)));
+          ASSERT_EQ(got, InOrder(w, RoundedRow(x.row(t), cols)));
         }
       }
     }
@@ -290,7 +284,7 @@ TEST_P(Q4ProductTest, ExtremeCodesScalesAndActivationsStayFinite) {
       const Q4Weight weight(WeightSource{row.data(), dtype(), 1, cols});
       Matrix x(5, cols);
       for (int32_t k = 0; k < cols; ++k) {
-        x.row(0)[k] = static_cast<float>(k % 7) - 3;  // exact in bf16
+        x.row(0)[k] = static_cast<float>(k % 7) - 3;  // exact in fp16
         x.row(1)[k] = std::numeric_limits<float>::denorm_min();
         x.row(2)[k] = k % 3 == 0 ? large : -0x1.234567p-20f;
         x.row(3)[k] = 0x1.FFFFFEp-126f;
@@ -303,10 +297,10 @@ TEST_P(Q4ProductTest, ExtremeCodesScalesAndActivationsStayFinite) {
                      ", row " + std::to_string(t));
         EXPECT_TRUE(std::isfinite(out[static_cast<size_t>(t)]));
         if (kHasHostBits) {
-          EXPECT_EQ(out[static_cast<size_t>(t)], InOrder(w, x.row(t)));
+          EXPECT_EQ(out[static_cast<size_t>(t)], InOrder(w, RoundedRow(x.row(t), cols)));
         }
       }
-      EXPECT_NEAR(out[0], InOrder(w, x.row(0)), 1e-6 * std::fabs(out[0]));
+      EXPECT_NEAR(out[0], InOrder(w, RoundedRow(x.row(0), cols)), 1e-6 * std::fabs(out[0]));
     }
   }
 }
@@ -314,18 +308,20 @@ TEST_P(Q4ProductTest, ExtremeCodesScalesAndActivationsStayFinite) {
 INSTANTIATE_TEST_SUITE_P(EveryType, Q4ProductTest, ::testing::ValuesIn(kQ4Types),
                          [](const auto& type) { return Info(type.param).name; });
 
-TEST(Q4ProductRefusalTest, OtherTypesPlacesAndSizesAreRefused) {
-  std::vector<float> x(64, 0);
+TEST(Q4ProductRefusalTest, OtherTypesOrdersAndSizesAreRefused) {
+  const Matrix x(1, 64);
+  const RoundedInputs rounded(x, cuda::kQ4InputOrder);
   float out = 0;
-  cuda::MatrixView w = {x.data(), DType::kF16, 1, 32};
-  EXPECT_EQ(cuda::Q4Product(&out, 1, x.data(), 1, w, nullptr), cudaErrorInvalidValue);
+  cuda::MatrixView w = {x.row(0), DType::kF16, 1, 32};
+  EXPECT_EQ(cuda::Q4Product(&out, 1, rounded.get(), 1, w, nullptr), cudaErrorInvalidValue);
   w.type = DType::kQ8_0;
-  EXPECT_EQ(cuda::Q4Product(&out, 1, x.data(), 1, w, nullptr), cudaErrorInvalidValue);
+  EXPECT_EQ(cuda::Q4Product(&out, 1, rounded.get(), 1, w, nullptr), cudaErrorInvalidValue);
   w.type = DType::kQ4_0;
-  EXPECT_EQ(cuda::Q4Product(&out, 1, x.data() + 1, 1, w, nullptr), cudaErrorInvalidValue);
-  EXPECT_EQ(cuda::Q4Product(&out, 1, x.data(), int64_t{1} << 40, w, nullptr),
+  const RoundedInputs other(x, cuda::InputOrder::kNeighbours);
+  EXPECT_EQ(cuda::Q4Product(&out, 1, other.get(), 1, w, nullptr), cudaErrorInvalidValue);
+  EXPECT_EQ(cuda::Q4Product(&out, 1, rounded.get(), int64_t{1} << 40, w, nullptr),
             cudaErrorInvalidConfiguration);
-  EXPECT_EQ(cuda::Q4Product(nullptr, 1, nullptr, 0, w, nullptr), cudaSuccess) << "no rows";
+  EXPECT_EQ(cuda::Q4Product(nullptr, 1, rounded.get(), 0, w, nullptr), cudaSuccess) << "no rows";
 }
 
 }  // namespace

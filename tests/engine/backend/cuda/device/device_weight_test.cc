@@ -31,6 +31,7 @@ class DeviceWeightTest : public ::testing::Test {
   /// x, of several rows, times a weight, on the host.
   Matrix Times(const Matrix& x, const Weight& weight) {
     Matrix product(x.rows, weight.rows());
+    EXPECT_THAT(backend_->Reserve(x.rows, x.cols), IsOk());
     const auto in = backend_->Upload(x.values, x.rows);
     const auto out = backend_->AllocateResult(x.rows, weight.rows());
     EXPECT_THAT(in, IsOk());
@@ -120,7 +121,7 @@ TEST_F(DeviceWeightTest, ProductsAreThoseOfTheDequantizedWeights) {
           value += term;
           magnitude += std::fabs(term);
         }
-        ASSERT_NEAR(out.at(t, n), value, magnitude * 0x1p-18) << t << " " << n;
+        ASSERT_NEAR(out.at(t, n), value, magnitude * 0x1p-11) << t << " " << n;
       }
     }
   }
@@ -145,6 +146,33 @@ TEST_F(DeviceWeightTest, FourBitTablesEmbedTheDequantizedRows) {
       const float* row = rows->Row<float>(t);
       for (size_t i = 0; i < 512; ++i) ASSERT_EQ(row[i], expected[i]) << token << " " << i;
     }
+  }
+}
+
+TEST_F(DeviceWeightTest, ProductsOfMoreThanIsReservedAreRefused) {
+  const auto weight = Pack(*backend_, FileWeight(DType::kF16, 4, 64, 61));
+  const auto in = backend_->AllocateActivation(3, 64);
+  const auto out = backend_->AllocateResult(3, 4);
+  ASSERT_THAT(in, IsOk());
+  ASSERT_THAT(out, IsOk());
+  ASSERT_THAT(backend_->Reserve(2, 64), IsOk());
+  EXPECT_THAT(backend_->MatMul(*out, *in, *weight),
+              FailsWith(absl::StatusCode::kInternal, "x [3, 64]; reserved for [2, 64]"));
+  ASSERT_THAT(backend_->Reserve(3, 32), IsOk());
+  EXPECT_THAT(backend_->MatMul(*out, *in, *weight),
+              FailsWith(absl::StatusCode::kInternal, "x [3, 64]; reserved for [3, 32]"));
+}
+
+TEST_F(DeviceWeightTest, BF16WeightsBeyondF16AreRefusedWithTheirRow) {
+  // 65280, the largest bf16 that fits, and the next.
+  std::vector<uint16_t> brains(3 * 32, 0x477F);
+  const WeightSource source = {reinterpret_cast<const std::byte*>(brains.data()), DType::kBF16, 3,
+                               32};
+  EXPECT_THAT(backend_->PackWeight({&source, 1}), IsOk());
+  for (const uint16_t brain : {0x4780, 0xC780, 0x7F80, 0x7FC0}) {
+    brains[2 * 32 + 31] = brain;
+    EXPECT_THAT(backend_->PackWeight({&source, 1}),
+                FailsWith(absl::StatusCode::kInvalidArgument, "a BF16 weight of row 2"));
   }
 }
 
