@@ -40,8 +40,9 @@ void EncodePlanes(const PlaneCode& code, int32_t planes, const float* z, uint8_t
 void TimesMatrix(const float* x, const float* matrix, int32_t n, float* out) {
   std::fill_n(out, n, 0.0f);
   for (int32_t i = 0; i < n; ++i) {
+    const float factor = x[i];
     const float* row = matrix + static_cast<int64_t>(i) * n;
-    for (int32_t j = 0; j < n; ++j) out[j] += x[i] * row[j];
+    for (int32_t j = 0; j < n; ++j) out[j] += factor * row[j];
   }
 }
 
