@@ -182,6 +182,18 @@ void PageStore::CheckKept() const {
   ASYMSERVE_CHECK(FitsNow(reserved_));
 }
 
+/// Pages before this index are those of the sink and aged ones, which have nothing left to give up:
+/// no growth changes them.
+int32_t PageStore::FirstPassing(const std::vector<KvPage>& pages) {
+  const auto settled = [](const KvPage& page) {
+    return page.key_tier == KvTier::kAged && page.value_tier == KvTier::kAged &&
+           page.near == kNoPage && page.refinement == kNoPage;
+  };
+  auto first = static_cast<int32_t>(pages.size());
+  while (first > 0 && !settled(pages[static_cast<size_t>(first) - 1])) --first;
+  return first;
+}
+
 /// What Prepare would take from the store. Counts no record that it would itself give up first
 /// for another kind.
 KvDemand PageStore::Missing(const std::vector<KvPage>& pages, int32_t count, int32_t complete,
@@ -189,7 +201,8 @@ KvDemand PageStore::Missing(const std::vector<KvPage>& pages, int32_t count, int
   KvDemand missing;
   const auto held = static_cast<int32_t>(pages.size());
   missing.records[0] = std::max(0, count - held) * scheme_.near_records(precision);
-  for (int32_t i = 0; scheme_.seals(precision) && i < held; ++i) {
+  if (!scheme_.seals(precision)) return missing;
+  for (int32_t i = FirstPassing(pages); i < held; ++i) {
     const KvPage& page = pages[static_cast<size_t>(i)];
     const KvTier key = TierOf(scheme_, KvTensor::kKey, i, complete, precision);
     const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete, precision);
@@ -221,7 +234,7 @@ void PageStore::Unshare(const std::vector<KvPage>& pages, int32_t complete, KvPr
   const auto forget = [&](KvRecord kind, PageId id) {
     if (id != kNoPage && pool_.pins(kind, id) == 1) index_.Forget(kind, id, pool_);
   };
-  for (int32_t i = 0; i < std::ssize(pages); ++i) {
+  for (int32_t i = FirstPassing(pages); i < std::ssize(pages); ++i) {
     const KvPage& page = pages[static_cast<size_t>(i)];
     const KvTier key = TierOf(scheme_, KvTensor::kKey, i, complete, precision);
     const KvTier value = TierOf(scheme_, KvTensor::kValue, i, complete, precision);
@@ -254,8 +267,8 @@ bool PageStore::Prepare(std::vector<KvPage>& pages, int64_t tokens, int32_t comp
   if (reserve != nullptr) *reserve -= taken_of_reserve;
   reserved_ -= taken_of_reserve;
   if (scheme_.seals(precision)) {
-    for (size_t i = 0; i < pages.size(); ++i) {
-      Advance(pages[i], static_cast<int32_t>(i), complete, precision, seals);
+    for (int32_t i = FirstPassing(pages); i < std::ssize(pages); ++i) {
+      Advance(pages[static_cast<size_t>(i)], i, complete, precision, seals);
     }
   }
   for (auto i = static_cast<int32_t>(pages.size()); i < count; ++i) {

@@ -126,6 +126,7 @@ class PageStore {
   bool refines() const { return arena_.per_slab[static_cast<size_t>(KvRecord::kRefinement)] > 0; }
   int32_t PagesThatFit(KvPrecision precision) const;
   KvDemand DemandAt(int32_t pages, int32_t complete) const;
+  static int32_t FirstPassing(const std::vector<KvPage>& pages);
   KvDemand Missing(const std::vector<KvPage>& pages, int32_t count, int32_t complete,
                    KvPrecision precision) const;
   /// Sums up, over the kinds, the slabs needed for what is missing beyond reusable records and

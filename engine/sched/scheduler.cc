@@ -111,7 +111,7 @@ std::vector<SequenceId> Scheduler::Commit(const StepPlan& plan, std::span<const 
     return left;
   }
   ASYMSERVE_CHECK(!outstanding_.empty() && outstanding_.front().number == plan.number);
-  const OutstandingPlan committed = std::move(outstanding_.front());
+  OutstandingPlan committed = std::move(outstanding_.front());
   outstanding_.pop_front();
 
   size_t next_outcome = 0;
@@ -136,6 +136,7 @@ std::vector<SequenceId> Scheduler::Commit(const StepPlan& plan, std::span<const 
     }
   }
   ASYMSERVE_CHECK(next_outcome == outcomes.size());
+  spare_items_ = std::move(committed.items);
   return left;
 }
 

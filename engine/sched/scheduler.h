@@ -157,6 +157,10 @@ class Scheduler {
 
  private:
   struct Draft;  // a plan while it is made
+  struct DraftItem {
+    StepItem item;
+    Sequence* sequence = nullptr;
+  };
   struct OutstandingItem {
     Sequence* sequence;
     bool sample;
@@ -213,6 +217,7 @@ class Scheduler {
 
   void CheckSequence(const Sequence& sequence) const;
   static void CheckProtection(const Sequence& sequence);
+  void CheckPrepared(const Sequence& sequence) const;
   void CheckLists() const;
   void CheckPages() const;
 
@@ -224,6 +229,9 @@ class Scheduler {
   std::vector<Sequence*> running_;                     // oldest first
   std::set<std::pair<TimeUs, SequenceId>> deadlines_;  // expires() of waiting and running ones
   std::deque<OutstandingPlan> outstanding_;            // at most two
+  // Empty between calls, kept for their memory: a plan of 1,000 sequences allocates little.
+  std::vector<DraftItem> decode_, prefill_;
+  std::vector<OutstandingItem> spare_items_;
   int32_t retired_ = 0;
   uint64_t added_ = 0, admitted_ = 0, planned_ = 0;
   uint64_t preemptions_ = 0, recomputed_tokens_ = 0, cached_tokens_ = 0, unrefined_ = 0;

@@ -1,4 +1,5 @@
 #include <array>
+#include <iterator>
 #include <map>
 
 #include "engine/base/check.h"
@@ -82,6 +83,13 @@ void Scheduler::CheckProtection(const Sequence& sequence) {
   ASYMSERVE_CHECK(sequence.protected_until == 0 || !sequence.never_ran());
 }
 
+void Scheduler::CheckPrepared(const Sequence& sequence) const {
+  if (sequence.prepared_until == 0) return;
+  const int32_t pages = sequence.prepared_until / options_.scheme.page_tokens;
+  ASYMSERVE_CHECK(pages <= std::ssize(sequence.pages));
+  ASYMSERVE_CHECK(!Seals(sequence) || sequence.complete == pages - 1);
+}
+
 void Scheduler::CheckSequence(const Sequence& sequence) const {
   const SequenceSpec& spec = sequence.spec;
   const bool waits = sequence.state == Sequence::State::kWaiting;
@@ -102,6 +110,7 @@ void Scheduler::CheckSequence(const Sequence& sequence) const {
     ASYMSERVE_CHECK(!sequence.pages.empty() && !sequence.never_ran());
   }
   CheckProtection(sequence);
+  CheckPrepared(sequence);
   ASYMSERVE_CHECK(sequence.overtaken <= options_.bypass_sequences);
   ASYMSERVE_CHECK(sequence.overtaken_tokens <= options_.bypass_tokens);
   ASYMSERVE_CHECK(!retired || sequence.outstanding());

@@ -13,15 +13,10 @@
 namespace asymserve {
 
 struct Scheduler::Draft {
-  struct Entry {
-    StepItem item;
-    Sequence* sequence;
-  };
   TimeUs now = 0;
   int32_t step_tokens = 0;      // of this plan at most
   int32_t catch_up_tokens = 0;  // of those at most, while some sequence decodes
   StepPlan plan;
-  std::vector<Entry> decode, prefill;
   int32_t decode_left = 0;  // running sequences still to visit that may decode one token
   /// Left out of this plan, so that the next one may preempt it.
   const Sequence* held_back = nullptr;
@@ -49,22 +44,24 @@ StepPlan Scheduler::Plan(TimeUs now, int32_t catch_up_tokens) {
 }
 
 void Scheduler::RecordItems(Draft& draft) {
-  if (draft.decode.empty() && draft.prefill.empty()) return;
+  if (decode_.empty() && prefill_.empty()) return;
   // A sequence that came back may be older than ones that were running, and begin with a replay.
   const auto older = [](const auto& a, const auto& b) { return a.sequence->age < b.sequence->age; };
-  for (auto* entries : {&draft.decode, &draft.prefill}) {
+  for (auto* entries : {&decode_, &prefill_}) {
     if (std::is_sorted(entries->begin(), entries->end(), older)) continue;
     std::sort(entries->begin(), entries->end(), older);
   }
-  OutstandingPlan outstanding{.number = draft.plan.number, .items = {}};
-  const size_t count = draft.decode.size() + draft.prefill.size();
+  OutstandingPlan outstanding{.number = draft.plan.number, .items = std::move(spare_items_)};
+  outstanding.items.clear();
+  const size_t count = decode_.size() + prefill_.size();
   outstanding.items.reserve(count);
   draft.plan.items.reserve(count);
-  for (const auto* entries : {&draft.decode, &draft.prefill}) {
-    for (const Draft::Entry& entry : *entries) {
+  for (auto* entries : {&decode_, &prefill_}) {
+    for (const DraftItem& entry : *entries) {
       draft.plan.items.push_back(entry.item);
       outstanding.items.push_back({entry.sequence, entry.item.sample});
     }
+    entries->clear();
   }
   outstanding_.push_back(std::move(outstanding));
 }
@@ -166,12 +163,17 @@ void Scheduler::GiveBack(Sequence& sequence) {
   store_.Release(sequence.pages);
   sequence.computed = 0;
   sequence.complete = 0;
+  sequence.prepared_until = 0;
 }
 
 void Scheduler::PlanDecode(size_t index, Draft& draft) {
   Sequence& sequence = *running_[index];
-  while (!Prepare(sequence, 1, draft)) {
-    if (!MakeRoom(index, draft)) return;
+  if (sequence.computed >= sequence.prepared_until) {
+    while (!Prepare(sequence, 1, draft)) {
+      if (!MakeRoom(index, draft)) return;
+    }
+    const int32_t page = options_.scheme.page_tokens;
+    sequence.prepared_until = (sequence.computed / page + 1) * page;
   }
   Emit(sequence, 1, StepItem::Role::kDecode, /*sample=*/true, draft);
 }
@@ -310,9 +312,13 @@ int32_t Scheduler::ProtectedSteps(const Sequence& sequence, int32_t catch_up_tok
 }
 
 void Scheduler::Admit(Draft& draft) {
+  const auto may_admit = [&] {
+    return !waiting_.empty() && draft.CatchUpBudget() > 0 &&
+           static_cast<int32_t>(running_.size()) + retired_ < options_.max_running;
+  };
+  if (!may_admit()) return;
   const KvDemand headroom = Headroom(1);  // who is admitted below has a page to spare
-  while (!waiting_.empty() && draft.CatchUpBudget() > 0) {
-    if (static_cast<int32_t>(running_.size()) + retired_ >= options_.max_running) return;
+  while (may_admit()) {
     if (!TryAdmit(waiting_.head(), headroom, draft) && !AdmitBehindHead(headroom, draft)) return;
   }
 }
@@ -429,7 +435,7 @@ void Scheduler::Emit(Sequence& sequence, int32_t count, StepItem::Role role, boo
                          .unrefined = sequence.unrefined(),
                          .pages = std::span(sequence.pages).first(page_count)};
   const bool prefill = role == StepItem::Role::kPrefill;
-  (prefill ? draft.prefill : draft.decode).push_back({item, &sequence});
+  (prefill ? prefill_ : decode_).push_back({item, &sequence});
   draft.plan.tokens += count;
   recomputed_tokens_ +=
       static_cast<uint64_t>(std::max(0, std::min(end, sequence.computed_before) - begin));

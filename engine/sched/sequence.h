@@ -68,6 +68,8 @@ struct Sequence {
   std::vector<KvPage> pages;
   bool shares = true;    // false: the room is so tight that its pages must lie in order
   int32_t complete = 0;  // pages that count as complete in the newest plan (PageStore::Prepare)
+  /// A decode step of a token before this one finds the page table as it is to be.
+  int32_t prepared_until = 0;
   /// Tokens from this one on read its sealed pages without refinements, in every life.
   int32_t unrefined_from = INT32_MAX;
   KvDemand reserve;        // records that it takes while it is protected
