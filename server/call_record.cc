@@ -49,6 +49,7 @@ void CallRecord::Reject(Rejection reason) {
 void CallRecord::AddFinal(const Delta& delta) {
   if (finish_ == FinishReason::kNone) finish_ = delta.finish;
   prompt_tokens_ = delta.prompt_tokens;
+  ran_ = ran_ || delta.ran;
   cached_tokens_ = delta.cached_tokens;
   generated_tokens_ += delta.generated_tokens;
   degraded_ += delta.degraded_from >= 0 ? 1 : 0;
@@ -58,7 +59,7 @@ void CallRecord::AddFinal(const Delta& delta) {
 void CallRecord::End(const grpc::Status& status) {
   ASYMSERVE_CHECK(!ended_);
   ended_ = true;
-  use_.End(int64_t{prompt_tokens_} + generated_tokens_);
+  use_.End(int64_t{ran_ ? prompt_tokens_ : 0} + generated_tokens_);
   const auto code = static_cast<size_t>(status.error_code());
   metrics_.requests[static_cast<size_t>(method_)][code < kCodeNames.size() ? code : 2].Add();
   Write(status);

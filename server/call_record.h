@@ -53,6 +53,7 @@ class CallRecord {
   uint64_t request_ = 0;
   KvPrecision precision_ = KvPrecision::kScheme;
   FinishReason finish_ = FinishReason::kNone;  // of the first sequence that ended
+  bool ran_ = false;  // or nothing was computed, and nothing is charged to the key
   int32_t prompt_tokens_ = 0, cached_tokens_ = 0, generated_tokens_ = 0;
   int32_t degraded_ = 0;  // sequences
   Timings timings_;       // of the sequence that ended last

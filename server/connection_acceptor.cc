@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kPause(50);  // without descriptors
 constexpr std::chrono::seconds kLogInterval(10);
+constexpr int kBurst = 64;  // connections of one listener taken in a row
 
 /// What no other socket has; 0: the descriptor is none.
 uint64_t Cookie(int socket) {
@@ -87,7 +88,7 @@ void ConnectionAcceptor::Run() {
 }
 
 bool ConnectionAcceptor::AcceptAll(const Descriptor& listener) {
-  while (true) {
+  for (int i = 0; i < kBurst; ++i) {
     Accepted accepted = Accept(listener, kReserve);
     switch (accepted.outcome) {
       case Accepted::Outcome::kConnection:
@@ -105,6 +106,7 @@ bool ConnectionAcceptor::AcceptAll(const Descriptor& listener) {
         return false;
     }
   }
+  return true;  // the rest after a look at the wish to stop
 }
 
 void ConnectionAcceptor::LogShortage() {

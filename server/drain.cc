@@ -25,7 +25,7 @@ bool Drain(GrpcServer& server, InferenceService& service, Engine& engine,
   Log(LogLevel::kInfo, "draining", {{"budget_s", std::chrono::duration<double>(budget).count()}});
   server.SetReady(false);
   service.StartDrain();
-  const bool finished = engine.WaitIdle(left());
+  bool finished = engine.WaitIdle(left());
   // What the engine has finished may still be on its way to slow clients. Health watches and
   // reflection streams stay open as long as their clients like; they get the grace only.
   const auto wait = [&](Clock::time_point end) {
@@ -33,6 +33,7 @@ bool Drain(GrpcServer& server, InferenceService& service, Engine& engine,
   };
   wait(start + budget);
   if (service.open_calls() > 0) {
+    finished = false;
     service.CutOff();
     wait(Clock::now() + kCutOffGrace);
   }

@@ -11,11 +11,29 @@ std::chrono::steady_clock::time_point ToSteady(std::chrono::system_clock::time_p
              time - std::chrono::system_clock::now());
 }
 
+/// The call's, or the clock's last value when it has none or one that is no limit: clients that
+/// mean "for ever" may send so much that clocks of nanoseconds overflow.
+std::chrono::system_clock::time_point DeadlineOf(const grpc::CallbackServerContext& context) {
+  constexpr std::chrono::hours kForEver(10 * 365 * 24);
+  const auto last = std::chrono::system_clock::now() + kForEver;
+  const gpr_timespec latest = {.tv_sec = std::chrono::system_clock::to_time_t(last),
+                               .tv_nsec = 0,
+                               .clock_type = GPR_CLOCK_REALTIME};
+  const gpr_timespec deadline = gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_REALTIME);
+  if (gpr_time_cmp(deadline, latest) > 0) return std::chrono::system_clock::time_point::max();
+  return context.deadline();
+}
+
 }  // namespace
 
 GenerationCall::GenerationCall(std::unique_ptr<CallRecord> record,
-                               const grpc::CallbackServerContext& context, Engine& engine)
-    : deadline_(context.deadline()), engine_(engine), record_(std::move(record)) {}
+                               grpc::CallbackServerContext& context, Engine& engine,
+                               std::chrono::milliseconds read_time)
+    : deadline_(DeadlineOf(context)),
+      context_(context),
+      engine_(engine),
+      read_time_(read_time),
+      record_(std::move(record)) {}
 
 bool GenerationCall::DeadlinePassed() const {
   if (!has_deadline()) return false;
@@ -41,7 +59,7 @@ void GenerationCall::Start(GenerateRequest request) {
     Fail(absl::IsResourceExhausted(id.status())
              ? OverloadStatus(std::string(id.status().message()), engine_.RetryAfter())
              : ToGrpcStatus(id.status()));
-    Pump();
+    Move();
     return;
   }
   request_ = *id;
@@ -55,8 +73,15 @@ bool GenerationCall::Deliver(Delta delta) {
   std::lock_guard lock(mutex_);
   if (delta.finish != FinishReason::kNone) AddFinal(delta);
   const bool wanted = !failed_ && Take(delta);
-  Pump();
+  Move();
   return wanted;
+}
+
+void GenerationCall::Move() {
+  Pump();
+  if (ended_ || !complete()) return;
+  ended_ = true;
+  unread_timer_.Start(context_, read_time_);
 }
 
 void GenerationCall::AddFinal(const Delta& delta) {
@@ -102,7 +127,7 @@ void GenerationCall::Abandon(const grpc::Status& status) {
   Fail(status);
   const bool running = request_.has_value() && !complete();
   const RequestId request = request_.value_or(RequestId{});
-  Pump();
+  Move();
   lock.unlock();
   if (running) engine_.Cancel(request);
 }

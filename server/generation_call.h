@@ -8,6 +8,7 @@
 
 #include "engine/runtime/engine.h"
 #include "server/call_record.h"
+#include "server/call_timer.h"
 #include "server/convert.h"
 
 namespace asymserve {
@@ -28,8 +29,8 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
 
  protected:
   /// `engine` outlives the call.
-  GenerationCall(std::unique_ptr<CallRecord> record, const grpc::CallbackServerContext& context,
-                 Engine& engine);
+  GenerationCall(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
+                 Engine& engine, std::chrono::milliseconds read_time);
 
   /// For OnCancel: the client cancelled, went away, or its deadline passed.
   void HandleCancel();
@@ -37,6 +38,8 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
   void Abandon(const grpc::Status& status);
   /// Ends the call early, if nothing did so before. Lock held. The caller makes the engine cancel.
   void Fail(const grpc::Status& status);
+  /// For OnDone. Lock held.
+  void Done() { unread_timer_.Done(); }
 
   // The derived class's part. Lock held.
   /// Takes a delta on its way to the client. False: the client is too slow, Fail was called.
@@ -48,10 +51,13 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
 
   bool complete() const { return sequences_left_ == 0; }
   bool failed() const { return failed_; }
+  grpc::CallbackServerContext& context() { return context_; }  // until OnDone
 
   std::mutex mutex_;
 
  private:
+  /// Pump, and sees to it that a call that has ended does not stay for ever. Lock held.
+  void Move();
   void AddFinal(const Delta& delta);
   void CountRejection(const absl::Status& status);
 
@@ -61,12 +67,16 @@ class GenerationCall : public OutputSink, public std::enable_shared_from_this<Ge
 
   const std::chrono::system_clock::time_point start_ = std::chrono::system_clock::now();
   const std::chrono::system_clock::time_point deadline_;  // the clock's last value: none
+  grpc::CallbackServerContext& context_;
   Engine& engine_;
+  const std::chrono::milliseconds read_time_;  // CallOptions
   // Guarded by mutex_.
   const std::unique_ptr<CallRecord> record_;
   grpc::Status status_;
   bool failed_ = false;     // nothing more goes to the client but the status
   bool cancelled_ = false;  // Abandon ran
+  bool ended_ = false;      // Move saw it complete
+  CallTimer unread_timer_;
   int32_t sequences_left_ = 1;
   std::optional<RequestId> request_;  // once Submit returned
 };

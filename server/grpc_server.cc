@@ -42,6 +42,11 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
 void GrpcServer::Configure(const Port& port, grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(
       static_cast<int>(std::min<int64_t>(port.max_message_bytes, INT32_MAX)));
+  // A message is as large as it says: a few megabytes of gzip would be inflated to gigabytes before
+  // anything, a key included, is looked at. UNIMPLEMENTED names the algorithm.
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
+  builder.AddChannelArgument(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET,
+                             1 << GRPC_COMPRESS_NONE);
   // A client may ping as often as it likes, idle too, without losing its connection.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);

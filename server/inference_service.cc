@@ -4,6 +4,7 @@
 
 #include "engine/base/status.h"
 #include "server/authentication.h"
+#include "server/call_timer.h"
 #include "server/message_encoder.h"
 #include "server/request_decoder.h"
 #include "server/rpc_status.h"
@@ -23,15 +24,21 @@ class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 /// An answer that was made at once; the call is open until the client's connection has it.
 class AnsweredCall final : public grpc::ServerUnaryReactor {
  public:
-  AnsweredCall(std::unique_ptr<CallRecord> record, const grpc::Status& status)
+  AnsweredCall(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
+               std::chrono::milliseconds read_time, const grpc::Status& status)
       : record_(std::move(record)) {
     record_->End(status);
+    unread_timer_.Start(context, read_time);
     Finish(status);
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    unread_timer_.Done();
+    delete this;
+  }
 
  private:
   const std::unique_ptr<CallRecord> record_;
+  CallTimer unread_timer_;
 };
 
 /// Counts, logs and answers a call that is refused.
@@ -179,10 +186,11 @@ InferenceService::Stream* InferenceService::StartStream(Method method, Context& 
   absl::StatusOr<DecodedRequest> decoded =
       Decode<Proto>(std::move(admission.tenant), request, model);
   if (!decoded.ok()) return refuse(Refused(*record, decoded.status()));
-  const std::shared_ptr<TokenStream> stream = TokenStream::Create(
-      std::move(record), context, model, metrics_, std::move(decoded->format), decoded->request.n,
-      {.max_unread_deltas = max_unread_deltas_.load(std::memory_order_relaxed),
-       .cut_off_grace = cut_off_grace_});
+  CallOptions options = options_;
+  options.max_unread_deltas = max_unread_deltas_.load(std::memory_order_relaxed);
+  const std::shared_ptr<TokenStream> stream =
+      TokenStream::Create(std::move(record), context, model, metrics_, std::move(decoded->format),
+                          decoded->request.n, options);
   calls_.Add(stream);
   stream->Start(std::move(decoded->request));
   return stream.get();
@@ -211,7 +219,7 @@ grpc::ServerUnaryReactor* InferenceService::GenerateUnary(Context* context,
   if (!decoded.ok()) return FinishUnary(*record, *context, Refused(*record, decoded.status()));
   const std::shared_ptr<UnaryGeneration> call =
       UnaryGeneration::Create(std::move(record), *context, model, std::move(decoded->format),
-                              decoded->request.n, *response);
+                              decoded->request.n, options_, *response);
   calls_.Add(call);
   call->Start(std::move(decoded->request));
   return call.get();
@@ -235,7 +243,7 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
     return absl::OkStatus();
   }();
   const grpc::Status answer = status.ok() ? grpc::Status::OK : Refused(*record, status);
-  return new AnsweredCall(std::move(record), answer);
+  return new AnsweredCall(std::move(record), context, options_.read_time, answer);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(Context* context,

@@ -27,10 +27,10 @@ class InferenceService final : public RawInferenceService {
   /// `metrics` and `keys` outlive the service. With `keys` a call needs one of them, whose tenant
   /// and limits are the call's; null: everybody may call, for any tenant. Until StartServing every
   /// call is UNAVAILABLE.
-  InferenceService(ServerMetrics& metrics, const TokenStreamOptions& options,
+  InferenceService(ServerMetrics& metrics, const CallOptions& options,
                    const KeyRing* keys = nullptr)
       : metrics_(metrics),
-        cut_off_grace_(options.cut_off_grace),
+        options_(options),
         max_unread_deltas_(options.max_unread_deltas),
         keys_(keys) {}
 
@@ -38,7 +38,7 @@ class InferenceService final : public RawInferenceService {
 
   /// `model` outlives the gRPC server.
   void StartServing(const ServedModel& model) { model_.store(&model, std::memory_order_release); }
-  /// TokenStreamOptions::max_unread_deltas of streams from now on.
+  /// CallOptions::max_unread_deltas of streams from now on.
   void SetStreamQueue(int32_t messages) {
     max_unread_deltas_.store(messages, std::memory_order_relaxed);
   }
@@ -87,7 +87,7 @@ class InferenceService final : public RawInferenceService {
   grpc::Status Refused(CallRecord& record, const absl::Status& status) const;
 
   ServerMetrics& metrics_;
-  const std::chrono::milliseconds cut_off_grace_;
+  const CallOptions options_;
   std::atomic<int32_t> max_unread_deltas_;
   const KeyRing* const keys_;
   std::atomic<const ServedModel*> model_{nullptr};

@@ -20,6 +20,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int kBurst = 64;    // connections taken in a row
 constexpr int kReserve = 16;  // descriptors that connections leave to others
 constexpr std::chrono::milliseconds kPause(50);
 
@@ -85,7 +86,7 @@ void MetricsEndpoint::Run() {
 
 bool MetricsEndpoint::AcceptAll() {
   for (const Descriptor& socket : socket_.sockets()) {
-    while (true) {
+    for (int i = 0; i < kBurst; ++i) {  // then a look at the wish to stop
       Accepted accepted = Accept(socket, kReserve);
       if (accepted.outcome == Accepted::Outcome::kExhausted) return false;
       if (accepted.outcome == Accepted::Outcome::kNone) break;

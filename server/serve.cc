@@ -11,6 +11,7 @@
 #include "engine/base/log.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
+#include "engine/text/utf8.h"
 #include "server/drain.h"
 #include "server/front_end.h"
 #include "server/grpc_log.h"
@@ -55,10 +56,15 @@ void SetScheduling(const Config& config, EngineOptions& options) {
   options.tenants = ToTenantShares(config.scheduling);
 }
 
+/// As a label and a string of protobuf, which are UTF-8; a file's name may be anything.
 std::string ModelName(const Config& config, const LoadedModel& loaded) {
-  if (!config.model.name.empty()) return config.model.name;
-  if (!loaded.config.name.empty()) return loaded.config.name;
-  return loaded.config.architecture;
+  const std::string& name = !config.model.name.empty()    ? config.model.name
+                            : !loaded.config.name.empty() ? loaded.config.name
+                                                          : loaded.config.architecture;
+  std::string incomplete, valid;
+  AppendUtf8(name, incomplete, valid);
+  if (!incomplete.empty()) valid += kReplacementCharacter;
+  return valid;
 }
 
 ServedModel Describe(const Config& config, const LoadedModel& loaded, Engine& engine) {

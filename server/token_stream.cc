@@ -14,7 +14,7 @@ std::shared_ptr<TokenStream> TokenStream::Create(std::unique_ptr<CallRecord> rec
                                                  grpc::CallbackServerContext& context,
                                                  const ServedModel& model, ServerMetrics& metrics,
                                                  OutputFormat format, int32_t sequences,
-                                                 const TokenStreamOptions& options) {
+                                                 const CallOptions& options) {
   std::shared_ptr<TokenStream> stream(new TokenStream(std::move(record), context, model, metrics,
                                                       std::move(format), sequences, options));
   stream->self_ = stream;
@@ -23,13 +23,12 @@ std::shared_ptr<TokenStream> TokenStream::Create(std::unique_ptr<CallRecord> rec
 
 TokenStream::TokenStream(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
                          const ServedModel& model, ServerMetrics& metrics, OutputFormat format,
-                         int32_t sequences, const TokenStreamOptions& options)
-    : GenerationCall(std::move(record), context, *model.engine),
+                         int32_t sequences, const CallOptions& options)
+    : GenerationCall(std::move(record), context, *model.engine, options.read_time),
       format_(std::move(format)),
       options_(options),
       tokenizer_(*model.tokenizer),
       metrics_(metrics),
-      context_(&context),
       pending_(sequences) {}
 
 bool TokenStream::Take(const Delta& delta) {
@@ -52,14 +51,7 @@ void TokenStream::CutOff() {
                      " messages")});
   // The status travels behind the write that is stuck. A client that does not read at all never
   // gets it; the stream must not stay for ever.
-  const std::weak_ptr<GenerationCall> weak = weak_from_this();
-  cut_off_alarm_.Set(std::chrono::system_clock::now() + options_.cut_off_grace,
-                     [this, weak](bool expired) {
-                       const std::shared_ptr<GenerationCall> self = weak.lock();
-                       if (!expired || self == nullptr) return;
-                       std::lock_guard lock(mutex_);
-                       if (context_ != nullptr) context_->TryCancel();
-                     });
+  cut_off_timer_.Start(context(), options_.cut_off_grace);
 }
 
 void TokenStream::Pump() {
@@ -93,11 +85,9 @@ void TokenStream::OnCancel() {
 
 void TokenStream::OnDone() {
   const std::shared_ptr<GenerationCall> last = std::move(self_);
-  {
-    std::lock_guard lock(mutex_);
-    context_ = nullptr;
-  }
-  cut_off_alarm_.Cancel();
+  std::lock_guard lock(mutex_);
+  cut_off_timer_.Done();
+  Done();
 }
 
 }  // namespace asymserve

@@ -3,16 +3,10 @@
 #include <deque>
 #include <vector>
 
-#include "grpcpp/alarm.h"
-
+#include "server/call_options.h"
 #include "server/generation_call.h"
 
 namespace asymserve {
-
-struct TokenStreamOptions {
-  int32_t max_unread_deltas = 256;                // a client behind by more per sequence is cut off
-  std::chrono::milliseconds cut_off_grace{5000};  // for its status to reach such a client
-};
 
 /// The server-streaming side of a GenerationCall. Invariants: at most one write in flight, exactly
 /// one Finish, nothing after Finish. While a write is in flight new deltas of a sequence join into
@@ -24,7 +18,7 @@ class TokenStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pub
                                              grpc::CallbackServerContext& context,
                                              const ServedModel& model, ServerMetrics& metrics,
                                              OutputFormat format, int32_t sequences,
-                                             const TokenStreamOptions& options);
+                                             const CallOptions& options);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -38,26 +32,25 @@ class TokenStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pub
 
   TokenStream(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
               const ServedModel& model, ServerMetrics& metrics, OutputFormat format,
-              int32_t sequences, const TokenStreamOptions& options);
+              int32_t sequences, const CallOptions& options);
   bool Take(const Delta& delta) override;
   void Pump() override;
   void WriteOldest();
   void CutOff();
 
   const OutputFormat format_;
-  const TokenStreamOptions options_;
+  const CallOptions options_;
   const Tokenizer& tokenizer_;
   ServerMetrics& metrics_;
   std::shared_ptr<GenerationCall> self_;
   // Guarded by mutex_.
-  grpc::CallbackServerContext* context_;  // null after OnDone
-  std::vector<Pending> pending_;          // [sequence]
-  std::deque<int32_t> order_;             // sequences with something pending, oldest first
-  int32_t unread_deltas_ = 0;             // in pending_
+  std::vector<Pending> pending_;  // [sequence]
+  std::deque<int32_t> order_;     // sequences with something pending, oldest first
+  int32_t unread_deltas_ = 0;     // in pending_
   grpc::ByteBuffer in_flight_;
   bool writing_ = false;
   bool finished_ = false;
-  grpc::Alarm cut_off_alarm_;
+  CallTimer cut_off_timer_;
 };
 
 }  // namespace asymserve

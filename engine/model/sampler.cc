@@ -197,16 +197,19 @@ void Sampler::KeepTypical(double typical_p) {
     const double p = candidate.weight / sum;
     if (p > 0) entropy -= p * std::log(p);
   }
-  const auto distance = [&](const Candidate& candidate) {
-    return std::abs(-std::log(candidate.weight / sum) - entropy);
-  };
-  std::stable_sort(
-      candidates_.begin(), candidates_.end(),
-      [&](const Candidate& a, const Candidate& b) { return distance(a) < distance(b); });
+  by_distance_.clear();
+  for (const Candidate& candidate : candidates_) {
+    by_distance_.emplace_back(std::abs(-std::log(candidate.weight / sum) - entropy), candidate);
+  }
+  std::stable_sort(by_distance_.begin(), by_distance_.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
   double kept = 0;
-  size_t count = 0;
-  while (count < candidates_.size() && kept < typical_p * sum) kept += candidates_[count++].weight;
-  candidates_.resize(std::max<size_t>(count, 1));
+  candidates_.clear();
+  for (const auto& [distance, candidate] : by_distance_) {
+    if (!candidates_.empty() && kept >= typical_p * sum) break;
+    kept += candidate.weight;
+    candidates_.push_back(candidate);
+  }
 }
 
 }  // namespace asymserve

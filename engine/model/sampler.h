@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -62,9 +63,10 @@ class Sampler {
   int32_t DrawFiltered(const SampleRequest& request, float top, float inverse_temperature);
   void KeepTypical(double typical_p);
 
-  std::vector<float> logits_;          // adjusted copy
-  std::vector<float> weights_;         // exp of the scaled logits
-  std::vector<Candidate> candidates_;  // most likely first
+  std::vector<float> logits_;                              // adjusted copy
+  std::vector<float> weights_;                             // exp of the scaled logits
+  std::vector<Candidate> candidates_;                      // most likely first
+  std::vector<std::pair<double, Candidate>> by_distance_;  // of KeepTypical
 };
 
 }  // namespace asymserve

@@ -213,7 +213,8 @@ void EngineLoop::LeaveQueue(Generation& generation, TimeUs now) {
   generation.first_step = now;
   LeaveBacklog(generation, /*runs=*/true);
   metrics_.queue_seconds.Observe(Seconds(generation.request->submitted, now));
-  metrics_.prompt_tokens.Add(generation.request->request.prompt.size());
+  metrics_.prompt_tokens.Add(generation.request->request.prompt.size() -
+                             static_cast<size_t>(generation.cached_tokens));
   if (generation.index == 0) {
     backlog_.OnPrompt(static_cast<int32_t>(generation.request->request.prompt.size()),
                       generation.cached_tokens);
@@ -317,6 +318,7 @@ void EngineLoop::FillFinal(const Generation& generation, Delta& delta, TimeUs no
   delta.stop_token = generation.stop_token;
   delta.prompt_tokens = static_cast<int32_t>(generation.request->request.prompt.size());
   delta.cached_tokens = generation.cached_tokens;
+  delta.ran = generation.first_step != 0;
   delta.generated_tokens = generation.generated();
   delta.degraded_from = generation.degraded_from;
   delta.error = generation.error;

@@ -87,6 +87,7 @@ struct Delta {
   int32_t stop_index = -1;  // kStopString: into stop.strings
   int32_t stop_token = -1;  // kEos, kStopToken
   int32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  bool ran = false;            // some of its tokens were computed
   int32_t degraded_from = -1;  // first position computed from unrefined pages (EngineOptions)
   Timings timings;
   absl::Status error;  // kError

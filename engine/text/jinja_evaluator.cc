@@ -28,6 +28,7 @@ absl::StatusOr<Value> Interpreter::EvaluateNode(const Expression& expression) {
     case ExpressionKind::kLiteral:
       return expression.literal;
     case ExpressionKind::kName:
+      ASYMSERVE_RETURN_IF_ERROR(At(expression.line, CountSearch(VisibleVariables())));
       return Lookup(expression.name);
     case ExpressionKind::kList:
     case ExpressionKind::kTuple: {
@@ -189,6 +190,7 @@ absl::StatusOr<Value> Interpreter::EvaluateCall(const Expression& expression) {
                                    ? ApplyFilter(expression.name, value, arguments, budget_)
                                    : CallMethod(value, expression.name, arguments, budget_));
   }
+  ASYMSERVE_RETURN_IF_ERROR(At(expression.line, CountSearch(VisibleVariables())));
   const Value callee = Lookup(expression.name);
   if (callee.IsUndefined()) {
     return At(expression.line, absl::InvalidArgumentError(callee.UndefinedMessage()));

@@ -61,6 +61,12 @@ Value Interpreter::Lookup(std::string_view name) const {
   return Value::MakeUndefined(name);
 }
 
+size_t Interpreter::VisibleVariables() const {
+  size_t count = scopes_[0].size() + scopes_[1].size();
+  for (size_t i = std::max<size_t>(frame_, 2); i < scopes_.size(); ++i) count += scopes_[i].size();
+  return count;
+}
+
 void Interpreter::SetVariable(std::string_view name, Value value) {
   Scope& scope = scopes_.back();
   if (Value* known = FindIn(scope, name)) {
@@ -71,6 +77,7 @@ void Interpreter::SetVariable(std::string_view name, Value value) {
 }
 
 absl::Status Interpreter::Assign(const Target& target, Value value, int line) {
+  ASYMSERVE_RETURN_IF_ERROR(At(line, CountSearch(scopes_.back().size())));
   if (!target.attribute.empty()) {
     const Value holder = Lookup(target.names[0]);
     const auto* name_space = holder.If<Namespace*>();
@@ -170,6 +177,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Run(const ForStatement& statement
     const ScopeGuard guard(*this);
     return Execute(statement.otherwise);
   }
+  loop->depth = Value::DepthOf(loop->items) + 1;
   for (size_t i = 0; i < loop->items.size(); ++i) {
     const ScopeGuard guard(*this);
     loop->index = i;

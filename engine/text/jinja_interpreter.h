@@ -47,6 +47,11 @@ class Interpreter {
   absl::Status Assign(const Target& target, Value value, int line);
   void SetVariable(std::string_view name, Value value);
   Value Lookup(std::string_view name) const;
+  /// Counts the work of looking for a name among so many, where it is not little.
+  absl::Status CountSearch(size_t names) {
+    return names < 64 ? absl::OkStatus() : budget_.Work(names);
+  }
+  size_t VisibleVariables() const;
 
   // Expressions: jinja_evaluator.cc.
   absl::StatusOr<Value> Evaluate(const Expression& expression);

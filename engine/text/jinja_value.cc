@@ -40,8 +40,7 @@ Value Value::MakeString(std::string value) {
 }
 
 absl::StatusOr<Value> Value::MakeSequence(SequenceKind kind, std::vector<Value> items) {
-  int depth = 0;
-  for (const Value& item : items) depth = std::max(depth, item.Depth());
+  const int depth = DepthOf(items);
   if (depth >= kMaxDepth) return TooDeep(kMaxDepth);
   return Value(
       std::make_shared<const Sequence>(Sequence{kind, std::move(items), depth + 1, false}));
@@ -58,12 +57,14 @@ absl::StatusOr<Value> Value::MakeDict(Dict dict) {
 int Value::Depth() const {
   if (const Sequence* sequence = AsSequence()) return sequence->depth;
   if (const Dict* dict = AsDict()) return dict->depth;
-  if (const auto* loop = If<LoopPtr>()) {
-    int depth = 0;
-    for (const Value& item : (*loop)->items) depth = std::max(depth, item.Depth());
-    return depth + 1;
-  }
+  if (const auto* loop = If<LoopPtr>()) return (*loop)->depth;
   return 0;
+}
+
+int Value::DepthOf(const std::vector<Value>& items) {
+  int depth = 0;
+  for (const Value& item : items) depth = std::max(depth, item.Depth());
+  return depth;
 }
 
 const std::string* Value::String() const {

@@ -53,6 +53,7 @@ struct Namespace {
 struct LoopState {
   std::vector<Value> items;
   size_t index = 0;
+  int depth = 1;  // of containers in it, as Sequence::depth
 };
 
 enum class Builtin : uint8_t { kRaiseException, kRange, kNamespace, kStrftimeNow };
@@ -99,6 +100,8 @@ class Value {
   std::string UndefinedMessage() const;
   /// Bytes or items that an operation on the value may have to read.
   size_t Extent() const;
+  /// The most levels of containers in one of them.
+  static int DepthOf(const std::vector<Value>& items);
 
  private:
   static constexpr int kMaxDepth = 64;

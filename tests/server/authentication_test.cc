@@ -201,6 +201,31 @@ TEST_F(AuthenticationTest, TokensOfCallsThatEndedCountAgainstTheNext) {
   EXPECT_EQ(Rejected(Rejection::kKeyTokens), 1u);
 }
 
+TEST_F(AuthenticationTest, APromptThatWasNeverComputedCostsTheKeyNothing) {
+  ASSERT_NO_FATAL_FAILURE(StartWith(KeyEntry("alice", "few", "tokens_per_minute: 60")));
+  std::future<grpc::Status> running;
+  {
+    const HoldSteps hold(model_);
+    running = std::async([&] {
+      grpc::ClientContext context;
+      Add(Bearer("few"), context);
+      v1::GenerateUnaryResponse response;
+      return stub_->GenerateUnary(&context, Request("a", 2), &response);
+    });
+    ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
+    grpc::ClientContext context;
+    Add(Bearer("few"), context);
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+    v1::GenerateUnaryResponse response;
+    EXPECT_EQ(
+        stub_->GenerateUnary(&context, Request(std::string(100, 'a'), 2), &response).error_code(),
+        StatusCode::DEADLINE_EXCEEDED);
+  }
+  EXPECT_TRUE(running.get().ok());
+  EXPECT_TRUE(Eventually([&] { return metrics_.open_calls.value() == 0; }));
+  EXPECT_TRUE(Unary(Bearer("few")).ok());
+}
+
 TEST_F(AuthenticationTest, ARevokedKeyRefusesNewCallsAndItsRunningStreamFinishes) {
   ASSERT_NO_FATAL_FAILURE(StartWith(KeyEntry("alice", "old") + KeyEntry("bob", "other")));
   model_.SlowDown();

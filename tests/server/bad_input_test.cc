@@ -39,6 +39,19 @@ class BadInputTest : public ProcessFixture {
   }
 };
 
+TEST_F(BadInputTest, ADeadlineOfCenturiesIsNone) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  for (const int64_t years : {9, 11, 250, 280}) {
+    grpc::ClientContext context;
+    gpr_timespec deadline = gpr_now(GPR_CLOCK_REALTIME);
+    deadline.tv_sec += years * 365 * 24 * 3600;
+    context.set_deadline(deadline);
+    v1::GenerateUnaryResponse response;
+    const grpc::Status status = stub_->GenerateUnary(&context, Request("hello", 3), &response);
+    EXPECT_TRUE(status.ok()) << years << ": " << status.error_message();
+  }
+}
+
 TEST_F(BadInputTest, EveryBadRequestIsInvalidArgumentThatNamesTheField) {
   ASSERT_NO_FATAL_FAILURE(Start());
   struct Case {
@@ -114,6 +127,26 @@ TEST_F(BadInputTest, AMessageOfAHundredMegabytesIsRefusedByItsSize) {
   const grpc::Status status = Unary(Request(std::string(100'000'000, 'x'), 3));
   EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_THAT(status.error_message(), HasSubstr("4194304"));
+  ExpectStillServing();
+}
+
+TEST_F(BadInputTest, ACompressedMessageIsRefusedAndNeverInflated) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  const auto runtime_bytes = [&] {
+    return server_->Metrics()["asymserve_memory_measured_bytes{class=\"runtime\"}"];
+  };
+  const double before = runtime_bytes();
+  for (const size_t megabytes : {1, 200}) {  // on the wire both are far below the limit
+    grpc::ClientContext context;
+    context.set_compression_algorithm(GRPC_COMPRESS_GZIP);
+    v1::GenerateUnaryResponse response;
+    const grpc::Status status = stub_->GenerateUnary(
+        &context, Request(std::string(megabytes * 1'000'000, 'x'), 3), &response);
+    EXPECT_EQ(status.error_code(), StatusCode::UNIMPLEMENTED) << status.error_message();
+    EXPECT_THAT(status.error_message(), HasSubstr("gzip"));
+  }
+  EXPECT_GT(before, 0);
+  EXPECT_LT(runtime_bytes() - before, 64e6);
   ExpectStillServing();
 }
 

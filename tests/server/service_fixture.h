@@ -95,7 +95,7 @@ class ServiceFixture : public ::testing::Test {
 
   EngineOptions engine_options_;
   ServerSection section_;
-  TokenStreamOptions stream_options_;
+  CallOptions stream_options_;
   AlphabetModel model_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> chat_;

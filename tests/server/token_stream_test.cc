@@ -56,6 +56,37 @@ TEST_F(TokenStreamTest, AReaderThatNeverReadsIsDroppedAfterTheGrace) {
   (void)stuck->Finish();
 }
 
+TEST_F(TokenStreamTest, TheEndOfAStreamThatNobodyReadsIsDroppedAfterTheTimeToReadIt) {
+  stream_options_.max_unread_deltas = 1'000'000;
+  stream_options_.read_time = std::chrono::milliseconds(50);
+  ASSERT_NO_FATAL_FAILURE(Start());
+  grpc::ClientContext context;
+  const auto stuck = stub_->Generate(&context, Flood());
+  EXPECT_TRUE(Eventually([&] { return metrics_.open_calls.value() == 1; }));
+  EXPECT_TRUE(Eventually([&] { return metrics_.open_calls.value() == 0; }));
+  EXPECT_EQ(metrics_.slow_readers.value(), 0u);
+  context.TryCancel();
+  (void)stuck->Finish();
+}
+
+TEST_F(TokenStreamTest, AUnaryAnswerThatTakesTooMuchMemoryEndsAndNamesTheWayOut) {
+  stream_options_.max_unary_bytes = 100'000;
+  ASSERT_NO_FATAL_FAILURE(Start());
+  const auto call = [&](int32_t n) {
+    v1::GenerateRequest request = Request("a", 100);
+    request.set_logprobs(20);
+    request.set_n(n);
+    grpc::ClientContext context;
+    v1::GenerateUnaryResponse response;
+    return stub_->GenerateUnary(&context, request, &response);
+  };
+  EXPECT_TRUE(call(1).ok());
+  const grpc::Status status = call(8);
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), ::testing::HasSubstr("Generate, which streams"));
+  EXPECT_TRUE(Eventually([&] { return engine_metrics().pages_used.value() == 0; }));
+}
+
 TEST_F(TokenStreamTest, AnotherLengthOfItsQueueCountsForTheNextStream) {
   stream_options_.max_unread_deltas = 1'000'000;
   ASSERT_NO_FATAL_FAILURE(Start());
@@ -185,6 +216,19 @@ TEST_F(DrainTest, AConnectionThatIsHungUpEndsItsCallsUnavailable) {
   std::string refused;
   EXPECT_EQ(Generate(Request("a", 1), refused).error_code(), StatusCode::UNAVAILABLE);
   model_.Release();
+}
+
+TEST_F(DrainTest, AStreamThatIsCutOffBeforeItsClientReadItIsNotFinished) {
+  stream_options_.max_unread_deltas = 1'000'000;
+  ASSERT_NO_FATAL_FAILURE(Start());
+  grpc::ClientContext context;
+  v1::GenerateRequest request = Request("a", 4000);
+  request.set_logprobs(20);
+  request.set_n(4);
+  const auto stuck = stub_->Generate(&context, request);
+  ASSERT_TRUE(Eventually([&] { return engine_metrics().generated_tokens.value() == 16'000; }));
+  EXPECT_FALSE(Drain(*server_, *service_, *engine_, std::chrono::milliseconds(100)));
+  (void)stuck->Finish();
 }
 
 TEST_F(DrainTest, CancelsWhatTheBudgetDoesNotCover) {

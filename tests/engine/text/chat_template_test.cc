@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -197,8 +198,17 @@ TEST(ChatTemplateTest, BoundsEveryTemplateThatWouldRunOrGrowForEver) {
   std::string nested;
   for (int i = 0; i < 20; ++i) nested += "{% for i in range(100000) %}";
   for (int i = 0; i < 20; ++i) nested += "{% endfor %}";
+  // Lists of the loops around them: how deep those are must not be counted again and again.
+  std::string loops = "{% for a in [1] %}";
+  for (int i = 0; i < 25; ++i) loops += "{% for a in [loop, loop, loop, loop] %}";
+  for (int i = 0; i < 26; ++i) loops += "{% endfor %}";
+  std::string variables = "{% set z = 1 %}";
+  for (int i = 0; i < 5'000; ++i) absl::StrAppend(&variables, "{% set v", i, " = z %}");
+  variables += "{% for i in range(90000) %}{{ z }}{{ v4999 }}{% endfor %}";
   const std::pair<std::string, std::string> kCases[] = {
       {nested, "more than"},
+      {loops, "steps"},
+      {variables, "steps"},
       {"{{ 'x' * 9223372036854775807 }}", "bytes"},
       {"{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}"
        "{% endfor %}",
