@@ -8,8 +8,8 @@ clients that stop reading. N times (24), evenly, all stop, and once nothing runs
 measured: memory, descriptors, threads. The first quarter warms up; a line through the rest says
 what grows. Fails when the memory of what the plan calls runtime, all but weights, KV cache, tables
 and workspace (those are mapped at start and become resident as they are first used), grows by more
-than its noise and 1 MiB over the run, when descriptors or threads grow at all, when a text is
-wrong, and when the books of harness.py do not hold.
+than its noise and 1 MiB over the run, when descriptors or threads end above every earlier pause,
+when a text is wrong, and when the books of harness.py do not hold.
 Runs in an environment with tests/server/requirements.txt.
 """
 
