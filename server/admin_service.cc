@@ -9,6 +9,7 @@
 
 #include "config/yaml_entries.h"
 #include "server/authentication.h"
+#include "server/log_rate.h"
 #include "server/rpc_status.h"
 #include "server/server_status.h"
 
@@ -67,13 +68,22 @@ grpc::Status AdminService::Identify(Call& call) const {
 }
 
 void AdminService::WriteLine(const Call& call, const grpc::Status& status) {
-  Log(status.ok() ? call.level : LogLevel::kWarn, "admin_call",
+  static LogRate strangers;
+  LogLevel level = status.ok() ? call.level : LogLevel::kWarn;
+  int64_t left_out = 0;
+  if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
+    const std::optional<int64_t> admitted = strangers.Admit(LogRate::Clock::now());
+    if (!admitted.has_value()) level = LogLevel::kDebug;
+    left_out = admitted.value_or(0);
+  }
+  Log(level, "admin_call",
       {{"method", call.method},
        {"code", CodeName(status)},
        {"detail", status.ok() ? call.detail : status.error_message()},
        {"key", call.key},
        {"certificate", CertificateName(call.context)},
-       {"peer", call.context.peer()}});
+       {"peer", call.context.peer()},
+       {"left_out", left_out}});
 }
 
 template <typename Handle, typename Then>

@@ -2,6 +2,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/log.h"
+#include "server/log_rate.h"
 
 namespace asymserve {
 
@@ -41,8 +42,8 @@ CallRecord::~CallRecord() {
 }
 
 void CallRecord::Reject(Rejection reason) {
-  ASYMSERVE_CHECK(!rejected_);
-  rejected_ = true;
+  ASYMSERVE_CHECK(!rejection_.has_value());
+  rejection_ = reason;
   metrics_.rejections[static_cast<size_t>(reason)].Add();
 }
 
@@ -63,13 +64,29 @@ void CallRecord::End(const grpc::Status& status) {
   const auto code = static_cast<size_t>(status.error_code());
   metrics_.requests[static_cast<size_t>(method_)][code < kCodeNames.size() ? code : 2].Add();
   Write(status);
-  if (rejected_) metrics_.refusal_seconds.Observe(elapsed_seconds());
+  if (rejection_.has_value()) metrics_.refusal_seconds.Observe(elapsed_seconds());
+}
+
+void CallRecord::WriteRefused(std::string_view code, Rejection reason) const {
+  static std::array<LogRate, kRejectionNames.size()> rates;
+  const auto index = static_cast<size_t>(reason);
+  const std::optional<int64_t> left_out = rates[index].Admit(LogRate::Clock::now());
+  Log(left_out.has_value() ? LogLevel::kInfo : LogLevel::kDebug, "request",
+      {{"method", kMethodNames[static_cast<size_t>(method_)]},
+       {"id", request_},
+       {"code", code},
+       {"refused", kRejectionNames[index]},
+       {"total_s", elapsed_seconds()},
+       {"key", key_},
+       {"peer", peer_},
+       {"left_out", left_out.value_or(0)}});
 }
 
 void CallRecord::Write(const grpc::Status& status) const {
   const auto code = static_cast<size_t>(status.error_code());
   const std::string_view method = kMethodNames[static_cast<size_t>(method_)];
   const std::string_view code_name = kCodeNames[code < kCodeNames.size() ? code : 2];
+  if (rejection_.has_value()) return WriteRefused(code_name, *rejection_);
   if (finish_ == FinishReason::kNone) {
     Log(LogLevel::kInfo, "request",
         {{"method", method},

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -35,7 +36,8 @@ class CallRecord {
   void Reject(Rejection reason);
   /// Adds one sequence's end to what the line will say.
   void AddFinal(const Delta& delta);
-  /// Counts and logs. Called once, before the status goes to the client.
+  /// Counts and logs; of refused calls some lines are left out (log_rate.h) but at level debug.
+  /// Called once, before the status goes to the client.
   void End(const grpc::Status& status);
 
  private:
@@ -43,6 +45,7 @@ class CallRecord {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
   void Write(const grpc::Status& status) const;
+  void WriteRefused(std::string_view code, Rejection reason) const;
 
   const Method method_;
   ServerMetrics& metrics_;
@@ -57,7 +60,7 @@ class CallRecord {
   int32_t prompt_tokens_ = 0, cached_tokens_ = 0, generated_tokens_ = 0;
   int32_t degraded_ = 0;  // sequences
   Timings timings_;       // of the sequence that ended last
-  bool rejected_ = false;
+  std::optional<Rejection> rejection_;
   bool ended_ = false;
 };
 

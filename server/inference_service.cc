@@ -14,6 +14,8 @@
 namespace asymserve {
 namespace {
 
+constexpr std::chrono::milliseconds kUnreadRetry(1000);
+
 /// A stream that was refused before it became a GenerationCall.
 class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
@@ -25,8 +27,9 @@ class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 class AnsweredCall final : public grpc::ServerUnaryReactor {
  public:
   AnsweredCall(std::unique_ptr<CallRecord> record, grpc::CallbackServerContext& context,
-               std::chrono::milliseconds read_time, const grpc::Status& status)
-      : record_(std::move(record)) {
+               std::chrono::milliseconds read_time, UnreadBytes::Share unread,
+               const grpc::Status& status)
+      : record_(std::move(record)), unread_(std::move(unread)) {
     record_->End(status);
     unread_timer_.Start(context, read_time);
     Finish(status);
@@ -38,6 +41,7 @@ class AnsweredCall final : public grpc::ServerUnaryReactor {
 
  private:
   const std::unique_ptr<CallRecord> record_;
+  const UnreadBytes::Share unread_;
   CallTimer unread_timer_;
 };
 
@@ -76,14 +80,27 @@ absl::Status TokenizeText(const ServedModel& model, const v1::TokenizeRequest& r
   return absl::OkStatus();
 }
 
-absl::Status DetokenizeIds(const ServedModel& model, const v1::DetokenizeRequest& request,
-                           v1::DetokenizeResponse& response) {
+absl::Status CheckIds(const ServedModel& model, const v1::DetokenizeRequest& request,
+                      int64_t max_bytes) {
+  int64_t bytes = 0;
   for (int i = 0; i < request.token_ids_size(); ++i) {
     const int32_t id = request.token_ids(i);
-    if (id >= 0 && id < model.tokenizer->vocabulary()) continue;
-    return absl::InvalidArgumentError(absl::StrCat("token_ids[", i, "]: ", id, " is not in [0, ",
-                                                   model.tokenizer->vocabulary(), ")"));
+    if (id < 0 || id >= model.tokenizer->vocabulary()) {
+      return absl::InvalidArgumentError(absl::StrCat("token_ids[", i, "]: ", id, " is not in [0, ",
+                                                     model.tokenizer->vocabulary(), ")"));
+    }
+    bytes += std::ssize(model.tokenizer->TokenBytes(id));
+    if (bytes <= max_bytes) continue;
+    return absl::ResourceExhaustedError(absl::StrCat("token_ids: the text of the first ", i + 1,
+                                                     " is over ", max_bytes,
+                                                     " bytes; send fewer at a time"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status DetokenizeIds(const ServedModel& model, const v1::DetokenizeRequest& request,
+                           int64_t max_bytes, v1::DetokenizeResponse& response) {
+  ASYMSERVE_RETURN_IF_ERROR(CheckIds(model, request, max_bytes));
   const std::vector<int32_t> ids(request.token_ids().begin(), request.token_ids().end());
   const bool skip = !request.has_skip_special_tokens() || request.skip_special_tokens();
   response.set_text(Decode(*model.tokenizer, ids, skip));
@@ -234,16 +251,31 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
   Admission admission;
   const grpc::Status admitted = Admit(context, *record, false, admission);
   if (!admitted.ok()) return FinishUnary(*record, context, admitted);
+  Response message;
   const absl::Status status = [&]() -> absl::Status {
     Request decoded;
     ASYMSERVE_RETURN_IF_ERROR(DecodeRequest(request, decoded));
-    Response message;
     ASYMSERVE_RETURN_IF_ERROR(handler(*admission.model, decoded, message));
-    EncodeMessage(message, response);
-    return absl::OkStatus();
+    if (static_cast<int64_t>(message.ByteSizeLong()) <= options_.max_unread_bytes) {
+      return absl::OkStatus();
+    }
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the answer would have ", message.ByteSizeLong(), " bytes; send less at a time"));
   }();
-  const grpc::Status answer = status.ok() ? grpc::Status::OK : Refused(*record, status);
-  return new AnsweredCall(std::move(record), context, options_.read_time, answer);
+  if (!status.ok()) {
+    const grpc::Status refused = Refused(*record, status);
+    return new AnsweredCall(std::move(record), context, options_.read_time, nullptr, refused);
+  }
+  UnreadBytes::Share unread = unread_.Take(static_cast<int64_t>(message.ByteSizeLong()));
+  if (unread == nullptr) {
+    record->Reject(Rejection::kQueueFull);
+    return new AnsweredCall(
+        std::move(record), context, options_.read_time, nullptr,
+        OverloadStatus("too much that was answered is not read yet", kUnreadRetry));
+  }
+  EncodeMessage(message, response);
+  return new AnsweredCall(std::move(record), context, options_.read_time, std::move(unread),
+                          grpc::Status::OK);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(Context* context,
@@ -256,8 +288,12 @@ grpc::ServerUnaryReactor* InferenceService::Tokenize(Context* context,
 grpc::ServerUnaryReactor* InferenceService::Detokenize(Context* context,
                                                        const grpc::ByteBuffer* request,
                                                        grpc::ByteBuffer* response) {
+  const auto detokenize = [this](const ServedModel& model, const v1::DetokenizeRequest& ids,
+                                 v1::DetokenizeResponse& text) {
+    return DetokenizeIds(model, ids, options_.max_unary_bytes, text);
+  };
   return Answer<v1::DetokenizeRequest, v1::DetokenizeResponse>(Method::kDetokenize, *context,
-                                                               *request, *response, DetokenizeIds);
+                                                               *request, *response, detokenize);
 }
 
 grpc::ServerUnaryReactor* InferenceService::GetModelInfo(Context* context,

@@ -10,6 +10,7 @@
 #include "server/served_model.h"
 #include "server/server_metrics.h"
 #include "server/token_stream.h"
+#include "server/unread_bytes.h"
 
 namespace asymserve {
 
@@ -32,6 +33,7 @@ class InferenceService final : public RawInferenceService {
       : metrics_(metrics),
         options_(options),
         max_unread_deltas_(options.max_unread_deltas),
+        unread_(options.max_unread_bytes),
         keys_(keys) {}
 
   const KeyRing* keys() const { return keys_; }
@@ -89,6 +91,7 @@ class InferenceService final : public RawInferenceService {
   ServerMetrics& metrics_;
   const CallOptions options_;
   std::atomic<int32_t> max_unread_deltas_;
+  UnreadBytes unread_;
   const KeyRing* const keys_;
   std::atomic<const ServedModel*> model_{nullptr};
   std::atomic<bool> draining_{false};

@@ -353,6 +353,11 @@ void AddAliases(const ServedModel& model, MetricFamilies& families) {
 
 }  // namespace
 
+MetricsExporter::MetricsExporter(const ServerMetrics& metrics)
+    : metrics_(metrics),
+      started_(std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
+                   .count()) {}
+
 void MetricsExporter::StartServing(const ServedModel& model, PhaseSeconds phases) {
   std::lock_guard lock(mutex_);
   model_ = &model;
@@ -366,6 +371,8 @@ void MetricsExporter::StopServing() {
 
 std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
   MetricFamilies families;
+  families.Gauge("asymserve_start_time_seconds", "When this process started, in Unix time.",
+                 started_);
   AddServer(metrics_, families);
   std::lock_guard lock(mutex_);  // the engine lives while this is held
   if (model_ != nullptr) {

@@ -21,7 +21,7 @@ using PhaseSeconds = std::vector<std::pair<std::string, double>>;
 class MetricsExporter final : public prometheus::Collectable {
  public:
   /// `metrics` outlives the exporter.
-  explicit MetricsExporter(const ServerMetrics& metrics) : metrics_(metrics) {}
+  explicit MetricsExporter(const ServerMetrics& metrics);
 
   /// From now on the engine's families are exported too, until StopServing. `model` lives as long.
   void StartServing(const ServedModel& model, PhaseSeconds phases);
@@ -32,6 +32,7 @@ class MetricsExporter final : public prometheus::Collectable {
 
  private:
   const ServerMetrics& metrics_;
+  const double started_;  // Unix time
   mutable std::mutex mutex_;
   const ServedModel* model_ = nullptr;  // guarded by mutex_
   PhaseSeconds phases_;                 // guarded by mutex_

@@ -100,6 +100,7 @@ void LogCanary(double wanted, const Engine& engine) {
 
 /// Serves until a signal; OK once drained. An error is the engine's.
 absl::Status ServeModel(const ServedModel& served, FrontEnd& front, SignalWatcher& signals) {
+  signals.ExitOnSignal(false);
   if (signals.WaitFor(std::chrono::milliseconds(0))) return absl::OkStatus();
   LogKvCache(served.kv);
   front.service.StartServing(served);
@@ -175,6 +176,7 @@ absl::Status Run(const Config& config, const ConfigSource& source,
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<SignalWatcher> signals, SignalWatcher::Create());
   FrontEnd front(source, config, [&signals] { signals->RequestStop(); });
   ASYMSERVE_RETURN_IF_ERROR(front.Start(config));
+  signals->ExitOnSignal(true);  // nothing is lost of a model that is not served yet
   absl::Status status = LoadAndServe(config, make_backend, front, *signals, start);
   front.Stop();
   return status;

@@ -13,6 +13,14 @@
 #include "engine/base/log.h"
 
 namespace asymserve {
+namespace {
+
+[[noreturn]] void ExitUnserved() {
+  Log(LogLevel::kInfo, "stopped", {{"served", false}});
+  _exit(0);
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<SignalWatcher>> SignalWatcher::Create() {
   sigset_t signals;
@@ -51,6 +59,12 @@ bool SignalWatcher::WaitFor(std::chrono::milliseconds timeout) {
   return changed_.wait_for(lock, timeout, [this] { return requested_; });
 }
 
+void SignalWatcher::ExitOnSignal(bool exits) {
+  const std::lock_guard lock(mutex_);
+  exits_ = exits;
+  if (exits_ && signalled_) ExitUnserved();
+}
+
 void SignalWatcher::RequestStop() {
   const std::lock_guard lock(mutex_);
   requested_ = true;
@@ -76,6 +90,7 @@ void SignalWatcher::Watch() {
       _exit(128 + signal);
     }
     Log(LogLevel::kInfo, "stop_requested", {{"signal", signal}});
+    if (exits_) ExitUnserved();
     requested_ = signalled_ = true;
     changed_.notify_all();
   }

@@ -24,6 +24,9 @@ class SignalWatcher {
   SignalWatcher& operator=(const SignalWatcher&) = delete;
   ~SignalWatcher();
 
+  /// While there is nothing to finish, as when a model loads, a signal to stop ends the process at
+  /// once, with exit status 0. False at first. One that came before is as if it came now.
+  void ExitOnSignal(bool exits);
   /// As one signal to stop does, but not counted: the next signal is the first.
   void RequestStop();
   /// True once a stop was requested; waits for it up to `timeout`. Any thread.
@@ -40,6 +43,7 @@ class SignalWatcher {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool requested_ = false;  // guarded by mutex_
+  bool exits_ = false;      // guarded by mutex_
   bool signalled_ = false;  // guarded by mutex_: a signal to stop came
   std::atomic<bool> hangup_{false};
   std::thread thread_;

@@ -66,12 +66,13 @@ class Collector : public OutputSink {
   std::vector<Clock::time_point> arrivals_;
 };
 
-GenerateRequest MakeRequest(int prompt_tokens, int new_tokens, int seed, int vocabulary) {
+GenerateRequest MakeRequest(const SamplingParams& sampling, int prompt_tokens, int new_tokens,
+                            int seed, int vocabulary) {
   GenerateRequest request;
   for (int i = 0; i < prompt_tokens; ++i) {
     request.prompt.push_back(100 + (i * 7919 + seed * 104729) % (vocabulary - 200));
   }
-  request.sampling.temperature = 0;
+  request.sampling = sampling;
   request.stop.max_tokens = new_tokens;
   request.stop.ignore_eos = true;
   return request;
@@ -84,6 +85,7 @@ struct Options {
   int prefill_tokens = 512;
   int decode_tokens = 128;
   std::vector<int> streams = {1, 4, 16};
+  SamplingParams sampling;
   bool json = false;
 };
 
@@ -105,7 +107,8 @@ int Run(const Options& options) {
     auto sink = std::make_shared<Collector>(streams);
     const auto begin = Clock::now();
     for (int i = 0; i < streams; ++i) {
-      auto id = engine.Submit(MakeRequest(prompt, tokens, i, loaded->config.vocabulary), sink);
+      auto id = engine.Submit(
+          MakeRequest(options.sampling, prompt, tokens, i, loaded->config.vocabulary), sink);
       if (!id.ok()) std::cerr << id.status() << '\n', std::abort();
     }
     sink->Wait();
@@ -155,6 +158,7 @@ int Run(const Options& options) {
 
 int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): CLI11 may throw at set-up
   asymserve::Options options;
+  options.sampling.temperature = 0;
   CLI::App app("Tokens per second of the engine on one model");
   app.add_option("--model", options.model, "GGUF file or Hugging Face folder")->required();
   app.add_option("--threads", options.threads, "threads of the CPU backend");
@@ -162,6 +166,8 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): CLI11 m
   app.add_option("--prefill-tokens", options.prefill_tokens, "prompt length of the prefill run");
   app.add_option("--decode-tokens", options.decode_tokens, "tokens each stream generates");
   app.add_option("--streams", options.streams, "numbers of concurrent streams");
+  app.add_option("--temperature", options.sampling.temperature, "0 (default): greedy");
+  app.add_option("--top-p", options.sampling.top_p, "1 (default): all tokens");
   app.add_flag("--json", options.json, "print one JSON object");
   CLI11_PARSE(app, argc, argv);
   return asymserve::Run(options);

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
-#include "engine/backend/token_draw.h"
 #include "engine/base/check.h"
 #include "engine/base/exp_non_positive.h"
 #include "engine/base/philox.h"
@@ -13,26 +13,40 @@ namespace asymserve {
 namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr size_t kLanes = 16;  // what compilers make vectors of
+
 // Index of the largest value, ties to the lowest; -1 if any is NaN.
 int32_t ArgMax(std::span<const float> values) {
-  float best = kNever;
-  bool nan = false;
-  for (const float value : values) {
-    best = std::max(best, value);
-    nan |= value != value;
+  float largest[kLanes];
+  int32_t nans[kLanes] = {};
+  std::fill_n(largest, kLanes, kNever);
+  const auto look = [&](size_t lane, float value) {
+    largest[lane] = value > largest[lane] ? value : largest[lane];
+    nans[lane] |= value != value ? 1 : 0;
+  };
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) look(lane, values[i + lane]);
   }
-  if (nan) return -1;
+  for (size_t lane = 0; i < values.size(); ++i, ++lane) look(lane, values[i]);
+  if (std::any_of(nans, nans + kLanes, [](int32_t nan) { return nan != 0; })) return -1;
+  const float best = *std::max_element(largest, largest + kLanes);
   return static_cast<int32_t>(std::find(values.begin(), values.end(), best) - values.begin());
 }
 
-// sum of exp(scale * (v - top)) in a fixed order of eight lanes.
+// sum of exp(scale * (v - top)) in a fixed order of lanes.
 double SumExp(std::span<const float> values, float top, float scale, std::span<float> weights) {
   for (size_t i = 0; i < values.size(); ++i) weights[i] = ExpNonPositive((values[i] - top) * scale);
-  double lanes[8] = {};
-  for (size_t i = 0; i < values.size(); ++i) lanes[i % 8] += static_cast<double>(weights[i]);
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
+  double sums[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      sums[lane] += static_cast<double>(weights[i + lane]);
+    }
+  }
+  for (size_t lane = 0; i < values.size(); ++i, ++lane)
+    sums[lane] += static_cast<double>(weights[i]);
+  return std::accumulate(sums, sums + kLanes, 0.0);
 }
 
 }  // namespace
@@ -51,7 +65,9 @@ bool UsesHistory(const SamplingParams& params) {
 }
 
 Sampler::Sampler(int32_t vocabulary)
-    : logits_(static_cast<size_t>(vocabulary)), weights_(static_cast<size_t>(vocabulary)) {}
+    : logits_(static_cast<size_t>(vocabulary)),
+      weights_(static_cast<size_t>(vocabulary)),
+      filtered_(vocabulary) {}
 
 void Sampler::Adjust(const SampleRequest& request) {
   const SamplingParams& params = *request.params;
@@ -83,7 +99,7 @@ absl::StatusOr<SampledToken> Sampler::Sample(const SampleRequest& request) {
       !params.logit_bias.empty() || UsesHistory(params) || !request.banned.empty();
   int32_t best = raw_best;
   std::span<const float> logits = request.logits;
-  if (adjusted || params.temperature > 0) {
+  if (adjusted) {
     Adjust(request);
     logits = logits_;
     best = ArgMax(logits_);
@@ -98,8 +114,9 @@ absl::StatusOr<SampledToken> Sampler::Sample(const SampleRequest& request) {
     const float top = logits[static_cast<size_t>(best)];
     const bool filtered =
         params.top_k > 0 || params.top_p < 1 || params.min_p > 0 || params.typical_p < 1;
-    sampled.id = filtered ? DrawFiltered(request, top, 1 / params.temperature)
-                          : DrawFromAll(request, top, 1 / params.temperature);
+    sampled.id =
+        filtered ? filtered_.Draw(logits, top, params, PhiloxUniform(params.seed, request.position))
+                 : DrawFromAll(request, logits, top);
   }
   if (request.logprobs < 0) return sampled;
 
@@ -126,90 +143,19 @@ absl::StatusOr<SampledToken> Sampler::Sample(const SampleRequest& request) {
   return sampled;
 }
 
-int32_t Sampler::DrawFromAll(const SampleRequest& request, float top, float inverse_temperature) {
-  const double sum = SumExp(logits_, top, inverse_temperature, weights_);
+int32_t Sampler::DrawFromAll(const SampleRequest& request, std::span<const float> logits,
+                             float top) {
+  const double sum = SumExp(logits, top, 1 / request.params->temperature, weights_);
   const double target = PhiloxUniform(request.params->seed, request.position) * sum;
   double cumulative = 0;
   int32_t last = 0;
   for (size_t i = 0; i < weights_.size(); ++i) {
-    if (logits_[i] == kNever) continue;
+    if (logits[i] == kNever) continue;
     cumulative += static_cast<double>(weights_[i]);
     last = static_cast<int32_t>(i);
     if (cumulative > target) break;
   }
   return last;
-}
-
-int32_t Sampler::DrawFiltered(const SampleRequest& request, float top, float inverse_temperature) {
-  const SamplingParams& params = *request.params;
-  candidates_.clear();
-  for (size_t i = 0; i < logits_.size(); ++i) {
-    const float scaled = (logits_[i] - top) * inverse_temperature;
-    if (scaled < kNegligibleNats) continue;
-    candidates_.push_back({static_cast<double>(ExpNonPositive(scaled)), static_cast<int32_t>(i)});
-  }
-  const auto more_likely = [](const Candidate& a, const Candidate& b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
-  };
-  if (params.top_k > 0 && static_cast<size_t>(params.top_k) < candidates_.size()) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + params.top_k, candidates_.end(),
-                     more_likely);
-    candidates_.resize(static_cast<size_t>(params.top_k));
-  }
-  std::sort(candidates_.begin(), candidates_.end(), more_likely);
-  if (params.typical_p < 1) {
-    KeepTypical(static_cast<double>(params.typical_p));
-    std::sort(candidates_.begin(), candidates_.end(), more_likely);
-  }
-  double sum = 0;
-  for (const Candidate& candidate : candidates_) sum += candidate.weight;
-  if (params.top_p < 1) {
-    const double wanted = static_cast<double>(params.top_p) * sum;
-    double kept = 0;
-    size_t count = 0;
-    while (count < candidates_.size() && kept < wanted) kept += candidates_[count++].weight;
-    candidates_.resize(std::max<size_t>(count, 1));
-    sum = kept;
-  }
-  if (params.min_p > 0) {
-    const double floor = static_cast<double>(params.min_p) * candidates_.front().weight;
-    while (candidates_.size() > 1 && candidates_.back().weight < floor) {
-      sum -= candidates_.back().weight;
-      candidates_.pop_back();
-    }
-  }
-  const double target = PhiloxUniform(params.seed, request.position) * sum;
-  double cumulative = 0;
-  for (const Candidate& candidate : candidates_) {
-    cumulative += candidate.weight;
-    if (cumulative > target) return candidate.id;
-  }
-  return candidates_.back().id;
-}
-
-// Meister et al. 2022: the tokens whose surprise is closest to the distribution's entropy, until
-// their probability reaches typical_p.
-void Sampler::KeepTypical(double typical_p) {
-  double sum = 0;
-  for (const Candidate& candidate : candidates_) sum += candidate.weight;
-  double entropy = 0;
-  for (const Candidate& candidate : candidates_) {
-    const double p = candidate.weight / sum;
-    if (p > 0) entropy -= p * std::log(p);
-  }
-  by_distance_.clear();
-  for (const Candidate& candidate : candidates_) {
-    by_distance_.emplace_back(std::abs(-std::log(candidate.weight / sum) - entropy), candidate);
-  }
-  std::stable_sort(by_distance_.begin(), by_distance_.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
-  double kept = 0;
-  candidates_.clear();
-  for (const auto& [distance, candidate] : by_distance_) {
-    if (!candidates_.empty() && kept >= typical_p * sum) break;
-    kept += candidate.weight;
-    candidates_.push_back(candidate);
-  }
 }
 
 }  // namespace asymserve

@@ -3,12 +3,12 @@
 #include <cstdint>
 #include <span>
 #include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "engine/model/filtered_draw.h"
 #include "engine/model/sampling.h"
 
 namespace asymserve {
@@ -54,19 +54,12 @@ class Sampler {
   absl::StatusOr<SampledToken> Sample(const SampleRequest& request);
 
  private:
-  struct Candidate {
-    double weight;  // unnormalized probability
-    int32_t id;
-  };
   void Adjust(const SampleRequest& request);
-  int32_t DrawFromAll(const SampleRequest& request, float top, float inverse_temperature);
-  int32_t DrawFiltered(const SampleRequest& request, float top, float inverse_temperature);
-  void KeepTypical(double typical_p);
+  int32_t DrawFromAll(const SampleRequest& request, std::span<const float> logits, float top);
 
-  std::vector<float> logits_;                              // adjusted copy
-  std::vector<float> weights_;                             // exp of the scaled logits
-  std::vector<Candidate> candidates_;                      // most likely first
-  std::vector<std::pair<double, Candidate>> by_distance_;  // of KeepTypical
+  std::vector<float> logits_;   // adjusted copy
+  std::vector<float> weights_;  // exp of the scaled logits
+  FilteredDraw filtered_;
 };
 
 }  // namespace asymserve

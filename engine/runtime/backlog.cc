@@ -105,7 +105,7 @@ void Backlog::OnStep(const StepSample& step, int32_t running, int32_t waiting, T
   costs_.Observe(step);
   if (left_waiting_ > 0) drain_.Observe(now - last_step_, started_);
   refused_ = std::max<int64_t>(refused_ - left_, 0);
-  if (waiting == 0 && waiting_.load(std::memory_order_relaxed) == 0) refused_ = 0;
+  if (waiting_.load(std::memory_order_relaxed) <= max_waiting() / 2) refused_ = 0;
   for (auto& [id, tenant] : wanting_) {
     if (tenant.since < 0) tenant.since = now;
   }

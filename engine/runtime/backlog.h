@@ -100,7 +100,7 @@ class Backlog {
   int32_t CatchUpTokens(int32_t decode_rows) const;
 
   /// When the next refused request should come back: as many have left the queue by then as were
-  /// refused since there was room, this one counted. kMinRetry to kMaxRetry.
+  /// refused since it was last half empty after a step, this one counted. kMinRetry to kMaxRetry.
   std::chrono::milliseconds NextRetry();
 
   /// Absent as long as too little is measured, or nothing waits or runs.

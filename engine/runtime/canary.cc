@@ -61,8 +61,9 @@ void Canary::OnEnd(Generation& generation, const RecordPool& arena) {
 }
 
 int32_t Canary::SpareTokens(const StepPlan& plan, int32_t waiting, int32_t catch_up_tokens) const {
+  if (waiting > 0) return 0;
   if (plan.empty()) return std::min(kStepTokens, options_.step_tokens);
-  if (waiting > 0 || std::any_of(plan.items.begin(), plan.items.end(), CatchesUp)) return 0;
+  if (std::any_of(plan.items.begin(), plan.items.end(), CatchesUp)) return 0;
   return std::min({kStepTokens, catch_up_tokens, options_.step_tokens - plan.tokens});
 }
 

@@ -103,7 +103,12 @@ absl::Status CapacityPlanner::Count() {
   request_.shape = KvShapeOf(config);
   ASYMSERVE_ASSIGN_OR_RETURN(const std::optional<DeviceRoom> room, backend_.Room());
   SetBudget({options_.memory_bytes, options_.memory_option, room},
-            {config.vocabulary, options_.max_waiting, options_.threads}, request_);
+            {.vocabulary = config.vocabulary,
+             .context_tokens =
+                 options_.context_tokens > 0 ? options_.context_tokens : config.context_length,
+             .waiting = options_.max_waiting,
+             .threads = options_.threads},
+            request_);
   request_.context_option = options_.context_option;
   request_.margin_bytes = options_.margin_bytes;
   request_.kv_bytes = options_.kv_bytes;

@@ -57,6 +57,13 @@ SchedulerOptions ToSchedulerOptions(const EngineOptions& options) {
   return scheduler;
 }
 
+std::vector<int32_t> DistinctTokens(std::vector<int32_t> tokens) {
+  std::sort(tokens.begin(), tokens.end());
+  tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+  tokens.shrink_to_fit();
+  return tokens;
+}
+
 TimeLimits ToTimeLimits(const GenerateRequest& request, TimeUs now) {
   TimeLimits limits;
   if (request.deadline) {
@@ -267,6 +274,11 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
   auto active = std::make_shared<ActiveRequest>();
   active->id = id;
   active->request = std::move(request);
+  // It may have been cut from a longer one, whose memory nobody planned.
+  active->request.prompt.shrink_to_fit();
+  if (UsesHistory(active->request.sampling)) {
+    active->seen = DistinctTokens(active->request.prompt);
+  }
   active->sink = std::move(sink);
   active->submitted = now;
   active->max_new_tokens = max_new_tokens;
@@ -348,7 +360,9 @@ void Engine::Impl::Run() {
     wake_.wait(lock, [this] { return stop_ || !inbox_.empty(); });
     if (inbox_.empty()) return;
     mail.requests.swap(inbox_);
+    cancels_.clear();
     open_requests_ = 0;
+    idle_ = false;
   }
 }
 

@@ -63,8 +63,8 @@ void EngineLoop::Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs
   const int32_t first = one_first ? 1 : request->request.n;
   others_waiting_ += request->request.n - first;
   for (int32_t i = 0; i < first; ++i) Schedule(*request, i, request->submitted, now);
-  delivery_.Push(outgoing_);
   PublishGauges();
+  delivery_.Push(outgoing_);
 }
 
 void EngineLoop::Schedule(const ActiveRequest& request, int32_t index, TimeUs queued_at,
@@ -106,8 +106,8 @@ void EngineLoop::Cancel(RequestId id, TimeUs called_at, TimeUs now) {
   }
   if (!found) return;
   metrics_.cancel_to_free_seconds.Observe(Seconds(called_at, now));
-  delivery_.Push(outgoing_);
   PublishGauges();
+  delivery_.Push(outgoing_);
 }
 
 absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
@@ -124,8 +124,8 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
   if (plan.empty()) {
     scheduler_.Commit(plan, {});
     ReportStep(plan, /*with_canary=*/false, 0, now);
-    delivery_.Push(outgoing_);
     PublishGauges();
+    delivery_.Push(outgoing_);
     // Who was preempted alone is admitted by the next plan.
     if (!with_canary) return !plan.preempted.empty();
   }
@@ -165,8 +165,8 @@ int64_t EngineLoop::TakeTokens(const StepPlan& plan, const TensorView& logits, b
   ReportStep(plan, with_canary, committed - began, committed);
   metrics_.steps.Add();
   metrics_.last_step_us.Set(end);
+  PublishGauges();  // whoever has seen an answer finds it counted
   delivery_.Push(outgoing_);
-  PublishGauges();
   return std::ssize(outcomes);
 }
 
@@ -191,13 +191,15 @@ void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
   for (const StepItem& item : plan.items) {
     Generation& generation = *sequences_.at(item.sequence);
     if (generation.first_step == 0) {
-      generation.cached_tokens = item.begin;
+      generation.Begin();
+      generation.cached_tokens = generation.computed = item.begin;
       LeaveQueue(generation, now);
     }
     if (item.unrefined && generation.degraded_from < 0) {
       generation.degraded_from = item.begin;
       metrics_.degraded.Add();
     }
+    CountComputed(generation, item);
     const std::span<const int32_t> tokens =
         std::span(generation.tokens)
             .subspan(static_cast<size_t>(item.begin), static_cast<size_t>(item.count));
@@ -213,13 +215,20 @@ void EngineLoop::LeaveQueue(Generation& generation, TimeUs now) {
   generation.first_step = now;
   LeaveBacklog(generation, /*runs=*/true);
   metrics_.queue_seconds.Observe(Seconds(generation.request->submitted, now));
-  metrics_.prompt_tokens.Add(generation.request->request.prompt.size() -
-                             static_cast<size_t>(generation.cached_tokens));
   if (generation.index == 0) {
     backlog_.OnPrompt(static_cast<int32_t>(generation.request->request.prompt.size()),
                       generation.cached_tokens);
   }
   generation.request->tenant->prompt_tokens.Add(generation.request->request.prompt.size());
+}
+
+// Prompt tokens count once, when they are computed for the first time.
+void EngineLoop::CountComputed(Generation& generation, const StepItem& item) {
+  const auto prompt = static_cast<int32_t>(generation.request->request.prompt.size());
+  const int32_t end = std::min(item.begin + item.count, prompt);
+  if (end <= generation.computed) return;
+  metrics_.prompt_tokens.Add(static_cast<uint64_t>(end - generation.computed));
+  generation.computed = end;
 }
 
 void EngineLoop::LeaveBacklog(const Generation& generation, bool runs) {
@@ -362,8 +371,8 @@ void EngineLoop::EndAll(FinishReason reason, const absl::Status& error, TimeUs n
     scheduler_.Cancel(id);
     End(id, reason, error, now);
   }
-  delivery_.Push(outgoing_);
   PublishGauges();
+  delivery_.Push(outgoing_);
 }
 
 void EngineLoop::CountFinish(const Generation& generation, TimeUs now) {

@@ -28,9 +28,8 @@ class EngineLoop {
 
   void Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs now);
   void Cancel(RequestId id, TimeUs called_at, TimeUs now);
-  /// Runs one step, of users' sequences, the canary, or both. False if there is nothing to run. A
-  /// model error is returned after every
-  /// sequence ended with it; the loop is then empty.
+  /// Runs one step, of users' sequences, the canary, or both. False if there is nothing to run.
+  /// After a model's error only EndAll may follow, which ends the sequences with it.
   absl::StatusOr<bool> Step(TimeUs now);
   /// Ends every sequence with `reason` (and `error`, for kError).
   void EndAll(FinishReason reason, const absl::Status& error, TimeUs now);
@@ -69,6 +68,7 @@ class EngineLoop {
   void End(SequenceId id, FinishReason reason, const absl::Status& error, TimeUs now);
   void CountFinish(const Generation& generation, TimeUs now);
   void LeaveQueue(Generation& generation, TimeUs now);
+  void CountComputed(Generation& generation, const StepItem& item);
   /// It waits no longer: it runs, or has ended.
   void LeaveBacklog(const Generation& generation, bool runs);
   /// Tells the backlog about a step, or about planning one of nothing.

@@ -1,6 +1,5 @@
 #include "engine/runtime/generation.h"
 
-#include <unordered_set>
 #include <utility>
 
 #include "engine/model/device_draw.h"
@@ -25,16 +24,17 @@ Generation::Generation(SequenceId sequence_id, std::shared_ptr<const ActiveReque
     : id(sequence_id),
       request(std::move(owner)),
       index(i),
-      tokens(request->request.prompt),
       sampling(request->request.sampling),
       draws_on_device(DrawsOnDevice(sampling, request->request.logprobs)),
       text(tokenizer, TextOptions(request->request)) {
   sampling.seed += static_cast<uint64_t>(i);
-  tokens.reserve(tokens.size() + static_cast<size_t>(request->max_new_tokens));
-  if (UsesHistory(sampling)) {
-    std::unordered_set<int32_t> distinct(tokens.begin(), tokens.end());
-    history.seen.assign(distinct.begin(), distinct.end());
-  }
+}
+
+void Generation::Begin() {
+  const std::vector<int32_t>& prompt = request->request.prompt;
+  tokens.reserve(prompt.size() + static_cast<size_t>(request->max_new_tokens));
+  tokens.assign(prompt.begin(), prompt.end());
+  history.seen = request->seen;
 }
 
 }  // namespace asymserve

@@ -22,23 +22,28 @@ struct ActiveRequest {
   TimeUs submitted = 0;
   int32_t max_new_tokens = 0;                 // resolved from stop.max_tokens
   std::shared_ptr<const PrefixChain> prefix;  // of the prompt; null: not shared
+  std::vector<int32_t> seen;                  // its tokens, each once, if UsesHistory
   QueueShare share;                           // of each of its sequences
   TenantMetrics* tenant = nullptr;
 };
 
-/// One of a request's n sequences. Engine thread only.
+/// One of a request's n sequences. Until it begins, it holds nothing that is as long as the prompt.
+/// Engine thread only.
 struct Generation {
   Generation(SequenceId sequence_id, std::shared_ptr<const ActiveRequest> owner, int32_t i,
              const Tokenizer& tokenizer);
 
+  /// Before its first step.
+  void Begin();
   int32_t generated() const {
-    return static_cast<int32_t>(tokens.size() - request->request.prompt.size());
+    return tokens.empty() ? 0
+                          : static_cast<int32_t>(tokens.size() - request->request.prompt.size());
   }
 
   SequenceId id;
   std::shared_ptr<const ActiveRequest> request;
   int32_t index;
-  std::vector<int32_t> tokens;  // prompt, then output
+  std::vector<int32_t> tokens;  // prompt, then output; empty until it begins
   SamplingParams sampling;      // with the seed of this sequence
   TokenHistory history;
   bool draws_on_device;  // as far as the backend can
@@ -52,6 +57,7 @@ struct Generation {
   /// prompt.
   bool others_wait = false;
   int32_t cached_tokens = 0;   // of the prompt, not computed when it first ran
+  int32_t computed = 0;        // of the prompt, cached or by its own steps
   int32_t degraded_from = -1;  // first position computed from unrefined pages
   // Clock readings, 0 until they happen.
   TimeUs first_step = 0, first_token = 0, last_token = 0;

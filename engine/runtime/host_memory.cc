@@ -21,15 +21,21 @@ std::optional<int64_t> ReadNumber(const std::string& path) {
   return std::nullopt;
 }
 
-std::optional<int64_t> MemAvailable() {
+// A line of /proc/meminfo.
+std::optional<int64_t> ReadMemInfo(const std::string& wanted) {
   std::ifstream file("/proc/meminfo");
   std::string key;
   int64_t kilobytes = 0;
   std::string unit;
   while (file >> key >> kilobytes) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
+    if (key == wanted) return kilobytes * 1024;
     std::getline(file, unit);
   }
+  return std::nullopt;
+}
+
+std::optional<int64_t> MemAvailable() {
+  if (const std::optional<int64_t> available = ReadMemInfo("MemAvailable:")) return available;
   // Without /proc: what is free, which leaves out what the system could reclaim.
   const int64_t pages = sysconf(_SC_AVPHYS_PAGES);
   const int64_t page_bytes = sysconf(_SC_PAGESIZE);
@@ -49,22 +55,39 @@ int64_t FileCache(const std::string& folder) {
   return cache;
 }
 
+// Nothing where there is none.
+std::optional<int64_t> LimitOf(const std::string& folder) {
+  const std::optional<int64_t> limit = ReadNumber(folder + "/memory.max");
+  return limit ? limit : ReadNumber(folder + "/memory.limit_in_bytes");
+}
+
 // What the limit of one group leaves; nothing where there is none.
 std::optional<int64_t> RoomOf(const std::string& folder) {
-  std::optional<int64_t> limit = ReadNumber(folder + "/memory.max");
+  const std::optional<int64_t> limit = LimitOf(folder);
   std::optional<int64_t> used = ReadNumber(folder + "/memory.current");
-  if (!limit) {
-    limit = ReadNumber(folder + "/memory.limit_in_bytes");
-    used = ReadNumber(folder + "/memory.usage_in_bytes");
-  }
+  if (!used) used = ReadNumber(folder + "/memory.usage_in_bytes");
   if (!limit || !used) return std::nullopt;
   return std::clamp<int64_t>(*limit - *used + FileCache(folder), 0, *limit);
 }
 
-// The groups of this process, by /proc/self/cgroup (ID:CONTROLLERS:PATH, no controllers in version
-// 2). A path that is not there is that of the host, seen from within a container: the root is ours.
-std::vector<std::string> CgroupFolders() {
-  std::vector<std::string> folders = {"/sys/fs/cgroup", "/sys/fs/cgroup/memory"};
+// Cores, as many as the quota of one group allows.
+std::optional<double> QuotaOf(const std::string& folder) {
+  std::ifstream v2(folder + "/cpu.max");  // "quota period", or "max period"
+  double quota = 0;
+  double period = 0;
+  if (v2 >> quota >> period && period > 0) return quota / period;
+  const std::optional<int64_t> v1 = ReadNumber(folder + "/cpu.cfs_quota_us");  // -1: none
+  const std::optional<int64_t> v1_period = ReadNumber(folder + "/cpu.cfs_period_us");
+  if (!v1 || *v1 <= 0 || !v1_period || *v1_period <= 0) return std::nullopt;
+  return static_cast<double>(*v1) / static_cast<double>(*v1_period);
+}
+
+// The groups of this process for `controller` of version 1, and those of version 2, by
+// /proc/self/cgroup (ID:CONTROLLERS:PATH, no controllers in version 2). A path that is not there is
+// that of the host, seen from within a container: the root is ours.
+std::vector<std::string> CgroupFolders(const std::string& controller) {
+  const std::string v1_root = "/sys/fs/cgroup/" + controller;
+  std::vector<std::string> folders = {"/sys/fs/cgroup", v1_root};
   std::ifstream file("/proc/self/cgroup");
   std::string line;
   while (std::getline(file, line)) {
@@ -73,8 +96,8 @@ std::vector<std::string> CgroupFolders() {
     if (first == std::string::npos || second == std::string::npos) continue;
     const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
     const bool v2 = controllers == ",,";
-    if (!v2 && controllers.find(",memory,") == std::string::npos) continue;
-    const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
+    if (!v2 && controllers.find("," + controller + ",") == std::string::npos) continue;
+    const std::string root = v2 ? "/sys/fs/cgroup" : v1_root;
     std::string path = line.substr(second + 1);
     while (path.size() > 1) {  // it and all that contain it
       folders.push_back(root + path);
@@ -84,33 +107,38 @@ std::vector<std::string> CgroupFolders() {
   return folders;
 }
 
-std::optional<int64_t> CgroupRoom() {
-  std::optional<int64_t> least;
-  for (const std::string& folder : CgroupFolders()) {
-    const std::optional<int64_t> room = RoomOf(folder);
-    if (room) least = std::min(*room, least.value_or(*room));
+// The least of what `of` says of the groups; nothing where it says nothing of any.
+template <typename Of>
+auto Least(const std::string& controller, const Of& of) {
+  decltype(of(controller)) least;
+  for (const std::string& folder : CgroupFolders(controller)) {
+    const auto value = of(folder);
+    if (value) least = std::min(*value, least.value_or(*value));
   }
   return least;
+}
+
+int64_t Smaller(std::optional<int64_t> host, std::optional<int64_t> group) {
+  if (host && group) return std::min(*host, *group);
+  return host.value_or(group.value_or(0));
 }
 
 }  // namespace
 
 int64_t AvailableHostMemoryBytes() {
-  const std::optional<int64_t> host = MemAvailable();
-  const std::optional<int64_t> group = CgroupRoom();
-  if (host && group) return std::min(*host, *group);
-  return host.value_or(group.value_or(0));
+  return Smaller(MemAvailable(), Least("memory", RoomOf));
+}
+
+int64_t HostMemoryLimitBytes() {
+  return Smaller(ReadMemInfo("MemTotal:"), Least("memory", LimitOf));
 }
 
 int32_t AvailableCores() {
   int32_t cores = 1;
   cpu_set_t set;
   if (::sched_getaffinity(0, sizeof(set), &set) == 0) cores = CPU_COUNT(&set);
-  std::ifstream file("/sys/fs/cgroup/cpu.max");  // "quota period", or "max period"
-  double quota = 0;
-  double period = 0;
-  if (file >> quota >> period && period > 0) {
-    cores = std::min(cores, static_cast<int32_t>(std::lround(quota / period)));
+  if (const std::optional<double> quota = Least("cpu", QuotaOf)) {
+    cores = static_cast<int32_t>(std::lround(std::min<double>(cores, *quota)));
   }
   return std::max(cores, 1);
 }

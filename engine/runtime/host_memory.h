@@ -8,7 +8,12 @@ namespace asymserve {
 /// of its cgroup (v2 memory.max or v1) and of those around it leave. 0 if neither can be read.
 int64_t AvailableHostMemoryBytes();
 
-/// Cores this process may use: its affinity, lowered by the cgroup's CPU quota, at least 1.
+/// Bytes this process could ever use: the smaller of all of the machine's memory and the limits of
+/// these cgroups. 0 if neither can be read.
+int64_t HostMemoryLimitBytes();
+
+/// Cores this process may use: its affinity, lowered by the CPU quotas (v2 cpu.max, v1
+/// cfs_quota_us) of its cgroup and of those around it, at least 1.
 int32_t AvailableCores();
 
 }  // namespace asymserve

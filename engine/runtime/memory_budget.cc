@@ -5,7 +5,6 @@
 #include "engine/base/kernel_memory.h"
 #include "engine/base/status.h"
 #include "engine/runtime/host_memory.h"
-#include "engine/runtime/memory_count.h"
 
 namespace asymserve {
 namespace {
@@ -42,6 +41,10 @@ absl::StatusOr<MemoryBudget> FindMemoryBudget(const Backend& backend, int64_t me
     // What is resident already is part of the process, too.
     budget.bytes = AvailableHostMemoryBytes() + ProcessAnonymousBytes();
     budget.option = "engine.memory_bytes = 0 (what is available)";
+  } else if (const int64_t limit = HostMemoryLimitBytes(); limit > 0 && memory_bytes > limit) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "engine.memory_bytes: ", Bytes(memory_bytes), "; this process can have ", Bytes(limit),
+        " (the machine's memory, or the limit of its cgroup): lower it, or raise the limit"));
   }
   return budget;
 }
@@ -51,15 +54,15 @@ void SetBudget(const MemoryBudget& budget, const RuntimeShape& runtime, MemoryRe
   request.memory_option = budget.option;
   request.arena_rounding_bytes = budget.room.has_value() ? kDeviceRounding : kHostRounding;
   if (budget.room.has_value()) return;
-  request.runtime_bytes = RuntimeBound(runtime.vocabulary, runtime.waiting, runtime.threads);
-  request.runtime_bytes_per_sequence = kRuntimePerRequest;
+  request.runtime_bytes = RuntimeBound(runtime);
+  request.runtime_bytes_per_sequence = RuntimePerRequest(runtime.context_tokens);
 }
 
 absl::StatusOr<int64_t> PlanHostMemory(const MemoryBudget& budget, const RuntimeShape& runtime,
                                        int64_t max_running) {
   if (!budget.room.has_value()) return 0;
-  const int64_t bound = RuntimeBound(runtime.vocabulary, runtime.waiting, runtime.threads) +
-                        kRuntimePerRequest * max_running + kDriverBytes;
+  const int64_t bound = RuntimeBound(runtime) +
+                        RuntimePerRequest(runtime.context_tokens) * max_running + kDriverBytes;
   const int64_t available = AvailableHostMemoryBytes() + ProcessAnonymousBytes();
   if (available > 0 && available < bound) {
     return absl::ResourceExhaustedError(absl::StrCat(

@@ -9,6 +9,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/kv/memory_planner.h"
+#include "engine/runtime/memory_count.h"
 
 // Whose memory a plan shares out: that of the process, or that of a device, which then holds all
 // that the backend counts, while the rest of the process stays in the host's.
@@ -22,15 +23,8 @@ struct MemoryBudget {
 };
 
 /// `memory_bytes`, engine.memory_bytes, of the backend's memory; 0: what is available of it.
-/// InvalidArgument when the device has less.
+/// InvalidArgument when the device has less, or the host, where its memory can be read.
 absl::StatusOr<MemoryBudget> FindMemoryBudget(const Backend& backend, int64_t memory_bytes);
-
-/// The rest of the process, in requests of `vocabulary` tokens, `waiting` ones at most.
-struct RuntimeShape {
-  int32_t vocabulary = 0;
-  int64_t waiting = 0;
-  int32_t threads = 1;
-};
 
 /// Sets what depends on whose memory it is: the budget, the rest of the process, which is not in a
 /// device's, and how allocations are rounded.

@@ -1,5 +1,6 @@
 #include "engine/runtime/memory_count.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "engine/base/status.h"
@@ -31,11 +32,18 @@ absl::StatusOr<MemoryBytes> CountCache(const KvShape& shape, const KvScheme& sch
 
 }  // namespace
 
-int64_t RuntimeBound(int32_t vocabulary, int64_t waiting, int32_t threads) {
+int64_t RuntimePerRequest(int32_t context_tokens) {
+  constexpr int64_t kOfShortContexts = 64 * 1024;
+  constexpr int64_t kShortContext = 8192;
+  return kOfShortContexts + 8 * std::max<int64_t>(context_tokens - kShortContext, 0);
+}
+
+int64_t RuntimeBound(const RuntimeShape& runtime) {
   constexpr int64_t kProcess = int64_t{64} << 20;
   constexpr int64_t kPerToken = 1024;  // of the vocabulary: text, merges, hash tables
   constexpr int64_t kPerThread = int64_t{1} << 20;
-  return kProcess + kPerToken * vocabulary + kRuntimePerRequest * waiting + kPerThread * threads;
+  return kProcess + kPerToken * runtime.vocabulary + kPerThread * runtime.threads +
+         RuntimePerRequest(runtime.context_tokens) * runtime.waiting;
 }
 
 absl::StatusOr<MemoryBytes> CountModelMemory(const WeightFile& file, const Backend& backend,

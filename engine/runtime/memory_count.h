@@ -10,11 +10,21 @@
 
 namespace asymserve {
 
-/// A bound of what the process holds beside the backend's memory: code, gRPC, the tokenizer, page
-/// tables, the text of `waiting` requests. Those that run take kRuntimePerRequest more each.
-int64_t RuntimeBound(int32_t vocabulary, int64_t waiting, int32_t threads);
-/// Prompt, output, page table, messages that the client has not read.
-inline constexpr int64_t kRuntimePerRequest = 64 * 1024;
+/// The rest of the process, beside the backend's memory, at its fullest.
+struct RuntimeShape {
+  int32_t vocabulary = 0;
+  int32_t context_tokens = 0;  // of a request
+  int64_t waiting = 0;         // requests
+  int32_t threads = 1;
+};
+
+/// What it holds: code, gRPC, the tokenizer, `waiting` requests. Those that run take
+/// RuntimePerRequest more each.
+int64_t RuntimeBound(const RuntimeShape& runtime);
+/// Prompt and output, of the request and of its sequence, 4 bytes a token each; page table, and
+/// messages that the client has not read. Without the lists of tokens that penalties look at, which
+/// are the margin's.
+int64_t RuntimePerRequest(int32_t context_tokens);
 
 /// What a backend would take for a model, counted without reading its weights. The arena is not
 /// part of it.

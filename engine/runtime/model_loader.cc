@@ -54,7 +54,10 @@ absl::StatusOr<MemoryPlan> PlanModel(const LoadOptions& options, const WeightFil
   request.weight_bytes = fixed[MemoryClass::kWeights];
   request.table_bytes = fixed[MemoryClass::kTables];
   request.workspace.fixed_bytes = fixed[MemoryClass::kWorkspace];
-  const RuntimeShape runtime = {file.config().vocabulary, engine.max_waiting, options.threads};
+  const RuntimeShape runtime = {.vocabulary = file.config().vocabulary,
+                                .context_tokens = engine.max_context_tokens,
+                                .waiting = engine.max_waiting,
+                                .threads = options.threads};
   SetBudget(budget, runtime, request);
   request.margin_bytes = options.memory_margin_bytes;
   request.context_tokens = engine.max_context_tokens;

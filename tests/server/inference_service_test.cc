@@ -128,6 +128,36 @@ TEST_F(InferenceServiceTest, TokenizeAndDetokenizeInvertEachOther) {
   EXPECT_THAT(status.error_message(), HasSubstr("token_ids["));
 }
 
+TEST_F(InferenceServiceTest, AnswersThatWouldTakeTooMuchMemoryAreRefused) {
+  stream_options_.max_unary_bytes = 1'000;
+  stream_options_.max_unread_bytes = 100'000;
+  ASSERT_NO_FATAL_FAILURE(Start());
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text("a");
+  v1::TokenizeResponse ids;
+  grpc::ClientContext first;
+  ASSERT_TRUE(stub_->Tokenize(&first, tokenize, &ids).ok());
+  const auto detokenize = [&](int count) {
+    v1::DetokenizeRequest request;
+    for (int i = 0; i < count; ++i) request.add_token_ids(ids.token_ids(0));
+    v1::DetokenizeResponse text;
+    grpc::ClientContext context;
+    return stub_->Detokenize(&context, request, &text);
+  };
+  EXPECT_TRUE(detokenize(1'000).ok());
+  const grpc::Status status = detokenize(1'001);
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("token_ids: the text of the first 1001"));
+
+  std::string text;
+  for (int i = 0; i < 200'000; ++i) text += static_cast<char>('!' + i % 90);
+  tokenize.set_text(text);
+  grpc::ClientContext last;
+  const grpc::Status refused = stub_->Tokenize(&last, tokenize, &ids);
+  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("send less at a time"));
+}
+
 TEST_F(InferenceServiceTest, RefusesWithRetryInfoBeforeParsingWhenTheQueueIsFull) {
   engine_options_.max_running = 1;
   engine_options_.max_waiting = 1;

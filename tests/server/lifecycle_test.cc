@@ -95,6 +95,18 @@ TEST_F(LifecycleTest, ASecondSignalExitsAtOnce) {
   (void)reader->Finish();
 }
 
+TEST_F(LifecycleTest, ASignalWhileTheModelLoadsEndsTheProcessAtOnce) {
+  UseSlowModel();
+  server_ = std::make_unique<ServerProcess>(std::vector<std::string>{
+      "--model", model_path_, "--set", "engine.threads=1", "--set", "kv.scheme=kivi-2", "--set",
+      "kv.quality.self_check=true", "--set", "kv.quality.max_mean_kl=100"});
+  ASSERT_TRUE(server_->WaitForLog(" listening ")) << server_->log();
+  server_->Signal(SIGTERM);
+  EXPECT_EQ(server_->WaitForExit(), 0);
+  if (server_->log().find(" serving ") != std::string::npos) GTEST_SKIP() << "it was loaded before";
+  EXPECT_THAT(server_->log(), HasSubstr("stopped served=false"));
+}
+
 TEST_F(LifecycleTest, OverloadIsRefusedWithRetryInfo) {
   UseSlowModel();
   ASSERT_NO_FATAL_FAILURE(Start({"engine.max_running=1", "engine.max_waiting=1"}));

@@ -28,6 +28,7 @@ struct Seen {
   StatusCode code = StatusCode::UNKNOWN;
   int64_t tokens = 0;
   int64_t reported_tokens = -1;  // by the final message
+  std::string message;
 };
 
 class LoadTest : public ProcessFixture {
@@ -69,7 +70,9 @@ class LoadTest : public ProcessFixture {
     }
     while (read()) {
     }
-    seen.code = reader->Finish().error_code();
+    const grpc::Status status = reader->Finish();
+    seen.code = status.error_code();
+    seen.message = status.error_message();
     return seen;
   }
 
@@ -97,8 +100,8 @@ TEST_F(LoadTest, SixtyFourStreamsWithCancelsDeadlinesAndSlowReadersLeaveNothingB
   int ok = 0;
   int64_t tokens = 0;
   for (uint32_t i = 0; i < kStreams; ++i) {
-    SCOPED_TRACE(i);
     const Seen& one = seen[i];
+    SCOPED_TRACE(std::to_string(i) + ": " + one.message);
     if (one.code == StatusCode::OK) {
       ++ok;
       tokens += one.tokens;
@@ -132,6 +135,7 @@ TEST_F(LoadTest, SixtyFourStreamsWithCancelsDeadlinesAndSlowReadersLeaveNothingB
   EXPECT_EQ(metrics["asymserve_sequences_waiting"], 0);
   const auto ended = [&](const std::string& code) {
     return metrics["asymserve_requests_total{method=\"Generate\",code=\"" + code + "\"}"];
+    std::string message;
   };
   // A stream may end well on the server in the moment in which its client gives up, and a client
   // may give up before the server has seen its call.

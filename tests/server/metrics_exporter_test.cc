@@ -26,6 +26,7 @@ class MetricsExporterTest : public ServiceFixture {
 
 TEST_F(MetricsExporterTest, BeforeAModelIsServedOnlyTheServersFamiliesExist) {
   EXPECT_THAT(Text(), HasSubstr("asymserve_build_info{version=\"0.1.0\"} 1"));
+  EXPECT_THAT(Text(), HasSubstr("\nasymserve_start_time_seconds "));
   EXPECT_THAT(Text(), HasSubstr("asymserve_requests_total{method=\"Chat\",code=\"OK\"} 0"));
   EXPECT_THAT(Text(), Not(HasSubstr("asymserve_kv_pages")));
 }

@@ -254,13 +254,18 @@ TEST_F(BacklogTest, EachRefusedOneIsToldALaterPlaceAtTheDrainRate) {
   EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 500, 10);
   EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 1000, 20);
   EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 1500, 30);
-  Join(Share(1, 1), 2);
-  backlog_.Leave(Share(1, 1), true, true);
-  backlog_.Leave(Share(1, 1), false, true);
-  backlog_.OnStep({}, 4, 1, now_);
+  Join(Share(1, 1), 18);  // of 30 places
+  const auto step_without = [&](int sequences, bool first) {
+    for (int i = 0; i < sequences; ++i) backlog_.Leave(Share(1, 1), first && i == 0, true);
+    backlog_.OnStep({}, 4, 1, now_);
+  };
+  step_without(2, true);
   EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 1000, 20);
   for (int i = 0; i < 1000; ++i) backlog_.NextRetry();
   EXPECT_EQ(backlog_.NextRetry(), Backlog::kMaxRetry);
+  step_without(1, false);  // half of the places are free
+  EXPECT_NEAR(static_cast<double>(backlog_.NextRetry().count()), 500, 10)
+      << "nobody is told of a crowd that has gone";
 }
 
 }  // namespace

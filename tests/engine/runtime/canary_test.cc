@@ -43,6 +43,7 @@ class CanaryTest : public ::testing::Test {
     request->request.prompt.assign(9, 1);
     request->request.kv_precision = precision;
     Generation generation(SequenceId{16}, std::move(request), 0, tokenizer_);
+    generation.Begin();
     generation.tokens.insert(generation.tokens.end(), 5, 2);
     generation.finish = reason;
     return generation;

@@ -184,6 +184,12 @@ TEST(MemoryPlanTest, ABudgetThatCannotHoldOneSequenceRefusesToLoadAndSaysWhatToC
             refused.npos)
       << refused;
   EXPECT_NE(refused.find("of margin: raise it to "), refused.npos) << refused;
+
+  options.memory_bytes = int64_t{1} << 60;
+  refused = message();
+  EXPECT_NE(refused.find("engine.memory_bytes: 1152921504606846976 bytes"), refused.npos)
+      << refused;
+  EXPECT_NE(refused.find("lower it, or raise the limit"), refused.npos) << refused;
 }
 
 TEST(MemoryPlanTest, TheArenaIsWhatTheBudgetLeavesButNoMoreThanSequencesCanUse) {
@@ -197,13 +203,13 @@ TEST(MemoryPlanTest, TheArenaIsWhatTheBudgetLeavesButNoMoreThanSequencesCanUse) 
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     return loaded->memory_plan;
   };
-  options.memory_bytes = int64_t{8} << 30;
+  options.memory_bytes = int64_t{1} << 30;
   // With a prefix cache twice as much is of use.
   EXPECT_EQ(plan().arena.slabs, 48);
   options.kv_prefix_cache = false;
   const MemoryPlan rich = plan();
   EXPECT_EQ(rich.running, 3);
-  EXPECT_GT(rich.ledger[LedgerRow::kUnused], int64_t{7} << 30);
+  EXPECT_GT(rich.ledger[LedgerRow::kUnused], int64_t{512} << 20);
   // 3 sequences of 8 pages.
   EXPECT_EQ(rich.arena.slabs, 24);
 

@@ -77,6 +77,30 @@ TEST_F(PromptSharingTest, SequencesOfOneRequestShareThePagesOfItsPrompt) {
   ExpectNoPagesUsed();
 }
 
+TEST_F(PromptSharingTest, SequencesOfOneRequestShareItsPromptThoughTheFirstEndsWithItsFirstToken) {
+  Start();
+  GenerateRequest request = Greedy(std::vector<int32_t>(30, 7), 1);
+  request.n = 4;
+  const auto sink = Submit(request);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(sink->WaitForFinal(i).cached_tokens, i == 0 ? 0 : 28);
+  ExpectNoPagesUsed();
+}
+
+TEST_F(PromptSharingTest, OnlyWhatWasComputedOfAPromptIsCounted) {
+  Gate gate;
+  model_.before_step = [&] { gate.Pass(); };
+  Start();
+  const auto sink = std::make_shared<RecordingSink>();
+  const auto id = engine_->Submit(Greedy(std::vector<int32_t>(100, 7), 1), sink);
+  ASSERT_TRUE(id.ok());
+  gate.WaitUntilHeld();
+  engine_->Cancel(*id);
+  gate.Open();
+  EXPECT_EQ(sink->WaitForFinal().finish, FinishReason::kCancelled);
+  EXPECT_EQ(engine_->metrics().prompt_tokens.value(), 8u) << "a chunk";
+  ExpectNoPagesUsed();
+}
+
 TEST_F(PromptSharingTest, SequencesThatWaitForTheirFirstOneEndWithIt) {
   Gate gate;
   model_.before_step = [&] { gate.Pass(); };
