@@ -71,6 +71,7 @@ absl::Status CheckServerFiles(const ConfigSource& source, const Config& config) 
   if (status.ok() && !admin.tls.cert_file.empty()) {
     status = ReadTlsFiles(admin.tls, "admin.tls").status();
   }
+  if (status.ok()) status = CheckOperatorAuthorities(config);
   KeyRing keys(server.api_keys_file), admin_keys(admin.api_keys_file);
   admin_keys.Exclude(keys);
   if (status.ok() && !server.api_keys_file.empty()) {

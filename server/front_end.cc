@@ -8,6 +8,7 @@
 
 #include "engine/base/log.h"
 #include "engine/base/status.h"
+#include "server/tls_files.h"
 
 namespace asymserve {
 namespace {
@@ -61,7 +62,11 @@ absl::Status FrontEnd::ReadAdminKeys() {
 void FrontEnd::WatchFiles(const Config& config) {
   if (!config.server.tls.cert_file.empty()) {
     reloads.Add({"tls", FilesOf(config.server.tls),
-                 [this](ReloadReport&) { return server->ReloadTls(); }, metrics.tls_reloads});
+                 [this, &config](ReloadReport&) {
+                   ASYMSERVE_RETURN_IF_ERROR(CheckOperatorAuthorities(config));
+                   return server->ReloadTls();
+                 },
+                 metrics.tls_reloads});
   }
   if (keys != nullptr) {
     reloads.Add({"api_keys",
@@ -72,7 +77,11 @@ void FrontEnd::WatchFiles(const Config& config) {
   if (config.admin.address.empty()) return;
   if (!config.admin.tls.cert_file.empty()) {
     reloads.Add({"admin_tls", FilesOf(config.admin.tls),
-                 [this](ReloadReport&) { return admin->ReloadTls(); }, metrics.admin_tls_reloads});
+                 [this, &config](ReloadReport&) {
+                   ASYMSERVE_RETURN_IF_ERROR(CheckOperatorAuthorities(config));
+                   return admin->ReloadTls();
+                 },
+                 metrics.admin_tls_reloads});
   }
   if (admin_keys != nullptr) {
     reloads.Add({"admin_api_keys",
@@ -86,6 +95,7 @@ absl::Status FrontEnd::Start(const Config& config) {
   WatchFiles(config);
   if (keys != nullptr) ASYMSERVE_RETURN_IF_ERROR(ReadKeys());
   if (admin_keys != nullptr) ASYMSERVE_RETURN_IF_ERROR(ReadAdminKeys());
+  ASYMSERVE_RETURN_IF_ERROR(CheckOperatorAuthorities(config));
   ASYMSERVE_ASSIGN_OR_RETURN(server, GrpcServer::Start(config.server, service, metrics));
   LogListening("listening", *server, config.server.tls, keys.get());
   if (!config.admin.address.empty()) {

@@ -256,7 +256,7 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
     Request decoded;
     ASYMSERVE_RETURN_IF_ERROR(DecodeRequest(request, decoded));
     ASYMSERVE_RETURN_IF_ERROR(handler(*admission.model, decoded, message));
-    if (static_cast<int64_t>(message.ByteSizeLong()) <= options_.max_unread_bytes) {
+    if (static_cast<int64_t>(message.ByteSizeLong()) <= options_.max_unary_bytes) {
       return absl::OkStatus();
     }
     return absl::ResourceExhaustedError(absl::StrCat(
@@ -268,7 +268,7 @@ grpc::ServerUnaryReactor* InferenceService::Answer(Method method, Context& conte
   }
   UnreadBytes::Share unread = unread_.Take(static_cast<int64_t>(message.ByteSizeLong()));
   if (unread == nullptr) {
-    record->Reject(Rejection::kQueueFull);
+    record->Reject(Rejection::kUnread);
     return new AnsweredCall(
         std::move(record), context, options_.read_time, nullptr,
         OverloadStatus("too much that was answered is not read yet", kUnreadRetry));

@@ -131,7 +131,12 @@ absl::Status LoadAndServe(const Config& config, const BackendFactory& make_backe
                           SignalWatcher& signals, Clock::time_point start) {
   ASYMSERVE_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend(config.engine));
   Log(LogLevel::kInfo, "device", {{"name", backend->name()}});
-  ASYMSERVE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(*backend, ToLoadOptions(config)));
+  absl::StatusOr<LoadedModel> loading = LoadModel(*backend, ToLoadOptions(config));
+  if (!loading.ok()) {
+    signals.ExitOnSignal(false);  // the error is to be told
+    return loading.status();
+  }
+  LoadedModel loaded = *std::move(loading);
   if (!loaded.kv_profile.empty()) {
     Log(LogLevel::kInfo, "kv_profile", {{"file", loaded.kv_profile}});
   } else if (config.kv.scheme == "auto") {

@@ -34,10 +34,12 @@ enum class Rejection : uint8_t {
   kKeyRequests,  // limits of the key, here to kKeyTokens
   kKeyConcurrent,
   kKeyTokens,
+  kUnread,
 };
-inline constexpr std::array<std::string_view, 12> kRejectionNames = {
-    "queue_full", "draining",      "loading",     "failed",       "invalid",        "deadline",
-    "no_key",     "malformed_key", "unknown_key", "key_requests", "key_concurrent", "key_tokens"};
+inline constexpr std::array<std::string_view, 13> kRejectionNames = {
+    "queue_full",     "draining",   "loading",       "failed",      "invalid",
+    "deadline",       "no_key",     "malformed_key", "unknown_key", "key_requests",
+    "key_concurrent", "key_tokens", "unread"};
 
 /// gRPC status codes 0 .. 16 by their names.
 inline constexpr std::array<std::string_view, 17> kCodeNames = {

@@ -3,6 +3,7 @@
 #include <ctime>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "openssl/err.h"
 #include "openssl/pem.h"
@@ -52,22 +53,23 @@ Bio Open(const std::string& text) {
   return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
 }
 
-/// Checks all certificates of a text; the first.
-absl::StatusOr<Certificate> ReadCertificates(const std::string& file, const std::string& text) {
+/// All certificates of a text, at least one.
+absl::StatusOr<std::vector<Certificate>> ReadCertificates(const std::string& file,
+                                                          const std::string& text) {
   ERR_clear_error();
   const Bio bio = Open(text);
-  Certificate first;
+  std::vector<Certificate> all;
   while (true) {
     Certificate certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
     if (certificate == nullptr) break;
-    if (first == nullptr) first = std::move(certificate);
+    all.push_back(std::move(certificate));
   }
   if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE) {
     return Refused(file, "a certificate in it is not valid PEM");
   }
   ERR_clear_error();
-  if (first == nullptr) return Invalid(file, "has no certificate in PEM");
-  return first;
+  if (all.empty()) return Invalid(file, "has no certificate in PEM");
+  return all;
 }
 
 /// In place of a question on the terminal.
@@ -119,26 +121,53 @@ absl::Status CheckPair(const TlsSection& files, const std::string& section, X509
 absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files, const std::string& section) {
   TlsMaterial material;
   const auto certificates = [](const std::string& file,
-                               std::string& text) -> absl::StatusOr<Certificate> {
+                               std::string& text) -> absl::StatusOr<std::vector<Certificate>> {
     ASYMSERVE_ASSIGN_OR_RETURN(text, ReadPem(file));
     return ReadCertificates(file, text);
   };
-  absl::StatusOr<Certificate> own = certificates(files.cert_file, material.certificates);
-  if (!own.ok()) return Annotate(own.status(), section + ".cert_file");
+  const absl::StatusOr<std::vector<Certificate>> own_chain =
+      certificates(files.cert_file, material.certificates);
+  if (!own_chain.ok()) return Annotate(own_chain.status(), section + ".cert_file");
+  X509* const own = own_chain->front().get();
   absl::StatusOr<std::string> key_text = ReadPem(files.key_file);
   if (!key_text.ok()) return Annotate(key_text.status(), section + ".key_file");
   material.key = *std::move(key_text);
   const absl::StatusOr<PrivateKey> key = ReadKey(files.key_file, material.key);
   if (!key.ok()) return Annotate(key.status(), section + ".key_file");
-  ASYMSERVE_RETURN_IF_ERROR(CheckPair(files, section, own->get(), key->get()));
-  material.not_before = Seconds(X509_get0_notBefore(own->get()));
-  material.not_after = Seconds(X509_get0_notAfter(own->get()));
+  ASYMSERVE_RETURN_IF_ERROR(CheckPair(files, section, own, key->get()));
+  material.not_before = Seconds(X509_get0_notBefore(own));
+  material.not_after = Seconds(X509_get0_notAfter(own));
   if (!files.client_ca_file.empty()) {
     const absl::Status status =
         certificates(files.client_ca_file, material.client_authorities).status();
     if (!status.ok()) return Annotate(status, section + ".client_ca_file");
   }
   return material;
+}
+
+absl::Status CheckOperatorAuthorities(const Config& config) {
+  const std::string& callers = config.server.tls.client_ca_file;
+  const std::string& operators = config.admin.tls.client_ca_file;
+  const bool by_certificate = !config.admin.address.empty() && config.admin.api_keys_file.empty();
+  if (!by_certificate || callers.empty() || operators.empty()) return absl::OkStatus();
+  const auto read = [](const std::string& file) -> absl::StatusOr<std::vector<Certificate>> {
+    ASYMSERVE_ASSIGN_OR_RETURN(const std::string text, ReadPem(file));
+    return ReadCertificates(file, text);
+  };
+  const absl::StatusOr<std::vector<Certificate>> of_callers = read(callers);
+  if (!of_callers.ok()) return Annotate(of_callers.status(), "server.tls.client_ca_file");
+  const absl::StatusOr<std::vector<Certificate>> of_operators = read(operators);
+  if (!of_operators.ok()) return Annotate(of_operators.status(), "admin.tls.client_ca_file");
+  for (const Certificate& one : *of_callers) {
+    for (const Certificate& other : *of_operators) {
+      if (X509_cmp(one.get(), other.get()) != 0) continue;
+      return absl::InvalidArgumentError(absl::StrCat(
+          "admin.tls.client_ca_file: ", operators, " has a certificate of ", callers,
+          " (server.tls.client_ca_file), without admin.api_keys_file: every caller's certificate "
+          "would be good"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace asymserve

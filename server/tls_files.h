@@ -24,4 +24,8 @@ struct TlsMaterial {
 absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files,
                                          const std::string& section = "server.tls");
 
+/// InvalidArgument when a client authority of the inference service is one of operators, too, who
+/// need no key: every caller could be taken for one.
+absl::Status CheckOperatorAuthorities(const Config& config);
+
 }  // namespace asymserve

@@ -10,7 +10,7 @@ namespace asymserve {
 /// thread; outlives its shares.
 class UnreadBytes {
  public:
-  /// Smaller answers do not count: every call has buffers of that size anyway.
+  /// Answers up to this size do not count: every call has buffers of about that size anyway.
   static constexpr int64_t kSmall = 64 * 1024;
 
   explicit UnreadBytes(int64_t limit) : limit_(limit) {}
@@ -24,9 +24,11 @@ class UnreadBytes {
 
   /// Null when they would be more than the limit.
   Share Take(int64_t bytes) {
-    const int64_t counted = bytes <= kSmall ? 0 : bytes;
-    if (used_.fetch_add(counted) + counted <= limit_) return Share(this, GiveBack{counted});
-    used_.fetch_sub(counted);
+    if (bytes <= kSmall) return Share(this, GiveBack{0});
+    int64_t used = used_.load();
+    while (bytes <= limit_ - used) {
+      if (used_.compare_exchange_weak(used, used + bytes)) return Share(this, GiveBack{bytes});
+    }
     return nullptr;
   }
 

@@ -13,7 +13,7 @@ namespace asymserve {
 /// the token is a place in it. Nothing is sorted: where a sum over the list first reaches a number
 /// is found by selection, among the tokens that can matter. For those, weights are counted in bins
 /// first: text has a few likely tokens and a vocabulary of others. The work is linear in the
-/// vocabulary, whatever the distribution. One thread per object.
+/// vocabulary, on average, whatever the distribution. One thread per object.
 class FilteredDraw {
  public:
   explicit FilteredDraw(int32_t vocabulary) : weights_(static_cast<size_t>(vocabulary)) {}

@@ -105,7 +105,9 @@ void Backlog::OnStep(const StepSample& step, int32_t running, int32_t waiting, T
   costs_.Observe(step);
   if (left_waiting_ > 0) drain_.Observe(now - last_step_, started_);
   refused_ = std::max<int64_t>(refused_ - left_, 0);
-  if (waiting_.load(std::memory_order_relaxed) <= max_waiting() / 2) refused_ = 0;
+  const bool has_room = waiting_.load(std::memory_order_relaxed) <= max_waiting() / 2;
+  if (has_room && !refused_since_step_) refused_ = 0;
+  refused_since_step_ = false;
   for (auto& [id, tenant] : wanting_) {
     if (tenant.since < 0) tenant.since = now;
   }
@@ -134,6 +136,7 @@ int32_t Backlog::CatchUpTokensLocked(int32_t decode_rows) const {
 std::chrono::milliseconds Backlog::NextRetry() {
   std::lock_guard lock(mutex_);
   ++refused_;
+  refused_since_step_ = true;
   const std::optional<double> rate = drain_.PerSecond();
   if (!rate) return kUnknownRetry;
   const double ms = 1e3 * static_cast<double>(refused_) / *rate;

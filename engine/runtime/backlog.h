@@ -100,7 +100,8 @@ class Backlog {
   int32_t CatchUpTokens(int32_t decode_rows) const;
 
   /// When the next refused request should come back: as many have left the queue by then as were
-  /// refused since it was last half empty after a step, this one counted. kMinRetry to kMaxRetry.
+  /// refused since a step without refusals that left it half empty, this one counted. kMinRetry to
+  /// kMaxRetry.
   std::chrono::milliseconds NextRetry();
 
   /// Absent as long as too little is measured, or nothing waits or runs.
@@ -143,6 +144,7 @@ class Backlog {
   int32_t running_ = 0, left_waiting_ = 0;
   int32_t left_ = 0, started_ = 0;  // since the last OnStep; started: of them, those that ran
   int64_t refused_ = 0;             // that places have not become free for
+  bool refused_since_step_ = false;
   TimeUs last_step_ = 0;
 };
 

@@ -225,9 +225,10 @@ void EngineLoop::LeaveQueue(Generation& generation, TimeUs now) {
 // Prompt tokens count once, when they are computed for the first time.
 void EngineLoop::CountComputed(Generation& generation, const StepItem& item) {
   const auto prompt = static_cast<int32_t>(generation.request->request.prompt.size());
+  const int32_t begin = std::max(item.begin, generation.computed);
   const int32_t end = std::min(item.begin + item.count, prompt);
-  if (end <= generation.computed) return;
-  metrics_.prompt_tokens.Add(static_cast<uint64_t>(end - generation.computed));
+  if (end <= begin) return;
+  metrics_.prompt_tokens.Add(static_cast<uint64_t>(end - begin));
   generation.computed = end;
 }
 

@@ -10,6 +10,7 @@ namespace asymserve {
 namespace {
 
 constexpr int64_t kHostRounding = 8192;                // whole pages of memory
+constexpr int64_t kMostPage = int64_t{64} << 10;       // kernels round limits down to a page
 constexpr int64_t kDeviceRounding = int64_t{2} << 20;  // a device's are larger
 /// Of the process, what a driver takes for a device: pinned memory and its own state.
 constexpr int64_t kDriverBytes = int64_t{512} << 20;
@@ -41,7 +42,8 @@ absl::StatusOr<MemoryBudget> FindMemoryBudget(const Backend& backend, int64_t me
     // What is resident already is part of the process, too.
     budget.bytes = AvailableHostMemoryBytes() + ProcessAnonymousBytes();
     budget.option = "engine.memory_bytes = 0 (what is available)";
-  } else if (const int64_t limit = HostMemoryLimitBytes(); limit > 0 && memory_bytes > limit) {
+  } else if (const int64_t limit = HostMemoryLimitBytes();
+             limit > 0 && memory_bytes >= limit + kMostPage) {
     return absl::InvalidArgumentError(absl::StrCat(
         "engine.memory_bytes: ", Bytes(memory_bytes), "; this process can have ", Bytes(limit),
         " (the machine's memory, or the limit of its cgroup): lower it, or raise the limit"));

@@ -21,9 +21,9 @@ struct RuntimeShape {
 /// What it holds: code, gRPC, the tokenizer, `waiting` requests. Those that run take
 /// RuntimePerRequest more each.
 int64_t RuntimeBound(const RuntimeShape& runtime);
-/// Prompt and output, of the request and of its sequence, 4 bytes a token each; page table, and
-/// messages that the client has not read. Without the lists of tokens that penalties look at, which
-/// are the margin's.
+/// Prompt and output, of the request and of its sequence, 4 bytes a token each: 64 KiB for contexts
+/// up to 8,192 tokens, of which short requests leave most to page tables and to messages that the
+/// client has not read. Without the lists of tokens that penalties look at, which are the margin's.
 int64_t RuntimePerRequest(int32_t context_tokens);
 
 /// What a backend would take for a model, counted without reading its weights. The arena is not

@@ -132,6 +132,7 @@ std::vector<SequenceId> Scheduler::Commit(const StepPlan& plan, std::span<const 
       Forget(sequence);
     } else if (ends) {
       left.push_back(sequence.spec.id);
+      store_.Unreserve(sequence.reserve);
       PublishTail(sequence);  // others of its request may begin with it
       Leave(sequence);
     }

@@ -135,7 +135,6 @@ TEST_F(LoadTest, SixtyFourStreamsWithCancelsDeadlinesAndSlowReadersLeaveNothingB
   EXPECT_EQ(metrics["asymserve_sequences_waiting"], 0);
   const auto ended = [&](const std::string& code) {
     return metrics["asymserve_requests_total{method=\"Generate\",code=\"" + code + "\"}"];
-    std::string message;
   };
   // A stream may end well on the server in the moment in which its client gives up, and a client
   // may give up before the server has seen its call.

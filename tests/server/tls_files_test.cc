@@ -41,6 +41,24 @@ TEST_F(TlsFilesTest, ReadsAChainAKeyAndAuthoritiesAndTheDatesOfTheFirstCertifica
   EXPECT_NEAR(static_cast<double>(material->not_after - now), 3600, 60);
 }
 
+TEST_F(TlsFilesTest, AnAuthorityOfCallersIsNoneOfOperatorsWithoutKeys) {
+  Config config;
+  config.server.tls = files_;
+  config.admin.address = "127.0.0.1:0";
+  config.admin.tls.client_ca_file = directory_.Path("operators.pem");
+  const TestAuthority operators("operators");
+  WriteFile(config.admin.tls.client_ca_file, operators.certificate());
+  EXPECT_THAT(CheckOperatorAuthorities(config), IsOk());
+  WriteFile(config.admin.tls.client_ca_file,
+            operators.certificate() + "# a copy\n" + authority_.certificate());
+  EXPECT_THAT(CheckOperatorAuthorities(config),
+              FailsWith(StatusCode::kInvalidArgument,
+                        "admin.tls.client_ca_file: " + config.admin.tls.client_ca_file +
+                            " has a certificate of " + files_.client_ca_file));
+  config.admin.api_keys_file = "keys.yaml";
+  EXPECT_THAT(CheckOperatorAuthorities(config), IsOk());
+}
+
 TEST_F(TlsFilesTest, AFileThatIsNotThereIsNamedWithItsOption) {
   TlsSection files = files_;
   files.cert_file = directory_.Path("none.pem");
