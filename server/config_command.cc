@@ -96,7 +96,8 @@ void AddConfigCheckOptions(CLI::App& command, ConfigCheckArguments& arguments) {
       "the files of tls and api_keys_file of server and admin.\n"
       "Not checked: the model and whether the profile is of it, memory, the CPU's instruction "
       "set,\n"
-      "whether the addresses can be bound. Exit status: 0 ok, 1 a file or the scheme, 2 an "
+      "whether the addresses can be bound, or are open to other machines without TLS and keys. "
+      "Exit status: 0 ok, 1 a file or the scheme, 2 an "
       "option.");
 }
 
