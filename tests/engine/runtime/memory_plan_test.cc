@@ -10,6 +10,7 @@
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/runtime/memory_watch.h"
 #include "engine/runtime/model_loader.h"
+#include "tests/support/address_sanitizer.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/toy_model.h"
@@ -44,17 +45,7 @@ void FillArena(Backend& backend, const LoadedModel& loaded) {
 
 // Under the address sanitizer buffers lie a line apart, and what is between them is never written:
 // of a class that ends in such a line a page may never become resident.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr double kUnwrittenBytes = 4096;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-constexpr double kUnwrittenBytes = 4096;
-#else
-constexpr double kUnwrittenBytes = 0;
-#endif
-#else
-constexpr double kUnwrittenBytes = 0;
-#endif
+constexpr double kUnwrittenBytes = kAddressSanitizer ? 4096 : 0;
 
 /// Loads the model and expects each class of memory within 1 % of its plan, mapped and resident.
 void ExpectAsPlanned(const LoadOptions& options, int threads) {
