@@ -12,6 +12,7 @@
 #include "server/log_rate.h"
 #include "server/rpc_status.h"
 #include "server/server_status.h"
+#include "server/trace_context.h"
 
 namespace asymserve {
 namespace {
@@ -76,6 +77,7 @@ void AdminService::WriteLine(const Call& call, const grpc::Status& status) {
     if (!admitted.has_value()) level = LogLevel::kDebug;
     left_out = admitted.value_or(0);
   }
+  const TraceContext trace = TraceContextOf(call.context.client_metadata());
   Log(level, "admin_call",
       {{"method", call.method},
        {"code", CodeName(status)},
@@ -83,6 +85,8 @@ void AdminService::WriteLine(const Call& call, const grpc::Status& status) {
        {"key", call.key},
        {"certificate", CertificateName(call.context)},
        {"peer", call.context.peer()},
+       {"trace_id", trace.trace_id},
+       {"parent_id", trace.parent_id},
        {"left_out", left_out}});
 }
 

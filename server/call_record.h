@@ -11,6 +11,7 @@
 #include "engine/runtime/request.h"
 #include "server/key_meter.h"
 #include "server/server_metrics.h"
+#include "server/trace_context.h"
 
 namespace asymserve {
 
@@ -44,12 +45,14 @@ class CallRecord {
   double elapsed_seconds() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
+  void Observe(const grpc::Status& status) const;
   void Write(const grpc::Status& status) const;
   void WriteRefused(std::string_view code, Rejection reason) const;
 
   const Method method_;
   ServerMetrics& metrics_;
   const std::string peer_;
+  const TraceContext trace_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::string key_ = "-";  // its holder
   KeyUse use_;
@@ -58,8 +61,11 @@ class CallRecord {
   FinishReason finish_ = FinishReason::kNone;  // of the first sequence that ended
   bool ran_ = false;  // or nothing was computed, and nothing is charged to the key
   int32_t prompt_tokens_ = 0, cached_tokens_ = 0, generated_tokens_ = 0;
-  int32_t degraded_ = 0;  // sequences
-  Timings timings_;       // of the sequence that ended last
+  int32_t degraded_ = 0;                 // sequences
+  Timings timings_;                      // of the sequence that ended last
+  std::optional<double> first_token_s_;  // the first of all sequences
+  double later_tokens_s_ = 0;            // from each one's first token to its end
+  int32_t later_tokens_ = 0;             // in that time
   std::optional<Rejection> rejection_;
   bool ended_ = false;
 };

@@ -71,6 +71,7 @@ void GenerationCall::Start(GenerateRequest request) {
 
 bool GenerationCall::Deliver(Delta delta) {
   std::lock_guard lock(mutex_);
+  record_->SetRequest(delta.request);  // it may be the final delta, and Submit not have returned
   if (delta.finish != FinishReason::kNone) AddFinal(delta);
   const bool wanted = !failed_ && Take(delta);
   Move();

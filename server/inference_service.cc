@@ -171,12 +171,12 @@ grpc::Status InferenceService::Admit(const Context& context, CallRecord& record,
     }
     record.SetUse(KeyUse(std::move(meter)));
   }
-  if (!generates) return grpc::Status::OK;
+  if (!generates || !admission.tenant.ok()) return grpc::Status::OK;  // Decode says of the tenant
   Engine& engine = *admission.model->engine;
-  if (engine.HasRoom(1)) return grpc::Status::OK;
-  if (admission.tenant.ok()) engine.NoteRefused(*admission.tenant);
+  const absl::Status room = engine.CheckRoom(*admission.tenant);
+  if (room.ok()) return grpc::Status::OK;
   record.Reject(Rejection::kQueueFull);
-  return OverloadStatus("the queue is full", engine.RetryAfter());
+  return OverloadStatus(std::string(room.message()), engine.RetryAfter());
 }
 
 grpc::Status InferenceService::Refused(CallRecord& record, const absl::Status& status) const {

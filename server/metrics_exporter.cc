@@ -110,6 +110,9 @@ void AddTokens(const EngineMetrics& metrics, MetricFamilies& families) {
   families.Counter("asymserve_prefix_cache_evictions_total",
                    "Groups of records that the prefix cache gave up for room.",
                    Value(metrics.cache_evictions));
+  families.Counter("asymserve_admission_blocked_steps_total",
+                   "Steps in which the first that waits found no room in KV memory.",
+                   Value(metrics.blocked_steps));
   families.Counter("asymserve_preemptions_total", "Sequences that lost their KV pages to another.",
                    Value(metrics.preemptions));
   families.Counter("asymserve_kv_degraded_sequences_total",
@@ -150,7 +153,8 @@ void AddTenants(const EngineMetrics& metrics, MetricFamilies& families) {
 }
 
 void AddLatencies(const EngineMetrics& metrics, MetricFamilies& families) {
-  families.Histogram("asymserve_queue_seconds", "From acceptance to a sequence's first step.",
+  families.Histogram("asymserve_queue_seconds",
+                     "From acceptance to a sequence's first step, or its end without one.",
                      metrics.queue_seconds);
   families.Histogram("asymserve_time_to_first_token_seconds",
                      "From acceptance to a sequence's first token.", metrics.time_to_first_token);
@@ -351,6 +355,43 @@ void AddAliases(const ServedModel& model, MetricFamilies& families) {
                   {"num_gpu_blocks", absl::StrCat(metrics.pages_total.value())}});
 }
 
+/// By the conventions of OpenTelemetry: gen_ai.server.*, as Prometheus writes such names. Codes as
+/// in asymserve_requests_total, but no series for failures that have not occurred.
+void AddGenAi(const ServerMetrics& metrics, const std::string& model, MetricFamilies& families) {
+  const auto each = [&](const char* name, const char* help, const auto& sample) {
+    families.Open(name, help, MetricType::Histogram);
+    for (size_t i = 0; i < kOperationNames.size(); ++i) {
+      sample(Labels{{"gen_ai_operation_name", std::string(kOperationNames[i])},
+                    {"gen_ai_provider_name", "asymserve"},
+                    {"gen_ai_request_model", model}},
+             metrics.operations[i]);
+    }
+  };
+  each("gen_ai_server_request_duration_seconds",
+       "Calls that generate, from the handler to their status, which is error_type if it is not "
+       "OK.",
+       [&](Labels labels, const OperationMetrics& operation) {
+         families.Sample(labels, operation.request_duration[0]);
+         labels.emplace_back("error_type", "");
+         for (size_t code = 1; code < kCodeNames.size(); ++code) {
+           if (operation.request_duration[code].count() == 0) continue;
+           labels.back().second = kCodeNames[code];
+           families.Sample(labels, operation.request_duration[code]);
+         }
+       });
+  each("gen_ai_server_time_to_first_token_seconds",
+       "Of those that ended with OK, from acceptance to the first token of the first sequence.",
+       [&](const Labels& labels, const OperationMetrics& operation) {
+         families.Sample(labels, operation.time_to_first_token);
+       });
+  each("gen_ai_server_time_per_output_token_seconds",
+       "The mean of a call over the tokens after the first: one observation for a call, where "
+       "asymserve_inter_token_seconds has one for a token.",
+       [&](const Labels& labels, const OperationMetrics& operation) {
+         families.Sample(labels, operation.time_per_output_token);
+       });
+}
+
 }  // namespace
 
 MetricsExporter::MetricsExporter(const ServerMetrics& metrics)
@@ -387,6 +428,7 @@ std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
     AddCanary(*model_, families);
     if (model_->memory != nullptr) AddMemory(*model_->memory, families);
     AddAliases(*model_, families);
+    AddGenAi(metrics_, model_->name, families);
     families.Open("asymserve_startup_seconds", "Start-up by phase.", MetricType::Gauge);
     for (const auto& [phase, seconds] : phases_) families.Sample({{"phase", phase}}, seconds);
   }

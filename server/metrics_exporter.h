@@ -17,7 +17,8 @@ namespace asymserve {
 using PhaseSeconds = std::vector<std::pair<std::string, double>>;
 
 /// Turns the engine's and the server's counters into Prometheus families at every scrape. Names:
-/// asymserve_*, and the vllm:* ones that the Gateway API inference extension and llm-d read.
+/// asymserve_*, the vllm:* ones that the Gateway API inference extension and llm-d read, and
+/// OpenTelemetry's gen_ai_server_*.
 class MetricsExporter final : public prometheus::Collectable {
  public:
   /// `metrics` outlives the exporter.

@@ -1,6 +1,5 @@
 #include "server/token_stream.h"
 
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +26,7 @@ TokenStream::TokenStream(std::unique_ptr<CallRecord> record, grpc::CallbackServe
     : GenerationCall(std::move(record), context, *model.engine, options.read_time),
       format_(std::move(format)),
       options_(options),
+      max_unread_deltas_(int64_t{options.max_unread_deltas} * sequences),
       tokenizer_(*model.tokenizer),
       metrics_(metrics),
       pending_(sequences) {}
@@ -38,8 +38,7 @@ bool TokenStream::Take(const Delta& delta) {
   if (pending.deltas == 0) order_.push_back(index);
   AppendDelta(delta, format_, tokenizer_, pending.message);
   ++pending.deltas;
-  const int64_t limit = int64_t{options_.max_unread_deltas} * std::ssize(pending_);
-  if (++unread_deltas_ <= limit) return true;
+  if (++unread_deltas_ <= max_unread_deltas_) return true;
   CutOff();
   return false;
 }
@@ -47,8 +46,7 @@ bool TokenStream::Take(const Delta& delta) {
 void TokenStream::CutOff() {
   metrics_.slow_readers.Add();
   Fail({grpc::StatusCode::RESOURCE_EXHAUSTED,
-        absl::StrCat("the client is behind by more than ", options_.max_unread_deltas,
-                     " messages")});
+        absl::StrCat("the client is behind by more than ", max_unread_deltas_, " messages")});
   // The status travels behind the write that is stuck. A client that does not read at all never
   // gets it; the stream must not stay for ever.
   cut_off_timer_.Start(context(), options_.cut_off_grace);

@@ -10,7 +10,8 @@ namespace asymserve {
 
 /// The server-streaming side of a GenerationCall. Invariants: at most one write in flight, exactly
 /// one Finish, nothing after Finish. While a write is in flight new deltas of a sequence join into
-/// one message; when too many have, the call ends with RESOURCE_EXHAUSTED.
+/// one message; when too many have, of all sequences together, the call ends with
+/// RESOURCE_EXHAUSTED.
 class TokenStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public GenerationCall {
  public:
   /// gRPC's reference is dropped in OnDone; the engine's with the last delta.
@@ -40,6 +41,7 @@ class TokenStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pub
 
   const OutputFormat format_;
   const CallOptions options_;
+  const int64_t max_unread_deltas_;  // of all sequences
   const Tokenizer& tokenizer_;
   ServerMetrics& metrics_;
   std::shared_ptr<GenerationCall> self_;

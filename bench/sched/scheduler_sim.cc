@@ -84,6 +84,7 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): CLI11 m
   asymserve::SweepOptions options;
   asymserve::Output output;
   double deadline_ms = 0, patience_ms = 0;
+  auto step_ms = static_cast<double>(options.setup.step_us) / 1000;
   CLI::App app("The real scheduler against a model of a machine, in simulated time");
   asymserve::AddLoadOptions(app, options);
   app.add_option("--kv-bytes", options.setup.kv_bytes, "of the arena; 0: the machine's");
@@ -91,6 +92,9 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): CLI11 m
   app.add_option("--max-running", options.setup.max_running, "sequences in a batch");
   app.add_option("--max-waiting", options.setup.max_waiting, "sequences in the queue");
   app.add_option("--step-tokens", options.setup.step_tokens, "token budget of a step");
+  app.add_option("--step-ms", step_ms,
+                 "engine.step_ms: of a step in which somebody decodes; 0: none")
+      ->capture_default_str();
   app.add_flag("--elastic", options.setup.elastic, "refinements are given up before preemptions");
   app.add_option("--ask", options.clients.ask_tokens,
                  "max_new_tokens of requests; 0: what they get");
@@ -102,14 +106,16 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): CLI11 m
   app.add_option("--json", output.json, "write the result to this file");
   app.add_option("--plot", output.plot, "draw goodput and memory into this SVG file");
   CLI11_PARSE(app, argc, argv);
-  for (const double ms : {deadline_ms, patience_ms}) {
+  for (const double ms : {deadline_ms, patience_ms, step_ms}) {
     if (!(ms >= 0 && ms <= 86'400'000)) {
-      std::cerr << "deadline-ms, patience-ms: must be from 0 to 86400000, got " << ms << '\n';
+      std::cerr << "deadline-ms, patience-ms, step-ms: must be from 0 to 86400000, got " << ms
+                << '\n';
       return 2;
     }
   }
   options.clients.deadline_us = std::llround(deadline_ms * 1000);
   options.clients.patience_us = std::llround(patience_ms * 1000);
+  options.setup.step_us = std::llround(step_ms * 1000);
   const auto result = asymserve::RunSweep(options);
   if (!result.ok()) {
     std::cerr << result.status().message() << '\n';

@@ -30,10 +30,11 @@ void AppendHead(const SweepResult& result, std::string& out) {
   Append(out, "%s, %s, seed %llu\n", result.machine.c_str(), result.load.c_str(),
          static_cast<unsigned long long>(result.seed));
   Append(out,
-         "KV arena %.1f MB, context %d, at most %d running and %d waiting, %d tokens a step; "
-         "good: TTFT <= %g ms and mean TPOT <= %g ms\n",
+         "KV arena %.1f MB, context %d, at most %d running and %d waiting, %d tokens and %g ms a "
+         "step; good: TTFT <= %g ms and mean TPOT <= %g ms\n",
          static_cast<double>(setup.kv_bytes) * 1e-6, setup.context_tokens, setup.max_running,
-         setup.max_waiting, setup.step_tokens, result.limits.ttft_ms, result.limits.tpot_ms);
+         setup.max_waiting, setup.step_tokens, static_cast<double>(setup.step_us) * 1e-3,
+         result.limits.ttft_ms, result.limits.tpot_ms);
   if (setup.elastic) Append(out, "elastic: refinements are given up before anybody is preempted\n");
   if (result.clients.ask_tokens > 0) {
     Append(out, "requests ask for %d tokens\n", result.clients.ask_tokens);
@@ -164,6 +165,7 @@ std::string SweepJson(const SweepResult& result) {
                {"max_running", result.setup.max_running},
                {"max_waiting", result.setup.max_waiting},
                {"step_tokens", result.setup.step_tokens},
+               {"step_ms", static_cast<double>(result.setup.step_us) * 1e-3},
                {"elastic", result.setup.elastic},
                {"ask_tokens", result.clients.ask_tokens},
                {"deadline_ms", static_cast<double>(result.clients.deadline_us) * 1e-3},

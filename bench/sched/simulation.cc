@@ -10,6 +10,8 @@
 #include "bench/sched/step_cost.h"
 #include "engine/base/check.h"
 #include "engine/kv/capacity.h"
+#include "engine/runtime/backlog.h"
+#include "engine/runtime/engine.h"
 
 namespace asymserve {
 namespace {
@@ -64,7 +66,10 @@ absl::StatusOr<SchedulerOptions> MakeOptions(const Machine& machine, const KvSch
                      ", the context is ", options.max_context_tokens));
   }
   options.elastic = setup.elastic;
-  // As the engine does by default: a page per running sequence, at most 5 % of the pool.
+  // As the engine does by default: what may overtake a head of the queue, and of the pool a page
+  // per running sequence, at most 5 %.
+  options.bypass_sequences = EngineOptions().bypass_sequences;
+  options.bypass_tokens = options.max_context_tokens;
   options.watermark_pages = static_cast<int32_t>(
       std::min<int64_t>(options.max_running, tokens / scheme.page_tokens / 20));
   return options;
@@ -72,12 +77,17 @@ absl::StatusOr<SchedulerOptions> MakeOptions(const Machine& machine, const KvSch
 
 class Simulation {
  public:
-  Simulation(const SchedulerOptions& options, const StepCost& cost, const ClientHabits& clients,
-             const std::vector<SimRequest>& requests)
+  Simulation(const SchedulerOptions& options, TimeUs engine_step_us, const StepCost& cost,
+             const ClientHabits& clients, const std::vector<SimRequest>& requests)
       : context_(options.max_context_tokens),
         cost_(cost),
         clients_(clients),
         requests_(requests),
+        began_(requests.size()),
+        backlog_({.max_waiting = options.max_waiting,
+                  .step_tokens = options.step_tokens,
+                  .chunk_tokens = options.scheme.chunk_tokens,
+                  .step_us = engine_step_us}),
         scheduler_(options) {
     result_.slabs = options.arena.slabs;
     result_.outcomes.resize(requests.size());
@@ -110,12 +120,38 @@ class Simulation {
     return spec;
   }
 
+  /// What the engine tells its backlog.
+  QueueShare ShareOf(size_t index) const {
+    const SequenceSpec spec = MakeSpec(index);
+    return {.tenant = spec.tenant,
+            .weight = spec.weight,
+            .priority = spec.priority,
+            .prefill_tokens = spec.prompt_tokens,
+            .cost = int64_t{spec.prompt_tokens} + spec.max_new_tokens};
+  }
+
   void Arrive() {
     for (; next_ < requests_.size() && requests_[next_].arrival <= now_; ++next_) {
-      const bool accepted = scheduler_.Add(MakeSpec(next_)).ok();
-      result_.outcomes[next_].end =
-          accepted ? SimOutcome::End::kFinished : SimOutcome::End::kRefused;
+      TimeLimits limits;
+      if (clients_.deadline_us > 0) {
+        limits.deadline = requests_[next_].arrival + clients_.deadline_us - now_;
+      }
+      result_.outcomes[next_].end = SimOutcome::End::kRefused;
+      if (!backlog_.Join(ShareOf(next_), 1, limits).ok()) continue;
+      if (scheduler_.Add(MakeSpec(next_)).ok()) {
+        result_.outcomes[next_].end = SimOutcome::End::kFinished;
+      } else {
+        backlog_.Leave(ShareOf(next_), /*first=*/true, /*runs=*/false);
+      }
     }
+  }
+
+  /// A sequence has its first step, or ended without one.
+  void LeaveBacklog(SequenceId id, bool runs) {
+    const auto index = static_cast<size_t>(id);
+    if (began_[index]) return;
+    began_[index] = true;
+    backlog_.Leave(ShareOf(index), /*first=*/true, runs);
   }
 
   void GiveUp() {
@@ -126,18 +162,26 @@ class Simulation {
       if (outcome.end != SimOutcome::End::kFinished || outcome.sampled > 0) continue;
       outcome.end = SimOutcome::End::kGaveUp;
       scheduler_.Cancel(SequenceId{impatient_});
+      LeaveBacklog(SequenceId{impatient_}, /*runs=*/false);
     }
   }
 
   void Step() {
+    const int32_t catch_up_tokens = backlog_.CatchUpTokens(decoding_);
     const bool many = scheduler_.stats().running >= kManyRunning;
     const int64_t cpu_before = many ? CpuNanoseconds() : 0;
     const Clock::time_point before = Clock::now();
-    const StepPlan plan = scheduler_.Plan(now_);
+    const StepPlan plan = scheduler_.Plan(now_, catch_up_tokens);
     const std::chrono::duration<float, std::micro> took = Clock::now() - before;
     const int64_t cpu_ns = many ? CpuNanoseconds() - cpu_before : 0;
-    for (const SequenceId id : plan.expired) OutcomeOf(id).end = SimOutcome::End::kExpired;
-    if (plan.empty()) return;
+    for (const SequenceId id : plan.expired) {
+      OutcomeOf(id).end = SimOutcome::End::kExpired;
+      LeaveBacklog(id, /*runs=*/false);
+    }
+    if (plan.empty()) {
+      TellBacklog(plan, 0);
+      return;
+    }
     const SchedulerStats stats = scheduler_.stats();
     result_.plans.push_back(
         {stats.running, stats.waiting, took.count(), static_cast<float>(cpu_ns) * 1e-3F});
@@ -147,17 +191,32 @@ class Simulation {
     result_.computed_tokens += plan.tokens;
     Deliver(plan);
     scheduler_.Commit(plan, scheduled_);
+    TellBacklog(plan, step_us);
+  }
+
+  void TellBacklog(const StepPlan& plan, TimeUs step_us) {
+    StepSample sample{.duration = step_us};
+    for (const StepItem& item : plan.items) {
+      LeaveBacklog(item.sequence, /*runs=*/true);
+      const bool prefill = item.role == StepItem::Role::kPrefill;
+      (prefill ? sample.prefill_tokens : sample.decode_rows) += item.count;
+    }
+    const SchedulerStats stats = scheduler_.stats();
+    backlog_.OnStep(sample, stats.running, stats.waiting, now_);
   }
 
   void Deliver(const StepPlan& plan) {
     scheduled_.clear();
+    decoding_ = 0;
     for (const StepItem& item : plan.items) {
       if (!item.sample) continue;
       SimOutcome& outcome = OutcomeOf(item.sequence);
       if (++outcome.sampled == 1) outcome.first_token = now_;
       outcome.last_token = now_;
       const SimRequest& request = requests_[static_cast<size_t>(item.sequence)];
-      scheduled_.push_back({item.sequence, outcome.sampled >= request.output_tokens});
+      const bool finished = outcome.sampled >= request.output_tokens;
+      scheduled_.push_back({item.sequence, finished});
+      decoding_ += finished ? 0 : 1;
     }
   }
 
@@ -193,6 +252,9 @@ class Simulation {
   const StepCost& cost_;
   const ClientHabits clients_;
   const std::vector<SimRequest>& requests_;
+  std::vector<bool> began_;  // or ended without; by request
+  Backlog backlog_;
+  int32_t decoding_ = 0;  // sequences that the newest step left in decode
   Scheduler scheduler_;
   SimResult result_;
   TimeUs now_ = 0, interval_begin_ = 0, sample_interval_ = 1;
@@ -212,7 +274,7 @@ absl::StatusOr<SimResult> Simulate(const Machine& machine, const KvScheme& schem
   const auto options = MakeOptions(machine, scheme, setup);
   if (!options.ok()) return options.status();
   const StepCost cost(machine, *speed, scheme);
-  return Simulation(*options, cost, clients, requests).Run();
+  return Simulation(*options, setup.step_us, cost, clients, requests).Run();
 }
 
 }  // namespace asymserve

@@ -19,7 +19,8 @@ struct ServerSetup {
   int32_t max_running = 0;
   int32_t max_waiting = 0;
   int32_t step_tokens = 0;
-  bool elastic = false;  // SchedulerOptions::elastic
+  bool elastic = false;     // SchedulerOptions::elastic
+  TimeUs step_us = 80'000;  // EngineOptions::step_us, as servers have it by default; 0: no limit
 };
 
 /// What clients do.
@@ -35,7 +36,7 @@ struct ClientHabits {
 struct SimOutcome {
   enum class End : uint8_t {
     kFinished,
-    kRefused,  // by Add
+    kRefused,  // by the backlog
     kExpired,  // its deadline passed
     kGaveUp,   // its client cancelled
   };
@@ -73,9 +74,9 @@ struct SimResult {
   TimeUs end = 0;            // of the last step
 };
 
-/// Serves the requests with the real scheduler, steps taking what the machine's model says: Plan,
-/// the step, Commit, one after the other, as the engine thread does. Requests that arrive during a
-/// step reach the scheduler at its end. Runs until nothing waits or runs.
+/// Serves the requests with the real backlog and scheduler, steps taking what the machine's model
+/// says: Join, Plan, the step, Commit, one after the other, as the engine does. Requests that
+/// arrive during a step reach the scheduler at its end. Runs until nothing waits or runs.
 ///
 /// InvalidArgument when the scheme has no figures on the machine, when a number is out of range, or
 /// when the arena does not hold one sequence of the context.

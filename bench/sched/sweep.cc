@@ -68,7 +68,8 @@ absl::Status CheckOptions(const SweepOptions& options) {
        {CheckFactors("speedup", options.speedups), CheckFactors("rate", options.rates),
         CheckFactors("tenants", options.tenants), CheckRange("prompt", options.prompt),
         CheckRange("output", options.output), CheckTime("deadline-ms", options.clients.deadline_us),
-        CheckTime("patience-ms", options.clients.patience_us)}) {
+        CheckTime("patience-ms", options.clients.patience_us),
+        CheckTime("step-ms", options.setup.step_us)}) {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
@@ -82,7 +83,8 @@ ServerSetup Effective(const ServerSetup& setup, const Machine& machine) {
           .max_running = choose(setup.max_running, machine.max_running),
           .max_waiting = choose(setup.max_waiting, machine.max_waiting),
           .step_tokens = choose(setup.step_tokens, machine.step_tokens),
-          .elastic = setup.elastic};
+          .elastic = setup.elastic,
+          .step_us = setup.step_us};
 }
 
 SweepScheme Describe(const Machine& machine, const KvScheme& scheme, const ServerSetup& setup) {

@@ -31,6 +31,8 @@
 
 namespace asymserve {
 
+class ThreadPool;
+
 /// A weight matrix as it lies in a model file: `rows` outputs of `cols` inputs each, row-major,
 /// unaligned. `cols` is a multiple of the type's block.
 struct WeightSource {
@@ -183,6 +185,12 @@ class Backend {
                                                 std::span<DrawnToken> /*tokens*/) {
     return absl::InternalError("DrawTokens: this backend reserves no draws");
   }
+
+  // ---- The host -------------------------------------------------------------------------------
+
+  /// Threads of the host that idle between operations, for the caller's own work there; null: it
+  /// has none.
+  virtual ThreadPool* threads() { return nullptr; }
 
   // ---- The device -----------------------------------------------------------------------------
 

@@ -95,6 +95,11 @@ size_t FilteredDraw::LowestBin(const SamplingParams& params) const {
 
 void FilteredDraw::Collect(size_t lowest_bin) {
   candidates_.clear();
+  size_t count = 0;  // of a flat distribution all; growing would take twice the memory
+  for (size_t bin = lowest_bin; bin < bins_.size(); ++bin) {
+    count += static_cast<size_t>(bins_[bin].count);
+  }
+  candidates_.reserve(count);
   for (size_t i = 0; i < weights_.size(); ++i) {
     if (BinOf(weights_[i]) < lowest_bin) continue;
     candidates_.push_back(

@@ -32,6 +32,7 @@ class LlamaModel final : public Model {
   int32_t vocabulary() const override { return config_.vocabulary; }
   int32_t context_length() const override { return max_positions_; }
   std::optional<DrawLimits> draw_limits() const override { return draw_limits_; }
+  ThreadPool* threads() override { return backend_.threads(); }
   const ModelConfig& config() const { return config_; }
   /// The rotary table as uploaded: [max positions, D].
   TensorView rope() const { return rope_; }

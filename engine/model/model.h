@@ -28,6 +28,8 @@ class Model {
   virtual int32_t context_length() const = 0;
   /// What a batch may draw; nothing: it has no draws.
   virtual std::optional<DrawLimits> draw_limits() const { return std::nullopt; }
+  /// Of the backend, as Backend::threads.
+  virtual ThreadPool* threads() { return nullptr; }
   /// Runs the step: stores K and V of every token, returns logits [R, V] f32 on the host, valid
   /// until the next call, without values in the rows that are drawn. Engine thread. An error is
   /// terminal for the engine.

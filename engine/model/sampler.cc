@@ -34,6 +34,23 @@ int32_t ArgMax(std::span<const float> values) {
   return static_cast<int32_t>(std::find(values.begin(), values.end(), best) - values.begin());
 }
 
+// Ids of the `count` largest values, the largest first, ties to the lower id.
+std::vector<int32_t> Largest(std::span<const float> values, size_t count) {
+  std::vector<int32_t> ids;
+  float least = kNever;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float value = values[i];
+    if (ids.size() == count && value <= least) continue;
+    const auto place = std::upper_bound(ids.begin(), ids.end(), value, [&](float v, int32_t id) {
+      return v > values[static_cast<size_t>(id)];
+    });
+    ids.insert(place, static_cast<int32_t>(i));
+    if (ids.size() > count) ids.pop_back();
+    least = values[static_cast<size_t>(ids.back())];
+  }
+  return ids;
+}
+
 // sum of exp(scale * (v - top)) in a fixed order of lanes.
 double SumExp(std::span<const float> values, float top, float scale, std::span<float> weights) {
   for (size_t i = 0; i < values.size(); ++i) weights[i] = ExpNonPositive((values[i] - top) * scale);
@@ -128,16 +145,8 @@ absl::StatusOr<SampledToken> Sampler::Sample(const SampleRequest& request) {
   };
   sampled.logprob = logprob(sampled.id);
   if (request.logprobs > 0) {
-    std::vector<int32_t> ids(request.logits.size());
-    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
-    const auto count = std::min<ptrdiff_t>(request.logprobs, static_cast<ptrdiff_t>(ids.size()));
-    std::partial_sort(ids.begin(), ids.begin() + count, ids.end(), [&](int32_t a, int32_t b) {
-      const float x = request.logits[static_cast<size_t>(a)];
-      const float y = request.logits[static_cast<size_t>(b)];
-      return x != y ? x > y : a < b;
-    });
-    for (ptrdiff_t i = 0; i < count; ++i) {
-      sampled.top.push_back({ids[static_cast<size_t>(i)], logprob(ids[static_cast<size_t>(i)])});
+    for (const int32_t id : Largest(request.logits, static_cast<size_t>(request.logprobs))) {
+      sampled.top.push_back({id, logprob(id)});
     }
   }
   return sampled;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 
@@ -20,13 +21,7 @@ int64_t Milliseconds(TimeUs us) {
 absl::Status Backlog::Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits) {
   std::lock_guard lock(mutex_);
   // Only Join adds, under the lock: what has room here still has it below.
-  if (!HasRoom(sequences)) {
-    RememberLocked(share);
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", waiting_.load(std::memory_order_relaxed),
-                     " sequences wait, ", max_waiting(), " may"));
-  }
-  ASYMSERVE_RETURN_IF_ERROR(CheckShare(share, sequences));
+  ASYMSERVE_RETURN_IF_ERROR(CheckPlaces(share, sequences));
   ASYMSERVE_RETURN_IF_ERROR(CheckTime(share, limits));
   waiting_.fetch_add(sequences, std::memory_order_relaxed);
   Waiting& tenant = tenants_[share.tenant];
@@ -39,9 +34,17 @@ absl::Status Backlog::Join(const QueueShare& share, int32_t sequences, const Tim
   return absl::OkStatus();
 }
 
-void Backlog::OnRefused(const QueueShare& share) {
+absl::Status Backlog::CheckRoom(const QueueShare& share) {
   std::lock_guard lock(mutex_);
+  return CheckPlaces(share, 1);
+}
+
+absl::Status Backlog::CheckPlaces(const QueueShare& share, int32_t sequences) {
+  if (HasRoom(sequences)) return CheckShare(share, sequences);
   RememberLocked(share);
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the queue is full: ", waiting_.load(std::memory_order_relaxed),
+                   " sequences wait, ", max_waiting(), " may"));
 }
 
 int64_t Backlog::WaitingOf(int32_t tenant) const {
@@ -193,12 +196,19 @@ absl::Status Backlog::CheckTime(const QueueShare& share, const TimeLimits& limit
   const std::optional<Estimate> estimate = EstimateLocked(share);
   if (!estimate) return absl::OkStatus();
   const auto first_token = static_cast<double>(estimate->first_token());
-  if (limits.deadline && first_token > kCertainty * static_cast<double>(*limits.deadline)) {
-    return absl::DeadlineExceededError(absl::StrCat(
-        "deadline: ", Milliseconds(*limits.deadline),
-        " ms are left, the first token is estimated in ", Milliseconds(estimate->first_token()),
-        " ms (queue ", Milliseconds(estimate->queue), " ms, prefill ",
-        Milliseconds(estimate->prefill), " ms)"));
+  const double others = (limits.certain_tokens - 1) * costs_.DecodeUs(1);
+  if (limits.deadline &&
+      first_token + others > kCertainty * static_cast<double>(*limits.deadline)) {
+    std::string message = absl::StrCat("deadline: ", Milliseconds(*limits.deadline),
+                                       " ms are left, the first token is estimated in ",
+                                       Milliseconds(estimate->first_token()), " ms (queue ",
+                                       Milliseconds(estimate->queue), " ms, prefill ",
+                                       Milliseconds(estimate->prefill), " ms)");
+    if (limits.certain_tokens > 1) {
+      absl::StrAppend(&message, ", the ", limits.certain_tokens - 1, " after it in ",
+                      Milliseconds(static_cast<TimeUs>(others)), " ms more");
+    }
+    return absl::DeadlineExceededError(message);
   }
   if (limits.max_queue && estimate->queue > *limits.max_queue) {
     return absl::DeadlineExceededError(absl::StrCat(

@@ -26,6 +26,7 @@ struct QueueShare {
 struct TimeLimits {
   std::optional<TimeUs> deadline;
   std::optional<TimeUs> max_queue;
+  int32_t certain_tokens = 1;  // that it generates at least, all before its deadline
 };
 
 /// The sequences between Submit and their first step: how many may wait, how long a newcomer would,
@@ -40,8 +41,9 @@ struct TimeLimits {
 /// fair queuing puts before it, or, while the queue does not empty, as many departures and its own
 /// at the rate measured; then its own prefill, beside the decode rows of those that run. All
 /// prefill counts as if it were found in the prefix cache as much as the best of the newest
-/// prompts. A request is refused for its time only if the estimate is over kCertainty times what is
-/// left to its deadline, or the queue's part over its max_queue (nothing is lost by that: as long
+/// prompts. A request is refused for its time only if the estimate, and as many steps of one decode
+/// row as it has further tokens that are certain, are over kCertainty times what is left to its
+/// deadline, or the queue's part over its max_queue (nothing is lost by that: as long
 /// as there is a queue, the engine is busy, and nobody waits for nothing), and never while nothing
 /// waits or runs: then it is the measurement.
 class Backlog {
@@ -81,8 +83,9 @@ class Backlog {
   bool HasRoom(int32_t sequences) const {
     return waiting_.load(std::memory_order_relaxed) + sequences <= max_waiting();
   }
-  /// Somebody of that tenant was refused because HasRoom said so, without Join.
-  void OnRefused(const QueueShare& share);
+  /// What Join says of one more sequence of this tenant, but for its time. Nothing joins; a refusal
+  /// counts as one of Join's.
+  absl::Status CheckRoom(const QueueShare& share);
   /// A request's sequences begin to wait; only the first has prefill_tokens, the others continue
   /// its prompt. Refused, nothing changed: ResourceExhausted when the queue or the
   /// tenant's share of it is full, DeadlineExceeded when a limit has passed or clearly cannot be
@@ -125,7 +128,9 @@ class Backlog {
   int64_t PlacesOf(const QueueShare& share) const;
   int64_t WaitingOf(int32_t tenant) const;
   void RememberLocked(const QueueShare& share);
-  /// ResourceExhausted when the tenant would take more than its share while others want theirs.
+  /// ResourceExhausted when the queue is full, or the tenant would take more than its share while
+  /// others want theirs.
+  absl::Status CheckPlaces(const QueueShare& share, int32_t sequences);
   absl::Status CheckShare(const QueueShare& share, int32_t sequences);
   int32_t CatchUpTokensLocked(int32_t decode_rows) const;
   absl::Status CheckTime(const QueueShare& share, const TimeLimits& limits) const;

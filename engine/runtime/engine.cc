@@ -64,8 +64,11 @@ std::vector<int32_t> DistinctTokens(std::vector<int32_t> tokens) {
   return tokens;
 }
 
-TimeLimits ToTimeLimits(const GenerateRequest& request, TimeUs now) {
+TimeLimits ToTimeLimits(const GenerateRequest& request, int32_t max_new_tokens, TimeUs now) {
+  const StopParams& stop = request.stop;
   TimeLimits limits;
+  const bool stops = !stop.ignore_eos || !stop.strings.empty() || !stop.token_ids.empty();
+  limits.certain_tokens = std::max(1, stops ? stop.min_tokens : max_new_tokens);
   if (request.deadline) {
     limits.deadline =
         std::chrono::duration_cast<std::chrono::microseconds>(request.deadline->time_since_epoch())
@@ -114,9 +117,9 @@ class Engine::Impl {
   }
 
   bool HasRoom(int32_t sequences) const { return backlog_.HasRoom(sequences); }
-  void NoteRefused(const std::string& name) {
+  absl::Status CheckRoom(const std::string& name) {
     const TenantTable::Tenant tenant = ResolveTenant(name);
-    backlog_.OnRefused({.tenant = tenant.id, .weight = tenant.weight});
+    return backlog_.CheckRoom({.tenant = tenant.id, .weight = tenant.weight});
   }
   std::chrono::milliseconds RetryAfter() { return backlog_.NextRetry(); }
 
@@ -269,7 +272,8 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
                             .priority = request.priority,
                             .prefill_tokens = prompt_tokens,
                             .cost = int64_t{prompt_tokens} + max_new_tokens};
-  ASYMSERVE_RETURN_IF_ERROR(backlog_.Join(share, sequences, ToTimeLimits(request, now)));
+  const TimeLimits limits = ToTimeLimits(request, max_new_tokens, now);
+  ASYMSERVE_RETURN_IF_ERROR(backlog_.Join(share, sequences, limits));
   const auto id = static_cast<RequestId>(next_id_.fetch_add(1));
   auto active = std::make_shared<ActiveRequest>();
   active->id = id;
@@ -379,8 +383,8 @@ Engine::~Engine() = default;
 bool Engine::HasRoom(int32_t sequences) const {
   return impl_->HasRoom(sequences);
 }
-void Engine::NoteRefused(const std::string& tenant) {
-  impl_->NoteRefused(tenant);
+absl::Status Engine::CheckRoom(const std::string& tenant) {
+  return impl_->CheckRoom(tenant);
 }
 std::chrono::milliseconds Engine::RetryAfter() {
   return impl_->RetryAfter();

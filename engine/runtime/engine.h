@@ -50,12 +50,12 @@ class Engine {
   /// Cancels what still runs, delivers every final delta, joins both threads.
   ~Engine();
 
-  /// True while the queue has room for `sequences` more; a server asks before it tokenizes. Any
-  /// thread, no lock, never blocks.
+  /// Whether a request of `tenant` may wait, as Submit would say it: a server asks before it
+  /// parses, let alone tokenizes. ResourceExhausted when the queue or the tenant's share of it is
+  /// full. Any thread; short locks.
+  absl::Status CheckRoom(const std::string& tenant);
+  /// True while the queue has room for `sequences` more. Any thread, no lock.
   bool HasRoom(int32_t sequences) const;
-  /// Says that a request of `tenant` was refused because HasRoom said so (Backlog::OnRefused). Any
-  /// thread; a short lock.
-  void NoteRefused(const std::string& tenant);
   /// When the client that is refused now should come back (Backlog::NextRetry). Once a refusal.
   std::chrono::milliseconds RetryAfter();
 

@@ -6,7 +6,6 @@
 
 #include "engine/base/check.h"
 #include "engine/base/status.h"
-#include "engine/model/device_draw.h"
 
 namespace asymserve {
 namespace {
@@ -39,15 +38,11 @@ EngineLoop::EngineLoop(Model& model, const Tokenizer& tokenizer, const Scheduler
     : model_(model),
       tokenizer_(tokenizer),
       scheduler_(options),
-      sampler_(model.vocabulary()),
       delivery_(delivery),
       metrics_(metrics),
       backlog_(backlog),
       canary_(ToCanaryOptions(options, canary_rate), metrics.canary),
-      draws_(model.draw_limits()) {
-  for (int32_t id = 0; id < tokenizer.vocabulary(); ++id) {
-    if (tokenizer.IsEnd(id)) end_tokens_.push_back(id);
-  }
+      sampling_(model, tokenizer) {
   PublishGauges();
 }
 
@@ -130,8 +125,8 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
     if (!with_canary) return !plan.preempted.empty();
   }
   Batch batch = batch_.batch();
-  batch.draws = draws_.batch();
-  batch.drawn = draws_.drawn();
+  batch.draws = sampling_.draws();
+  batch.drawn = sampling_.drawn();
   const absl::StatusOr<TensorView> logits = model_.Forward(batch);
   if (!logits.ok()) return Annotate(logits.status(), "the model's step failed");
   const int64_t rows = plan.empty() ? 0 : TakeTokens(plan, *logits, with_canary, now);
@@ -141,14 +136,14 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
 
 int64_t EngineLoop::TakeTokens(const StepPlan& plan, const TensorView& logits, bool with_canary,
                                TimeUs began) {
+  sampling_.Sample(logits);
   const TimeUs end = Now();
   std::vector<Outcome> outcomes;
   outcomes.reserve(plan.items.size());
   for (const StepItem& item : plan.items) {
     if (!item.sample) continue;
     Generation& generation = *sequences_.at(item.sequence);
-    const auto row = static_cast<int32_t>(outcomes.size());
-    Advance(generation, TakeToken(generation, logits, row), end);
+    Advance(generation, sampling_.token(outcomes.size()), end);
     outcomes.push_back({item.sequence, generation.finish != FinishReason::kNone});
     if (generation.others_wait) ScheduleOthers(generation, end);
   }
@@ -186,8 +181,7 @@ void EngineLoop::ReportStep(const StepPlan& plan, bool with_canary, TimeUs durat
 
 void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
   batch_.Clear();
-  draws_.Clear();
-  int32_t rows = 0;
+  sampling_.Clear();
   for (const StepItem& item : plan.items) {
     Generation& generation = *sequences_.at(item.sequence);
     if (generation.first_step == 0) {
@@ -204,17 +198,14 @@ void EngineLoop::BuildBatch(const StepPlan& plan, TimeUs now) {
         std::span(generation.tokens)
             .subspan(static_cast<size_t>(item.begin), static_cast<size_t>(item.count));
     batch_.Add(tokens, item.begin, item.pages, item.sample ? 1 : 0);
-    if (!item.sample) continue;
-    if (draws_.enabled() && generation.draws_on_device) draws_.Add(NextDraw(generation), rows);
-    ++rows;
+    if (item.sample) sampling_.Add(generation);
   }
   batch_.AddSeals(plan.seals);
 }
 
 void EngineLoop::LeaveQueue(Generation& generation, TimeUs now) {
   generation.first_step = now;
-  LeaveBacklog(generation, /*runs=*/true);
-  metrics_.queue_seconds.Observe(Seconds(generation.request->submitted, now));
+  LeaveBacklog(generation, /*runs=*/true, now);
   if (generation.index == 0) {
     backlog_.OnPrompt(static_cast<int32_t>(generation.request->request.prompt.size()),
                       generation.cached_tokens);
@@ -232,40 +223,16 @@ void EngineLoop::CountComputed(Generation& generation, const StepItem& item) {
   generation.computed = end;
 }
 
-void EngineLoop::LeaveBacklog(const Generation& generation, bool runs) {
+void EngineLoop::LeaveBacklog(const Generation& generation, bool runs, TimeUs now) {
+  metrics_.queue_seconds.Observe(Seconds(generation.request->submitted, now));
   backlog_.Leave(generation.request->share, generation.index == 0, runs);
   generation.request->tenant->waiting.Add(-1);
-}
-
-SampleRequest EngineLoop::NextDraw(const Generation& generation) {
-  const GenerateRequest& request = generation.request->request;
-  banned_.clear();
-  if (generation.generated() < request.stop.min_tokens) {
-    if (!request.stop.ignore_eos) banned_ = end_tokens_;
-    banned_.insert(banned_.end(), request.stop.token_ids.begin(), request.stop.token_ids.end());
-  }
-  SampleRequest draw;
-  draw.params = &generation.sampling;
-  draw.history = &generation.history;
-  draw.banned = banned_;
-  draw.position = static_cast<uint64_t>(generation.generated());
-  draw.logprobs = request.logprobs;
-  return draw;
-}
-
-absl::StatusOr<SampledToken> EngineLoop::TakeToken(const Generation& generation,
-                                                   const TensorView& logits, int32_t row) {
-  if (const DrawnToken* drawn = draws_.Find(row)) {
-    return ToSampled(*drawn, generation.request->request.logprobs >= 0);
-  }
-  SampleRequest draw = NextDraw(generation);
-  draw.logits = {logits.Row<float>(row), static_cast<size_t>(model_.vocabulary())};
-  return sampler_.Sample(draw);
 }
 
 void EngineLoop::Advance(Generation& generation, const absl::StatusOr<SampledToken>& token,
                          TimeUs now) {
   Delta delta;
+  delta.request = generation.request->id;
   delta.index = generation.index;
   if (token.ok()) {
     Accept(generation, *token, delta);
@@ -348,10 +315,11 @@ void EngineLoop::End(SequenceId id, FinishReason reason, const absl::Status& err
   const std::shared_ptr<const ActiveRequest> request = generation.request;
   const int32_t others = generation.others_wait ? request->request.n : 0;
   others_waiting_ -= std::max(others - 1, 0);
-  if (generation.first_step == 0) LeaveBacklog(generation, /*runs=*/false);
+  if (generation.first_step == 0) LeaveBacklog(generation, /*runs=*/false, now);
   generation.finish = reason;
   generation.error = error;
   Delta delta;
+  delta.request = generation.request->id;
   delta.index = generation.index;
   generation.text.Finish(delta.text);
   FillFinal(generation, delta, now);
@@ -417,6 +385,7 @@ void EngineLoop::PublishGauges() {
   metrics_.slabs_cached.Set(stats.slabs_cached);
   metrics_.cached_tokens.Add(stats.cached_tokens - metrics_.cached_tokens.value());
   metrics_.cache_evictions.Add(stats.cache_evictions - metrics_.cache_evictions.value());
+  metrics_.blocked_steps.Add(stats.blocked_plans - metrics_.blocked_steps.value());
   metrics_.preemptions.Add(stats.preemptions - metrics_.preemptions.value());
   metrics_.recomputed_tokens.Add(stats.recomputed_tokens - metrics_.recomputed_tokens.value());
 }

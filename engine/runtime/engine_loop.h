@@ -6,14 +6,13 @@
 #include <vector>
 
 #include "engine/model/model.h"
-#include "engine/model/sampler.h"
 #include "engine/runtime/backlog.h"
 #include "engine/runtime/batch_arrays.h"
 #include "engine/runtime/canary.h"
 #include "engine/runtime/delivery.h"
-#include "engine/runtime/draw_list.h"
 #include "engine/runtime/engine_metrics.h"
 #include "engine/runtime/generation.h"
+#include "engine/runtime/step_sampling.h"
 #include "engine/sched/scheduler.h"
 
 namespace asymserve {
@@ -54,11 +53,6 @@ class EngineLoop {
   /// that it took.
   int64_t TakeTokens(const StepPlan& plan, const TensorView& logits, bool with_canary,
                      TimeUs began);
-  /// How the next token of a sequence is sampled, but for the logits. Valid until the next call.
-  SampleRequest NextDraw(const Generation& generation);
-  /// Samples it on the host, or takes what the backend drew; `row` is that of the step's logits.
-  absl::StatusOr<SampledToken> TakeToken(const Generation& generation, const TensorView& logits,
-                                         int32_t row);
   /// What follows from a sequence's next token, or from there being none; queues its delta.
   void Advance(Generation& generation, const absl::StatusOr<SampledToken>& token, TimeUs now);
   void Accept(Generation& generation, const SampledToken& token, Delta& delta);
@@ -70,7 +64,7 @@ class EngineLoop {
   void LeaveQueue(Generation& generation, TimeUs now);
   void CountComputed(Generation& generation, const StepItem& item);
   /// It waits no longer: it runs, or has ended.
-  void LeaveBacklog(const Generation& generation, bool runs);
+  void LeaveBacklog(const Generation& generation, bool runs, TimeUs now);
   /// Tells the backlog about a step, or about planning one of nothing.
   void ReportStep(const StepPlan& plan, bool with_canary, TimeUs duration, TimeUs now);
   void PublishGauges();
@@ -78,20 +72,17 @@ class EngineLoop {
   Model& model_;
   const Tokenizer& tokenizer_;
   Scheduler scheduler_;
-  Sampler sampler_;
   Delivery& delivery_;
   EngineMetrics& metrics_;
   Backlog& backlog_;
   std::unordered_map<SequenceId, std::unique_ptr<Generation>> sequences_;
   int32_t others_waiting_ = 0;  // sequences whose request's first computes their prompt
   std::vector<Outgoing> outgoing_;
-  std::vector<int32_t> end_tokens_;
   int32_t decoding_ = 0;  // sequences that the newest step left in decode
 
   Canary canary_;
   BatchArrays batch_;
-  DrawList draws_;
-  std::vector<int32_t> banned_;
+  StepSampling sampling_;
 };
 
 }  // namespace asymserve

@@ -36,6 +36,7 @@ struct CanaryMetrics {
 struct EngineMetrics {
   Counter prompt_tokens, generated_tokens, recomputed_tokens;
   Counter preemptions, steps;
+  Counter blocked_steps;                   // SchedulerStats::blocked_plans
   Counter degraded;                        // sequences (EngineOptions::elastic)
   Counter cached_tokens, cache_evictions;  // of the prefix cache
   Counter finished_eos, finished_stop, finished_length, finished_cancelled, finished_deadline,

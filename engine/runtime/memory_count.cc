@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "engine/base/status.h"
+#include "engine/runtime/step_sampling.h"
 
 namespace asymserve {
 namespace {
@@ -43,6 +44,7 @@ int64_t RuntimeBound(const RuntimeShape& runtime) {
   constexpr int64_t kPerToken = 1024;  // of the vocabulary: text, merges, hash tables
   constexpr int64_t kPerThread = int64_t{1} << 20;
   return kProcess + kPerToken * runtime.vocabulary + kPerThread * runtime.threads +
+         SamplerBytes(runtime.vocabulary) * (std::min(runtime.threads, kMaxSamplers) - 1) +
          RuntimePerRequest(runtime.context_tokens) * runtime.waiting;
 }
 

@@ -133,10 +133,8 @@ EngineOptions ToEngineOptions(const LoadOptions& options, const LoadedModel& loa
                               const KvScheme& scheme) {
   EngineOptions engine;
   engine.scheme = scheme;
-  engine.max_context_tokens = loaded.config.context_length;
-  if (options.max_context_tokens > 0) {
-    engine.max_context_tokens = std::min(options.max_context_tokens, loaded.config.context_length);
-  }
+  engine.max_context_tokens =
+      options.max_context_tokens > 0 ? options.max_context_tokens : loaded.config.context_length;
   engine.max_running = options.max_running;
   engine.prefix_cache = options.kv_prefix_cache;
   engine.cache_identity = absl::StrCat(options.path, "\n", loaded.kv_profile, "\n", scheme.name);
@@ -168,6 +166,11 @@ absl::StatusOr<LoadedModel> LoadModel(Backend& backend, const LoadOptions& optio
   timer.End("open");
   loaded.config = file->config();
   loaded.weight_type = file->summary();
+  if (options.max_context_tokens > loaded.config.context_length) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("engine.context_tokens: ", options.max_context_tokens,
+                     " tokens; the model was trained for 1 to ", loaded.config.context_length));
+  }
 
   auto tokenizer =
       std::async(std::launch::async, [&file] { return Tokenizer::Create(file->tokenizer_spec()); });

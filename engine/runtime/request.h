@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 
+#include "engine/kv/ids.h"
 #include "engine/kv/scheme.h"
 #include "engine/model/sampling.h"
 
@@ -79,7 +80,8 @@ struct Timings {
 /// A piece of one sequence's output. Text is complete UTF-8; tokens may come without text while a
 /// character or a stop string is undecided.
 struct Delta {
-  int32_t index = 0;  // which of the n sequences
+  RequestId request{};  // as Submit returned it, or is about to
+  int32_t index = 0;    // which of the n sequences
   std::string text;
   std::vector<TokenInfo> tokens;
   FinishReason finish = FinishReason::kNone;

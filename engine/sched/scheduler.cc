@@ -158,6 +158,7 @@ SchedulerStats Scheduler::stats() const {
           .preemptions = preemptions_,
           .recomputed_tokens = recomputed_tokens_,
           .unrefined = unrefined_,
+          .blocked_plans = blocked_plans_,
           .cached_tokens = cached_tokens_,
           .cache_evictions = store_.prefix_index().evictions()};
 }

@@ -107,6 +107,7 @@ struct SchedulerStats {
   uint64_t preemptions = 0;
   uint64_t recomputed_tokens = 0;  // computed again because of preemption
   uint64_t unrefined = 0;          // sequences that gave up their refinements
+  uint64_t blocked_plans = 0;      // in which the first that waits found no room in the arena
   uint64_t cached_tokens = 0;      // of prompts, never computed, for records held them
   uint64_t cache_evictions = 0;    // groups of records that the prefix cache gave up for room
 };
@@ -235,6 +236,7 @@ class Scheduler {
   int32_t retired_ = 0;
   uint64_t added_ = 0, admitted_ = 0, planned_ = 0;
   uint64_t preemptions_ = 0, recomputed_tokens_ = 0, cached_tokens_ = 0, unrefined_ = 0;
+  uint64_t blocked_plans_ = 0;
 };
 
 }  // namespace asymserve

@@ -14,8 +14,9 @@ namespace asymserve {
 
 struct Scheduler::Draft {
   TimeUs now = 0;
-  int32_t step_tokens = 0;      // of this plan at most
-  int32_t catch_up_tokens = 0;  // of those at most, while some sequence decodes
+  int32_t step_tokens = 0;            // of this plan at most
+  int32_t catch_up_tokens = 0;        // as Plan was given them
+  int32_t catch_up_left = INT32_MAX;  // of them, if some sequence decodes
   StepPlan plan;
   int32_t decode_left = 0;  // running sequences still to visit that may decode one token
   /// Left out of this plan, so that the next one may preempt it.
@@ -24,7 +25,9 @@ struct Scheduler::Draft {
   size_t victims_end = 0;
   bool out_of_pages = false;
 
-  int32_t CatchUpBudget() const { return step_tokens - plan.tokens - decode_left; }
+  int32_t CatchUpBudget() const {
+    return std::min(step_tokens - plan.tokens - decode_left, catch_up_left);
+  }
 };
 
 StepPlan Scheduler::Plan(TimeUs now, int32_t catch_up_tokens) {
@@ -37,7 +40,11 @@ StepPlan Scheduler::Plan(TimeUs now, int32_t catch_up_tokens) {
   PlanRunning(draft);
   // Pages that a preemption just freed are for the running sequences, not for newcomers; taking the
   // victim back in the plan that preempted it would lead nowhere.
-  if (!draft.out_of_pages) Admit(draft);
+  if (!draft.out_of_pages) {
+    Admit(draft);
+  } else if (!waiting_.empty()) {
+    ++blocked_plans_;
+  }
   store_.EndPlan();
   RecordItems(draft);
   return std::move(draft.plan);
@@ -81,9 +88,7 @@ void Scheduler::PlanRunning(Draft& draft) {
   }
   for (const Sequence* sequence : running_) draft.decode_left += sequence->decode_ready() ? 1 : 0;
   draft.step_tokens = options_.step_tokens;
-  if (draft.decode_left > 0 && draft.catch_up_tokens < draft.step_tokens - draft.decode_left) {
-    draft.step_tokens = draft.decode_left + draft.catch_up_tokens;
-  }
+  if (draft.decode_left > 0) draft.catch_up_left = draft.catch_up_tokens;
   draft.victims_end = running_.size();
   for (size_t index = 0; index < running_.size(); ++index) {
     Sequence& sequence = *running_[index];
@@ -201,6 +206,7 @@ void Scheduler::EmitCatchUp(Sequence& sequence, int32_t count, Draft& draft) {
   const bool prefill = sequence.computed < sequence.spec.prompt_tokens;
   const bool sample =
       prefill && sequence.sampled == 0 && sequence.computed + count == sequence.spec.prompt_tokens;
+  draft.catch_up_left -= count;
   Emit(sequence, count, prefill ? StepItem::Role::kPrefill : StepItem::Role::kDecode, sample,
        draft);
 }
@@ -318,9 +324,13 @@ void Scheduler::Admit(Draft& draft) {
   };
   if (!may_admit()) return;
   const KvDemand headroom = Headroom(1);  // who is admitted below has a page to spare
+  bool blocked = false;
   while (may_admit()) {
-    if (!TryAdmit(waiting_.head(), headroom, draft) && !AdmitBehindHead(headroom, draft)) return;
+    if (TryAdmit(waiting_.head(), headroom, draft)) continue;
+    blocked = true;
+    if (!AdmitBehindHead(headroom, draft)) break;
   }
+  blocked_plans_ += blocked ? 1 : 0;
 }
 
 /// Gives a waiting sequence what is cached of its prompt, if it has room then. Where cached pages

@@ -15,7 +15,7 @@ def rule_tests():
     path = os.path.join(os.path.dirname(__file__), "alerts.test.yaml")
     with open(path, encoding="utf-8") as file:
         tests = yaml.safe_load(file)["tests"]
-    return [check for test in tests for check in test["alert_rule_test"]]
+    return [check for test in tests for check in test.get("alert_rule_test", [])]
 
 
 def runbook():

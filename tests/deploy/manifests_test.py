@@ -3,8 +3,10 @@
 Runs in an environment with requirements.txt.
 """
 
+import re
 import subprocess
 import sys
+import textwrap
 import unittest
 
 import kubernetes_validate
@@ -28,6 +30,10 @@ VERSION = None
 SERVERS = tuple(f"overlays/{name}" for name in OVERLAYS) + (COMPOSED,)
 ENCRYPTED = ("overlays/mtls", COMPOSED)
 GPU = "nvidia.com/gpu"
+# How long a client may not know a new replica: gRPC asks a name server again after 30 s at the
+# earliest, and the answer may be as old as its TTL, 30 s of kubeadm's CoreDNS (by itself it has 5 s).
+RESOLUTION_SECONDS = 30
+DNS_TTL_SECONDS = 30
 ON_CPU = tuple(folder for folder in SERVERS if folder != "overlays/gpu")
 FOLDERS = ("model-volume",) + SERVERS
 CUSTOM_KINDS = {"PodMonitor", "PrometheusRule", "ScaledObject"}
@@ -63,6 +69,11 @@ def mounted_file(documents, path):
 
 def is_encrypted(documents):
     return "tls" in config(documents)["server"]
+
+
+def read(path):
+    with open(f"{manifests.ROOT}/{path}", encoding="utf-8") as file:
+        return file.read()
 
 
 def selects(selector, labels):
@@ -284,8 +295,7 @@ class ManifestsTest(unittest.TestCase):
         self.assertEqual((volume["secret"]["secretName"], file), ("asymserve-api-keys", "keys.yaml"))
 
     def test_what_a_probe_runs_is_in_the_image(self):
-        with open(f"{manifests.ROOT}/Dockerfile", encoding="utf-8") as file:
-            text = file.read()
+        text = read("Dockerfile")
         self.assertIn("build/release/bin/asymserve-client\n", text.replace(" \\\n", "\n"))
         self.assertIn("COPY --from=build /image/usr/local /usr/local\n", text)
 
@@ -309,8 +319,12 @@ class ManifestsTest(unittest.TestCase):
 
     @of_each_overlay
     def test_a_rollout_and_a_drained_node_take_one_replica_at_a_time(self, documents):
-        rolling = deployment(documents)["spec"]["strategy"]["rollingUpdate"]
-        self.assertEqual(rolling, {"maxUnavailable": 0, "maxSurge": 1})
+        strategy = deployment(documents)["spec"]["strategy"]
+        self.assertEqual(strategy["type"], "RollingUpdate")
+        spare = 0 if GPU in container(documents)["resources"]["limits"] else 1
+        self.assertEqual(
+            strategy["rollingUpdate"], {"maxUnavailable": 1 - spare, "maxSurge": spare}
+        )
         budget = the(documents, "PodDisruptionBudget")["spec"]
         self.assertEqual(budget["maxUnavailable"], 1)
         spread = pod_template(documents)["spec"]["topologySpreadConstraints"]
@@ -319,8 +333,26 @@ class ManifestsTest(unittest.TestCase):
             ["kubernetes.io/hostname", "topology.kubernetes.io/zone"],
         )
 
+    @of_each_overlay
+    def test_clients_learn_a_new_replicas_address_before_an_old_one_goes(self, documents):
+        ready = deployment(documents)["spec"]["minReadySeconds"]
+        self.assertGreaterEqual(ready, RESOLUTION_SECONDS + DNS_TTL_SECONDS)
+
+    @of_each_overlay
+    def test_a_slow_replica_is_no_rollout_that_stands_still(self, documents):
+        spec = deployment(documents)["spec"]
+        startup = container(documents)["startupProbe"]
+        # Where none is spare the one before ends first.
+        slowest = (
+            startup["periodSeconds"] * startup["failureThreshold"]
+            + spec["minReadySeconds"]
+            + pod_template(documents)["spec"]["terminationGracePeriodSeconds"]
+        )
+        self.assertGreater(spec["progressDeadlineSeconds"], slowest)
+
     def test_without_an_autoscaler_there_are_two_replicas(self):
-        self.assertEqual(deployment(overlay("cpu"))["spec"]["replicas"], 2)
+        for name in ("cpu", "gpu"):  # with one, a rollout on GPUs is an outage
+            self.assertEqual(deployment(overlay(name))["spec"]["replicas"], 2)
 
     @of_each_overlay
     def test_threads_leave_a_core_of_what_is_reserved(self, documents):
@@ -345,6 +377,15 @@ class ManifestsTest(unittest.TestCase):
         self.assertEqual(engine["memory_bytes"], 0)  # of the GPU, not of the container
         tolerated = pod_template(documents)["spec"]["tolerations"]
         self.assertEqual([toleration["key"] for toleration in tolerated], [GPU])
+
+    def test_the_pages_patch_gives_an_operators_prometheus_the_label_that_it_selects(self):
+        for kind in ("PodMonitor", "PrometheusRule"):
+            labels = the(manifests.render(COMPOSED), kind)["metadata"]["labels"]
+            self.assertEqual(labels["release"], "kube-prometheus-stack")
+            self.assertNotIn("release", the(overlay("cpu"), kind)["metadata"]["labels"])
+        text = read("tests/deploy/composed/kustomization.yaml")
+        patch = text[text.index("patches:\n"):]
+        self.assertIn(textwrap.indent(patch, "   "), read("deploy/README.md"))
 
     def check_autoscaler(self, documents, spec, low, high, behavior):
         workload = deployment(documents)
@@ -414,8 +455,34 @@ class ManifestsTest(unittest.TestCase):
         self.assertEqual(spec, manifests.load("prometheus/rules.yaml"))
 
     def test_the_pods_user_is_the_images(self):
-        with open(f"{manifests.ROOT}/Dockerfile", encoding="utf-8") as file:
-            self.assertIn("\nUSER 10001:10001\n", file.read())
+        self.assertIn("\nUSER 10001:10001\n", read("Dockerfile"))
+
+    def test_a_release_tells_the_image_what_it_is(self):
+        dockerfile = read("Dockerfile")
+        before, *_, final = re.split(r"^FROM .*\n", dockerfile, flags=re.MULTILINE)
+        labels = re.findall(r'image\.([a-z.]+)="\$\{(\w+)\}"', final)
+        self.assertEqual(
+            labels,
+            [
+                ("version", "VERSION"), ("revision", "REVISION"),
+                ("base.name", "BASE"), ("base.digest", "BASE_DIGEST"),
+            ],
+        )
+        for _, argument in labels:  # else it is empty whatever the release says
+            self.assertRegex(final, rf"(?m)^ARG {argument}\b")
+        base = "${BASE}${BASE_DIGEST:+@}${BASE_DIGEST}"  # what the labels say is what is taken
+        self.assertIn(f"ARG BUILD_BASE={base}\n", before)
+        self.assertEqual(
+            re.findall(r"(?m)^FROM (\S+)", dockerfile), ["${BUILD_BASE}", base]
+        )
+
+    def test_the_page_passes_each_argument_of_a_release(self):
+        passed = re.findall(r"--build-arg (\w+)=(\S+)", read("deploy/README.md"))
+        self.assertEqual(
+            {name for name, _ in passed}, {"VERSION", "REVISION", "BASE", "BASE_DIGEST"}
+        )
+        self.assertEqual(dict(passed)["VERSION"], VERSION)
+        self.assertIn(f"\nARG BASE={dict(passed)['BASE']}\n", read("Dockerfile"))
 
 
 if __name__ == "__main__":

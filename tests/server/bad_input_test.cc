@@ -93,6 +93,10 @@ TEST_F(BadInputTest, EveryBadRequestIsInvalidArgumentThatNamesTheField) {
       {"logprobs: -1", [](auto& r) { r.set_logprobs(-1); }},
       {"kv_precision: 7", [](auto& r) { r.set_kv_precision(static_cast<v1::KvPrecision>(7)); }},
       {"logprobs: 21", [](auto& r) { r.set_logprobs(21); }},
+      {"priority: 101", [](auto& r) { r.set_priority(101); }},
+      {"priority: -101", [](auto& r) { r.set_priority(-101); }},
+      {"max_queue_ms: 0", [](auto& r) { r.set_max_queue_ms(0); }},
+      {"max_queue_ms: 86400001", [](auto& r) { r.set_max_queue_ms(86'400'001); }},
       {"truncate_prompt_tokens: 0", [](auto& r) { r.set_truncate_prompt_tokens(0); }},
   };
   for (const Case& one : cases) {

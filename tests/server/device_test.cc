@@ -155,7 +155,14 @@ TEST_F(SimtDeviceTest, CudaAndAutoServeOnTheDeviceThatTheLibraryHas) {
     EXPECT_THAT(server_->log(), HasSubstr("device name=\"cuda (fake)\""));
     EXPECT_THAT(server_->log(), Not(HasSubstr("no_cuda")));
     EXPECT_EQ(Info().device(), "cuda (fake)");
-    EXPECT_EQ(server_->Metrics()["asymserve_device_info{device=\"cuda (fake)\"}"], 1);
+    auto metrics = server_->Metrics();
+    EXPECT_EQ(metrics["asymserve_device_info{device=\"cuda (fake)\"}"], 1);
+    const double total = metrics["asymserve_device_memory_bytes{state=\"total\"}"];
+    const double free = metrics["asymserve_device_memory_bytes{state=\"free\"}"];
+    EXPECT_EQ(total, 1 << 30);
+    EXPECT_GT(free, 0);
+    EXPECT_GE(total - free, metrics["asymserve_memory_measured_bytes{class=\"kv\"}"]);
+    EXPECT_GE(total - free, 16 << 20);
     text = TextOf(request);
     EXPECT_NE(text, "");
     server_->Signal(SIGTERM);

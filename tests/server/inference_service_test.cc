@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 #include <future>
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "asymserve/v1/rpc_status.pb.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -18,7 +21,27 @@ namespace {
 using grpc::StatusCode;
 using ::testing::HasSubstr;
 
-using InferenceServiceTest = ServiceFixture;
+class InferenceServiceTest : public ServiceFixture {
+ protected:
+  /// A call with bytes that are no request: if they are parsed, it is malformed.
+  grpc::Status SendGarbage(const std::string& tenant) {
+    grpc::GenericStub generic(channel_);
+    grpc::ClientContext context;
+    context.AddMetadata("x-tenant-id", tenant);
+    grpc::CompletionQueue queue;
+    const grpc::Slice slice("\xFF\xFF\xFF");
+    grpc::ByteBuffer garbage(&slice, 1), response;
+    const auto call = generic.PrepareUnaryCall(&context, "/asymserve.v1.Inference/GenerateUnary",
+                                               garbage, &queue);
+    call->StartCall();
+    grpc::Status status;
+    call->Finish(&response, &status, nullptr);
+    void* tag = nullptr;
+    bool ok = false;
+    EXPECT_TRUE(queue.Next(&tag, &ok));
+    return status;
+  }
+};
 
 TEST_F(InferenceServiceTest, StreamsTheTextAndEndsWithTheReasonAndTheCounts) {
   ASSERT_NO_FATAL_FAILURE(Start());
@@ -170,22 +193,7 @@ TEST_F(InferenceServiceTest, RefusesWithRetryInfoBeforeParsingWhenTheQueueIsFull
   second = std::async([&] { return Generate(Request("a", 4), second_text); });
   ASSERT_TRUE(Eventually([&] { return !engine_->HasRoom(1); }));
 
-  // Not a request at all: bytes that are not parsed cannot be refused as malformed.
-  grpc::GenericStub generic(channel_);
-  grpc::ClientContext context;
-  grpc::CompletionQueue queue;
-  grpc::ByteBuffer garbage, response;
-  const grpc::Slice slice("\xFF\xFF\xFF");
-  garbage = grpc::ByteBuffer(&slice, 1);
-  const auto call =
-      generic.PrepareUnaryCall(&context, "/asymserve.v1.Inference/GenerateUnary", garbage, &queue);
-  call->StartCall();
-  grpc::Status status;
-  call->Finish(&response, &status, nullptr);
-  void* tag = nullptr;
-  bool ok = false;
-  ASSERT_TRUE(queue.Next(&tag, &ok));
-
+  const grpc::Status status = SendGarbage("default");
   EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
   v1::RpcStatus details;
   ASSERT_TRUE(details.ParseFromString(status.error_details()));
@@ -202,6 +210,38 @@ TEST_F(InferenceServiceTest, RefusesWithRetryInfoBeforeParsingWhenTheQueueIsFull
   EXPECT_TRUE(second.get().ok());
   EXPECT_EQ(first_text, "bcde");
   EXPECT_EQ(second_text, "bcde");
+}
+
+TEST_F(InferenceServiceTest, RefusesATenantOverItsShareOfTheQueueBeforeParsing) {
+  engine_options_.max_running = 1;
+  engine_options_.max_waiting = 2;
+  ASSERT_NO_FATAL_FAILURE(Start());
+  model_.SlowDown();
+  std::array<grpc::ClientContext, 3> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
+  for (grpc::ClientContext& context : contexts) {
+    context.AddMetadata("x-tenant-id", "a");
+    readers.push_back(stub_->Generate(&context, Request("a", 4000)));
+    ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
+  }
+  ASSERT_TRUE(Eventually([&] { return !engine_->HasRoom(1); }));
+  EXPECT_EQ(SendGarbage("b").error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  contexts.back().TryCancel();
+  ASSERT_TRUE(Eventually([&] { return engine_->HasRoom(1); }));
+
+  const grpc::Status status = SendGarbage("a");
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("the tenant's share of the queue is full"));
+  EXPECT_FALSE(status.error_details().empty());
+  EXPECT_EQ(SendGarbage("b").error_code(), StatusCode::INVALID_ARGUMENT);  // it was looked at
+  EXPECT_EQ(Rejected(Rejection::kQueueFull), 2u);
+  for (grpc::ClientContext& context : contexts) context.TryCancel();
+  v1::GenerateResponse message;
+  for (const auto& reader : readers) {
+    while (reader->Read(&message)) {
+    }
+    EXPECT_EQ(reader->Finish().error_code(), StatusCode::CANCELLED);
+  }
 }
 
 TEST_F(InferenceServiceTest, RefusesATenantIdThatNoConfigurationCouldName) {

@@ -145,6 +145,106 @@ TEST_F(LifecycleTest, LogsOneLineForEachRequestAndNeverItsText) {
   EXPECT_THAT(log, Not(HasSubstr("sesame")));
 }
 
+TEST_F(LifecycleTest, NoTextIsInTheLogOrTheMetricsEvenAtLevelDebugOrOfABadRequest) {
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"log.level=debug", "kv.scheme=fit-2/2", "kv.quality.canary_rate=1"}));
+  const auto request = [] {
+    v1::GenerateRequest made = Request("sesame-open", 12);
+    (*made.mutable_sampling()->mutable_logit_bias())['Q'] = 100;  // the output
+    made.mutable_stop()->add_strings("sesame-close");
+    return made;
+  };
+  int lines = 0;
+  const auto call = [&](StatusCode code, const auto& run) {
+    grpc::ClientContext context;
+    const grpc::Status status = run(context);
+    EXPECT_EQ(status.error_code(), code) << status.error_message();
+    ++lines;
+  };
+  const auto unary = [&](StatusCode code, const v1::GenerateRequest& made) {
+    std::string text;
+    call(code, [&](grpc::ClientContext& context) {
+      v1::GenerateUnaryResponse response;
+      const grpc::Status status = stub_->GenerateUnary(&context, made, &response);
+      if (status.ok()) text = response.sequences(0).text();
+      return status;
+    });
+    return text;
+  };
+  const auto stream = [&](StatusCode code, const auto& start) {
+    std::string text;
+    call(code, [&](grpc::ClientContext& context) {
+      const std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader = start(context);
+      v1::GenerateResponse message;
+      while (reader->Read(&message)) text += message.text();
+      return reader->Finish();
+    });
+    return text;
+  };
+  const std::string output(12, 'Q');
+  EXPECT_EQ(unary(StatusCode::OK, request()), output);
+  const auto generate = [&](grpc::ClientContext& context) {
+    return stub_->Generate(&context, request());
+  };
+  EXPECT_EQ(stream(StatusCode::OK, generate), output);
+  v1::ChatRequest conversation;
+  v1::ChatMessage& message = *conversation.add_messages();
+  message.set_role("sesame-role");
+  message.set_content("sesame-content");
+  *conversation.mutable_sampling() = request().sampling();
+  *conversation.mutable_stop() = request().stop();
+  const auto chat = [&](grpc::ClientContext& context) {
+    return stub_->Chat(&context, conversation);
+  };
+  EXPECT_EQ(stream(StatusCode::OK, chat), output);
+  v1::TokenizeResponse tokens;
+  call(StatusCode::OK, [&](grpc::ClientContext& context) {
+    v1::TokenizeRequest made;
+    made.set_text("sesame-tokens");
+    return stub_->Tokenize(&context, made, &tokens);
+  });
+  call(StatusCode::OK, [&](grpc::ClientContext& context) {
+    v1::DetokenizeRequest made;
+    *made.mutable_token_ids() = tokens.token_ids();
+    v1::DetokenizeResponse text;
+    const grpc::Status status = stub_->Detokenize(&context, made, &text);
+    EXPECT_EQ(text.text(), "sesame-tokens");
+    return status;
+  });
+  v1::GenerateRequest bad = request();
+  bad.set_n(0);
+  unary(StatusCode::INVALID_ARGUMENT, bad);
+  bad = request();
+  bad.mutable_stop()->add_strings("sesame-" + std::string(300, 'x'));
+  unary(StatusCode::INVALID_ARGUMENT, bad);
+  bad = request();
+  for (int i = 0; i < kContext; ++i) *bad.mutable_prompt() += "sesame";
+  unary(StatusCode::INVALID_ARGUMENT, bad);
+  conversation.add_messages()->set_content("sesame-without-role");
+  stream(StatusCode::INVALID_ARGUMENT, chat);
+  call(StatusCode::INVALID_ARGUMENT, [&](grpc::ClientContext& context) {
+    context.AddMetadata("x-tenant-id", "sesame tenant");
+    context.AddMetadata("traceparent", "00-sesame-trace");
+    v1::GenerateUnaryResponse response;
+    return stub_->GenerateUnary(&context, request(), &response);
+  });
+
+  EXPECT_TRUE(Eventually([&] {
+    const std::string log = server_->log();
+    int found = 0;
+    for (size_t at = 0; (at = log.find(" request ", at)) != std::string::npos; ++at) ++found;
+    return found == lines;
+  })) << server_->log();
+  EXPECT_TRUE(Eventually([&] {
+    return server_->Metrics()["asymserve_generated_tokens_total"] == 36 &&
+           server_->Metrics()["asymserve_open_calls"] == 0;
+  }));
+  for (const std::string& text : {server_->log(), server_->Scrape()}) {
+    EXPECT_THAT(text, Not(HasSubstr("sesame")));
+    EXPECT_THAT(text, Not(HasSubstr("QQ")));
+  }
+}
+
 TEST_F(LifecycleTest, ATakenPortIsAnErrorThatNamesTheAddress) {
   ASSERT_NO_FATAL_FAILURE(Start());
   for (const auto& [option, address] :
@@ -163,6 +263,13 @@ TEST_F(LifecycleTest, ABrokenModelFileIsAnErrorThatNamesIt) {
   ServerProcess server({"--model", path});
   EXPECT_EQ(server.WaitForExit(), 1);
   EXPECT_TRUE(server.WaitForLog("broken.gguf")) << server.log();
+}
+
+TEST_F(LifecycleTest, AContextThatTheModelWasNotTrainedForIsRefused) {
+  ServerProcess server({"--model", model_path_, "--set", "engine.context_tokens=100000"});
+  EXPECT_EQ(server.WaitForExit(), 1);
+  EXPECT_TRUE(server.WaitForLog("engine.context_tokens: 100000 tokens; the model was trained for"))
+      << server.log();
 }
 
 TEST_F(LifecycleTest, UsageErrorsExitWithTwo) {

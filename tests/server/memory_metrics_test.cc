@@ -1,7 +1,9 @@
 // What a server says of its memory, as a process.
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <thread>
 
 #include "tests/server/process_fixture.h"
@@ -12,7 +14,16 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class MemoryMetricsTest : public ProcessFixture {};
+class MemoryMetricsTest : public ProcessFixture {
+ protected:
+  /// Of the server's process, as the kernel says.
+  double ResidentBytes() const {
+    std::ifstream statm("/proc/" + std::to_string(server_->pid()) + "/statm");
+    double size = 0, resident = 0;
+    statm >> size >> resident;
+    return resident * static_cast<double>(sysconf(_SC_PAGESIZE));
+  }
+};
 
 TEST_F(MemoryMetricsTest, TheKernelCountsWhatWasPlannedBeforeAndUnderLoad) {
   ASSERT_NO_FATAL_FAILURE(Start({"kv.scheme=fit-2/2", "engine.max_running=16"}));
@@ -29,10 +40,13 @@ TEST_F(MemoryMetricsTest, TheKernelCountsWhatWasPlannedBeforeAndUnderLoad) {
       EXPECT_LE(metrics["asymserve_memory_measured_bytes{class=\"runtime\"}"],
                 metrics["asymserve_memory_planned_bytes{class=\"runtime\"}"]);
     }
-    double ledger = 0;
+    double ledger = 0, resident = metrics["asymserve_memory_measured_bytes{class=\"runtime\"}"];
     for (const auto& [name, value] : metrics) {
       if (name.starts_with("asymserve_memory_ledger_bytes{")) ledger += value;
+      if (name.starts_with("asymserve_memory_resident_bytes{")) resident += value;
     }
+    EXPECT_EQ(metrics["asymserve_memory_process_resident_bytes"], resident);
+    EXPECT_NEAR(resident, ResidentBytes(), 0.1 * resident);
     EXPECT_EQ(ledger, std::stod(server_->LogValue("memory_plan", "budget")));
     return metrics["asymserve_memory_resident_bytes{class=\"kv\"}"];
   };

@@ -69,22 +69,28 @@ int CountEntries(const std::string& directory) {
 }
 
 std::string HttpGet(const std::string& address, const std::string& path) {
-  const size_t colon = address.rfind(':');
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_port = htons(static_cast<uint16_t>(std::atoi(address.c_str() + colon + 1)));
-  inet_pton(AF_INET, address.substr(0, colon).c_str(), &to.sin_addr);
-  const int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (connect(descriptor, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) != 0) {
-    close(descriptor);
-    return "";
-  }
+  const int descriptor = ConnectTo(address);
+  if (descriptor < 0) return "";
   const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
   if (write(descriptor, request.data(), request.size()) < 0) return "";
   return ReadAll(descriptor);
 }
 
 }  // namespace
+
+int ConnectTo(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<uint16_t>(std::atoi(address.c_str() + colon + 1)));
+  inet_pton(AF_INET, address.substr(0, colon).c_str(), &to.sin_addr);
+  const int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (connect(descriptor, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) == 0) {
+    return descriptor;
+  }
+  close(descriptor);
+  return -1;
+}
 
 Finished RunProgram(const std::vector<std::string>& arguments, const std::string& in,
                     const std::function<bool()>& interrupt_when) {
@@ -191,8 +197,12 @@ std::shared_ptr<grpc::Channel> ServerProcess::Channel(
   return grpc::CreateCustomChannel(address(), credentials, arguments);
 }
 
+std::string ServerProcess::Scrape() {
+  return HttpGet(LogValue("metrics", "address"), "/metrics");
+}
+
 std::map<std::string, double> ServerProcess::Metrics() {
-  std::istringstream lines(HttpGet(LogValue("metrics", "address"), "/metrics"));
+  std::istringstream lines(Scrape());
   std::map<std::string, double> samples;
   std::string line;
   while (std::getline(lines, line)) {

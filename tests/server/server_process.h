@@ -29,6 +29,9 @@ struct Finished {
 Finished RunProgram(const std::vector<std::string>& arguments, const std::string& in = "",
                     const std::function<bool()>& interrupt_when = nullptr);
 
+/// A TCP connection to HOST:PORT, HOST an IPv4 address; -1: there is none.
+int ConnectTo(const std::string& address);
+
 /// A real `asymserve serve` on loopback ports that the system chose, and on the CPU, if its
 /// arguments say nothing else. Killed if it still runs at the end.
 class ServerProcess {
@@ -53,9 +56,12 @@ class ServerProcess {
   std::unique_ptr<v1::Inference::Stub> Stub() { return v1::Inference::NewStub(Channel()); }
   std::string address() { return LogValue("serving", "address"); }
 
-  /// /metrics: sample with its labels -> value.
+  /// What /metrics answers, head and body.
+  std::string Scrape();
+  /// Of that: sample with its labels -> value.
   std::map<std::string, double> Metrics();
 
+  pid_t pid() const { return pid_; }
   int threads() const;
   int descriptors() const;
 

@@ -32,7 +32,8 @@ struct Verdict {
 /// ordered after one of another thread by a block barrier, or, within a warp, by a __syncwarp.
 class SharedMemory {
  public:
-  static constexpr uint32_t kMaxBytes = 227 * 1024;  // what a block may have on sm_90
+  // What a block may have on sm_80; other devices that the kernels run on have more.
+  static constexpr uint32_t kMaxBytes = 163 * 1024;
 
   SharedMemory() : bytes_(kMaxBytes), shadow_(kMaxBytes) {}
 

@@ -86,6 +86,7 @@ class CpuBackend final : public Backend {
     return attention_.Attend(step, layer, shape, out, qkv);
   }
   absl::StatusOr<TensorView> Download(TensorView result) override { return result; }
+  ThreadPool* threads() override { return &pool_; }
 
  private:
   absl::StatusOr<float*> AllocateFloats(MemoryClass memory, int64_t rows, int64_t cols);

@@ -11,6 +11,9 @@ namespace asymserve::cuda {
 namespace {
 
 constexpr int kOldestMajor = 8;  // sm_80
+// What it gives a block. The emulator on which the kernels are tested gives no more; sm_86, sm_89
+// and sm_12x have 99 KiB.
+constexpr size_t kSharedBytes = 163 * 1024;
 
 class RuntimeDevice final : public Device {
  public:
@@ -118,6 +121,12 @@ absl::StatusOr<std::unique_ptr<Device>> OpenRuntimeDevice() {
     return absl::FailedPreconditionError(
         absl::StrCat("GPU 0, ", properties.name, ", is sm_", properties.major, properties.minor,
                      "; the kernels need sm_", kOldestMajor, "0 or later"));
+  }
+  if (properties.sharedMemPerBlockOptin < kSharedBytes) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "GPU 0, ", properties.name, ", gives a block of threads ",
+        properties.sharedMemPerBlockOptin, " bytes of shared memory; the kernels need ",
+        kSharedBytes, ", as sm_80 and sm_90 have them"));
   }
   error = cudaSetDevice(0);
   if (error != cudaSuccess) return Failed("choosing GPU 0", error);

@@ -102,7 +102,7 @@ TEST_F(BacklogTest, ARequestLargerThanItsTenantsShareIsTakenOnceTheTenantHasNoth
 
 TEST_F(BacklogTest, TheTimeOfAShareBeginsWithTheStepInWhichItsTenantWasRefused) {
   Join(Share(1, 5), 30);
-  backlog_.OnRefused(Share(2, 0));
+  EXPECT_FALSE(backlog_.CheckRoom(Share(2, 0)).ok());
   now_ += 2 * Backlog::kShareTime;
   backlog_.OnStep({}, 4, 30, now_);
   backlog_.Leave(Share(1, 5), true, true);
@@ -119,7 +119,7 @@ TEST_F(BacklogTest, WhatIsRefusedTakesNoPlace) {
 
 TEST_F(BacklogTest, ARefusalBeforeTheRequestIsReadCountsAsOne) {
   Join(Share(1, 5), 30);
-  backlog_.OnRefused(Share(2, 0));
+  EXPECT_FALSE(backlog_.CheckRoom(Share(2, 0)).ok());
   backlog_.Leave(Share(1, 5), true, true);
   EXPECT_FALSE(backlog_.Join(Share(1, 5), 1, {}).ok());
   Join(Share(2, 5));
@@ -192,6 +192,17 @@ TEST_F(BacklogTest, RefusesAFirstTokenThatIsEstimatedAtMoreThanTwiceTheTimeLeft)
   EXPECT_EQ(Refusal(Share(1, 200), {.deadline = 115'000, .max_queue = {}}),
             "deadline: 115 ms are left, the first token is estimated in 240 ms (queue 0 ms, "
             "prefill 240 ms)");
+}
+
+TEST_F(BacklogTest, TheTokensThatARequestIsCertainToGenerateCountForItsDeadline) {
+  Measure();  // 240 ms, and 10 ms for each further token
+  const auto limits = [](int32_t tokens) {
+    return TimeLimits{.deadline = 500'000, .max_queue = {}, .certain_tokens = tokens};
+  };
+  EXPECT_TRUE(backlog_.Join(Share(2, 200), 1, limits(75)).ok());
+  EXPECT_EQ(Refusal(Share(1, 200), limits(79)),
+            "deadline: 500 ms are left, the first token is estimated in 240 ms (queue 0 ms, "
+            "prefill 240 ms), the 78 after it in 780 ms more");
 }
 
 TEST_F(BacklogTest, TheQueueIsThePrefillOfTheTenantsOwnRequestsAndTheShareOfOthers) {

@@ -483,12 +483,20 @@ TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameAloneAndInABatchOfSixteenW
   }
   const auto requests = MixedRequests(16, 300, 24, 49152);
   const auto alone = Alone(ASYMSERVE_MODEL_FILE, requests, 512);
-  EngineSetup setup;
-  setup.threads = 2;
-  setup.step_tokens = 150;
-  setup.slabs = 12;
-  Server server(ASYMSERVE_MODEL_FILE, setup, 512);
-  ExpectSame(server.Run(requests), alone, "batch of sixteen");
+  std::mt19937 random(17);
+  uint64_t preemptions = 0;
+  for (int round = 0; round < 4; ++round) {
+    EngineSetup setup;
+    setup.threads = 1 + static_cast<int>(random() % 3);
+    setup.step_tokens = 16 + static_cast<int32_t>(random() % 300);
+    setup.slabs = 12 + static_cast<int32_t>(random() % 20);
+    Server server(ASYMSERVE_MODEL_FILE, setup, 512);
+    ExpectSame(server.Run(requests), alone,
+               "threads " + std::to_string(setup.threads) + ", step tokens " +
+                   std::to_string(setup.step_tokens) + ", slabs " + std::to_string(setup.slabs));
+    preemptions += server.metrics().preemptions.value();
+  }
+  EXPECT_GT(preemptions, 0u);
 }
 
 }  // namespace

@@ -75,7 +75,9 @@ class ScheduleChecker {
     turns_.OnQueue(NeverRan());
   }
 
-  void OnPlan(const StepPlan& plan, TimeUs now, const SchedulerStats& stats) {
+  /// `catch_up_tokens`: those that Plan was given.
+  void OnPlan(const StepPlan& plan, TimeUs now, const SchedulerStats& stats,
+              int32_t catch_up_tokens) {
     const bool none_outstanding = outstanding_.empty();
     for (const SequenceId id : plan.expired) {
       OnExpired(id, now);
@@ -89,6 +91,13 @@ class ScheduleChecker {
     std::vector<SequenceId> ready = DecodeReady(now);
     OnPreempted(plan);
     OnItems(plan);
+    if (!ready.empty()) {
+      int32_t catch_up = 0;
+      for (const StepItem& item : plan.items) {
+        catch_up += std::count(ready.begin(), ready.end(), item.sequence) == 0 ? item.count : 0;
+      }
+      ASSERT_LE(catch_up, catch_up_tokens) << "those that catch up hold up those that decode";
+    }
     if (none_outstanding) {
       ASSERT_EQ(plan.empty(), !work) << "no progress";
     }

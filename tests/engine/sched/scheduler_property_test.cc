@@ -138,12 +138,13 @@ class RandomSchedule {
 
   bool Plan() {
     now_ += Below(4);
-    const StepPlan plan = first_->Plan(now_);
-    const StepPlan twin = second_->Plan(now_);
+    const int32_t catch_up_tokens = Below(3) == 0 ? INT32_MAX : 1 + Below(40);
+    const StepPlan plan = first_->Plan(now_, catch_up_tokens);
+    const StepPlan twin = second_->Plan(now_, catch_up_tokens);
     EXPECT_TRUE(Same(plan, twin)) << "equal calls gave different plans";
     PlanShadow(plan);
     expired_ += plan.expired.size();
-    checker_->OnPlan(plan, now_, first_->stats());
+    checker_->OnPlan(plan, now_, first_->stats(), catch_up_tokens);
     return plan.empty();
   }
 

@@ -191,6 +191,7 @@ TEST_F(SchedulerTest, RunsNoMoreThanMaxRunning) {
   EXPECT_EQ(scheduler().stats().waiting, 1);
   Step();
   EXPECT_EQ(Describe(Step()), "3:prefill[0,2)*");
+  EXPECT_EQ(scheduler().stats().blocked_plans, 0u);  // memory was not what they waited for
 }
 
 TEST_F(SchedulerTest, NobodyOvertakesAHeadThatDoesNotFitYet) {
@@ -202,6 +203,7 @@ TEST_F(SchedulerTest, NobodyOvertakesAHeadThatDoesNotFitYet) {
   EXPECT_EQ(Describe(Step()), "1:prefill[8,14)*");
   EXPECT_EQ(Describe(Step()), "1:decode[14,15)*");
   EXPECT_EQ(Describe(Step()), "2:prefill[0,8) 3:prefill[0,1)*");
+  EXPECT_EQ(scheduler().stats().blocked_plans, 2u);
 }
 
 TEST_F(SchedulerTest, SmallerOnesOvertakeAHeadWithoutRoomAsOftenAsAllowed) {

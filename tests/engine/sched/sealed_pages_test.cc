@@ -261,7 +261,9 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       CommitOldest();
       return;
     }
-    StepPlan plan = scheduler_->Plan(0);
+    const int32_t catch_up_tokens =
+        random_() % 3 == 0 ? INT32_MAX : 1 + static_cast<int32_t>(random_() % 40);
+    StepPlan plan = scheduler_->Plan(0, catch_up_tokens);
     preemptions_ += plan.preempted.size();
     for (const SequenceId id : plan.preempted) {
       ++lives_[id];
