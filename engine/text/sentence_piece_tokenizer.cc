@@ -29,10 +29,10 @@ std::string Replace(std::string_view text, std::string_view from, std::string_vi
 
 /// The byte that a token like "<0x0A>" stands for.
 std::optional<uint8_t> ByteOfToken(std::string_view token) {
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  constexpr std::string_view kHexDigits = "0123456789ABCDEF";
   if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
-  const size_t high = kDigits.find(token[3]);
-  const size_t low = kDigits.find(token[4]);
+  const size_t high = kHexDigits.find(token[3]);
+  const size_t low = kHexDigits.find(token[4]);
   if (high == std::string_view::npos || low == std::string_view::npos) return std::nullopt;
   return static_cast<uint8_t>(high * 16 + low);
 }

@@ -14,8 +14,8 @@ namespace asymserve {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::ElementsAre;
-using testing::IsEmpty;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 std::string ReadFile(const fs::path& path) {
   std::ifstream stream(path, std::ios::binary);

@@ -11,7 +11,7 @@
 // it were deleted (tests/simt/mutate_barriers), and the tests are expected to fail.
 
 int main(int argc, char** argv) {
-  testing::InitGoogleTest(&argc, argv);
+  ::testing::InitGoogleTest(&argc, argv);
   constexpr std::string_view kSkip = "--skip-barrier=";
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];

@@ -176,8 +176,8 @@ TEST(AsyncCopyTest, OthersNeedABarrierAfterTheWait) {
   simt::ForEachOrder([] {
     std::vector<float> out;
     EXPECT_EQ(Copy<CopyFault::kNoBarrier>(&out), cudaErrorLaunchFailure);
-    EXPECT_THAT(Fault(), testing::AnyOf(HasSubstr("race"), HasSubstr("cp.async not waited for"),
-                                        HasSubstr("uninitialized")));
+    EXPECT_THAT(Fault(), ::testing::AnyOf(HasSubstr("race"), HasSubstr("cp.async not waited for"),
+                                          HasSubstr("uninitialized")));
   });
 }
 

@@ -89,7 +89,7 @@ TEST(LogTest, WritesEveryLevelAtOrAboveTheOneThatIsSetAsOneJsonLineEach) {
   EXPECT_EQ(first["text"], "{} %v %% \n");
   EXPECT_EQ(second["level"], "error");
   EXPECT_THAT(first["time"].get<std::string>(),
-              testing::MatchesRegex("[0-9]+-[0-9]+-[0-9]+T[0-9]+:[0-9]+:[0-9]+\\.[0-9]+Z"));
+              ::testing::MatchesRegex("[0-9]+-[0-9]+-[0-9]+T[0-9]+:[0-9]+:[0-9]+\\.[0-9]+Z"));
 }
 
 TEST(LogTest, ALevelThatIsSetLaterCountsFromTheNextLine) {
@@ -100,7 +100,7 @@ TEST(LogTest, ALevelThatIsSetLaterCountsFromTheNextLine) {
   SetLogLevel(LogLevel::kDebug);
   Log(LogLevel::kDebug, "shown");
   const std::string output = testing::internal::GetCapturedStderr();
-  EXPECT_THAT(output, testing::EndsWith("Z debug shown\n"));
+  EXPECT_THAT(output, ::testing::EndsWith("Z debug shown\n"));
   EXPECT_EQ(output.find("hidden"), std::string::npos);
   SetLogLevel(LogLevel::kInfo);
 }
@@ -155,9 +155,9 @@ TEST(LogTest, APipeThatNobodyReadsCostsLinesAndNoTime) {
   EXPECT_EQ(kept.back(), '\n');
   Log(LogLevel::kInfo, "after", {});
   const std::string after = pipe.Read();
-  EXPECT_THAT(after, testing::HasSubstr(
+  EXPECT_THAT(after, ::testing::HasSubstr(
                          "warn log_lines_lost count=" + std::to_string(kLines - lines) + "\n"));
-  EXPECT_THAT(after, testing::HasSubstr("info after\n"));
+  EXPECT_THAT(after, ::testing::HasSubstr("info after\n"));
 }
 
 }  // namespace

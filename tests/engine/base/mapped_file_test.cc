@@ -15,9 +15,9 @@
 namespace asymserve {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-class MappedFileTest : public testing::Test {
+class MappedFileTest : public ::testing::Test {
  protected:
   MappedFileTest() {
     folder_ = std::filesystem::path(testing::TempDir()) /

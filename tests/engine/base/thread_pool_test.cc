@@ -12,7 +12,7 @@
 namespace asymserve {
 namespace {
 
-class ThreadPoolTest : public testing::TestWithParam<int> {};
+class ThreadPoolTest : public ::testing::TestWithParam<int> {};
 
 TEST_P(ThreadPoolTest, RunsEveryChunkExactlyOnce) {
   ThreadPool pool(GetParam());
@@ -106,7 +106,7 @@ TEST_P(ThreadPoolTest, EndsWhetherItsWorkersSpinOrSleepOrNeverWorked) {
 }
 
 // One thread, as many as the test machine's cores, and more than any core can run at once.
-INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, testing::Values(1, 2, 3, 8, 33));
+INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, ::testing::Values(1, 2, 3, 8, 33));
 
 TEST(ThreadPoolTest, ASlowChunkDoesNotKeepOthersFromRunning) {
   ThreadPool pool(2);

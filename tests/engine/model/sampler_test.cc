@@ -12,7 +12,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kInfiniteLogit = std::numeric_limits<float>::infinity();
 
 // Probabilities 0.5, 0.25, 0.125, 0.125 at temperature 1.
 const std::vector<float> four_logits = {std::log(0.25f), std::log(0.5f), std::log(0.125f),
@@ -203,7 +203,7 @@ TEST(SamplerTest, NaNLogitsAreAnError) {
 TEST(SamplerTest, NothingLeftToDrawIsAnError) {
   Sampler sampler(2);
   SamplingParams params;
-  const std::vector<float> logits = {-kInfinity, 1};
+  const std::vector<float> logits = {-kInfiniteLogit, 1};
   const std::vector<int32_t> banned = {1};
   SampleRequest request;
   request.logits = logits;

@@ -9,7 +9,7 @@
 namespace asymserve {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 QualityRow Row(const std::string& scheme, const std::string& text) {
   QualityRow row;
@@ -33,13 +33,13 @@ TEST(QualityReportTest, TheTableGroupsTextsAndAlignsColumns) {
   ASSERT_EQ(lines.size(), 8u) << table;
   EXPECT_EQ(lines[0], "first: 2048 tokens, from position 256");
   EXPECT_THAT(lines[1], HasSubstr("at 4K"));
-  EXPECT_THAT(lines[2], testing::StartsWith("exact        3.00"));
-  EXPECT_THAT(lines[3], testing::StartsWith("asymkv-30/0  3.00"));
+  EXPECT_THAT(lines[2], ::testing::StartsWith("exact        3.00"));
+  EXPECT_THAT(lines[3], ::testing::StartsWith("asymkv-30/0  3.00"));
   EXPECT_EQ(lines[4], "");
   EXPECT_EQ(lines[5], "second: 2048 tokens, from position 256");
   EXPECT_EQ(lines[1].size(), lines[2].size());
   EXPECT_EQ(lines[2].size(), lines[3].size());
-  EXPECT_THAT(table, testing::Not(HasSubstr("copy")));
+  EXPECT_THAT(table, ::testing::Not(HasSubstr("copy")));
 }
 
 TEST(QualityReportTest, TheTableShowsTheCopyTestWhereItWasRun) {

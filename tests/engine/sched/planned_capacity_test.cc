@@ -26,7 +26,7 @@ void PrintTo(const Case& a, std::ostream* out) {
        << (a.arena_bytes >> 20) << " MiB";
 }
 
-class PlannedCapacityTest : public testing::TestWithParam<Case> {};
+class PlannedCapacityTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(PlannedCapacityTest, RunsWithoutAPreemption) {
   const KvLoad& load = GetParam().load;
@@ -75,13 +75,13 @@ KvLoad Load(int64_t prompt, int64_t output) {
 }
 
 INSTANTIATE_TEST_SUITE_P(SchemesAndLengths, PlannedCapacityTest,
-                         testing::Values(Case{"balanced", Load(768, 256), 188 << 20},
-                                         Case{"balanced", Load(3584, 512), 755 << 20},
-                                         Case{"balanced", Load(256, 1000), 900 << 20},
-                                         Case{"kivi-2", Load(768, 256), 188 << 20},
-                                         Case{"kivi-2", Load(2000, 1000), 755 << 20},
-                                         Case{"fit-2/1", Load(768, 256), 377 << 20},
-                                         Case{"exact", Load(768, 256), 377 << 20}));
+                         ::testing::Values(Case{"balanced", Load(768, 256), 188 << 20},
+                                           Case{"balanced", Load(3584, 512), 755 << 20},
+                                           Case{"balanced", Load(256, 1000), 900 << 20},
+                                           Case{"kivi-2", Load(768, 256), 188 << 20},
+                                           Case{"kivi-2", Load(2000, 1000), 755 << 20},
+                                           Case{"fit-2/1", Load(768, 256), 377 << 20},
+                                           Case{"exact", Load(768, 256), 377 << 20}));
 
 }  // namespace
 }  // namespace asymserve

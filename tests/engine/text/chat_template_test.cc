@@ -15,7 +15,7 @@ namespace asymserve {
 namespace {
 
 using nlohmann::json;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 const std::filesystem::path kGolden = std::filesystem::path(ASYMSERVE_SOURCE_DIR) / "tests/golden";
 
@@ -87,7 +87,7 @@ std::vector<std::string> Families() {
   return names;
 }
 
-class ChatTemplateFamilyTest : public testing::TestWithParam<std::string> {};
+class ChatTemplateFamilyTest : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(ChatTemplateFamilyTest, RendersEveryConversationAsJinja2Does) {
   const auto path = kGolden / "chat_templates" / GetParam();
@@ -106,7 +106,7 @@ TEST_P(ChatTemplateFamilyTest, RendersEveryConversationAsJinja2Does) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, ChatTemplateFamilyTest, testing::ValuesIn(Families()),
+INSTANTIATE_TEST_SUITE_P(Golden, ChatTemplateFamilyTest, ::testing::ValuesIn(Families()),
                          [](const auto& family) { return family.param; });
 
 TEST(ChatTemplateTest, EveryConstructOfTheSubsetGivesWhatJinja2Gives) {
@@ -258,7 +258,7 @@ TEST(ChatTemplateTest, BoundsTheDepthOfWhatItParses) {
       repeat("{% for i in x %}", 9000) + repeat("{% endfor %}", 9000),
   };
   for (const std::string& source : kSources) {
-    EXPECT_THAT(ErrorOf(source), testing::AnyOf(HasSubstr("nest"), HasSubstr("too many")))
+    EXPECT_THAT(ErrorOf(source), ::testing::AnyOf(HasSubstr("nest"), HasSubstr("too many")))
         << source.substr(0, 40);
   }
 }

@@ -12,8 +12,8 @@
 namespace asymserve {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 std::vector<std::string> Words(std::string_view pre_tokenizer, std::string_view text) {
   const auto created = PreTokenizer::Create(pre_tokenizer);

@@ -71,7 +71,7 @@ std::vector<std::vector<int32_t>> ReadExpected(const std::string& path) {
   return lines;
 }
 
-class TokenizerGoldenTest : public testing::TestWithParam<Vocabulary> {
+class TokenizerGoldenTest : public ::testing::TestWithParam<Vocabulary> {
  protected:
   void SetUp() override {
     const Vocabulary& vocabulary = GetParam();
@@ -101,7 +101,7 @@ TEST_P(TokenizerGoldenTest, EncodesEveryInputToTheReferenceIds) {
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const auto ids = tokenizer_->Encode(inputs_[i], kPlainText);
     ASSERT_TRUE(ids.ok()) << ids.status();
-    EXPECT_THAT(*ids, testing::ElementsAreArray(expected[i]))
+    EXPECT_THAT(*ids, ::testing::ElementsAreArray(expected[i]))
         << "input " << i << ": " << inputs_[i];
   }
 }
@@ -134,7 +134,7 @@ TEST_P(TokenizerGoldenTest, EncodesLongRunsAndDecodesThemBack) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Vocabularies, TokenizerGoldenTest, testing::ValuesIn(Vocabularies()),
+INSTANTIATE_TEST_SUITE_P(Vocabularies, TokenizerGoldenTest, ::testing::ValuesIn(Vocabularies()),
                          [](const auto& parameter) {
                            std::string name = parameter.param.name;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -18,9 +18,9 @@ namespace asymserve {
 namespace {
 
 using nlohmann::json;
-using testing::ElementsAre;
-using testing::ElementsAreArray;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
+using ::testing::HasSubstr;
 
 constexpr const char* kFolder = ASYMSERVE_SOURCE_DIR "/tests/engine/text/data/";
 
@@ -41,7 +41,7 @@ void ExpectInvalid(const absl::Status& status, const std::string& part) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(part));
 }
 
-class TokenizerJsonFixtureTest : public testing::TestWithParam<std::string> {};
+class TokenizerJsonFixtureTest : public ::testing::TestWithParam<std::string> {};
 
 // data/make_fixtures.py makes the files and says with what.
 TEST_P(TokenizerJsonFixtureTest, EncodesAsTheReferenceDoes) {
@@ -62,8 +62,8 @@ TEST_P(TokenizerJsonFixtureTest, EncodesAsTheReferenceDoes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, TokenizerJsonFixtureTest,
-                         testing::Values("gpt2", "smollm", "llama3", "qwen2", "deepseek_coder",
-                                         "llama2", "mistral"),
+                         ::testing::Values("gpt2", "smollm", "llama3", "qwen2", "deepseek_coder",
+                                           "llama2", "mistral"),
                          [](const auto& parameter) { return parameter.param; });
 
 /// A vocabulary of three tokens in GPT-2's form.
@@ -120,7 +120,7 @@ void PrintTo(const Change& change, std::ostream* stream) {
   *stream << change.pointer << " = " << change.value;
 }
 
-class TokenizerJsonChangeTest : public testing::TestWithParam<Change> {};
+class TokenizerJsonChangeTest : public ::testing::TestWithParam<Change> {};
 
 TEST_P(TokenizerJsonChangeTest, IsRefusedByName) {
   json file = SmallFile();
@@ -130,7 +130,7 @@ TEST_P(TokenizerJsonChangeTest, IsRefusedByName) {
 
 INSTANTIATE_TEST_SUITE_P(
     BrokenFields, TokenizerJsonChangeTest,
-    testing::Values(
+    ::testing::Values(
         Change{"/model", 7, "'vocab' is missing"}, Change{"/model/type", "Unigram", "'Unigram'"},
         Change{"/model/type", 3, "'type' is 3, not a string"},
         Change{"/model/vocab", json::array(), "'vocab' is missing or no object"},
@@ -153,7 +153,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     UnknownConstructs, TokenizerJsonChangeTest,
-    testing::Values(
+    ::testing::Values(
         Change{"/normalizer", {{"type", "Lowercase"}}, "normalizer: step 'Lowercase'"},
         Change{"/normalizer", {{"type", "Prepend"}, {"prepend", "_"}}, "step 'Prepend'"},
         Change{"/normalizer", json::array(), "no 'type'"},

@@ -14,8 +14,8 @@
 namespace asymserve {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using TokenType = TokenizerSpec::TokenType;
 using Ids = std::vector<int32_t>;
 

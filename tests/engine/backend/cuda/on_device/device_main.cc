@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
   // Tests that hand vectors to kernels read them at once: a launch returns when its kernel has
   // ended, as on tests/simt. Those of the backend wait as the backend does.
   if (kHeapBytes > 0) setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
-  testing::InitGoogleTest(&argc, argv);
+  ::testing::InitGoogleTest(&argc, argv);
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) return WithoutGpu(error);
