@@ -28,9 +28,9 @@ import xml.sax.saxutils
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests/deploy"))
-import dashboard_test  # noqa: E402
-import manifests  # noqa: E402
-from server import Server  # noqa: E402
+import dashboard_test
+import manifests
+from server import Server
 
 PICTURE = os.path.join(HERE, "dashboard.svg")
 DATA = os.path.join(ROOT, "build/dashboard-data.json")
@@ -161,7 +161,7 @@ def collect():
 WIDTH, COLUMNS, MARGIN, GAP = 960, 2, 14, 12
 HEAD, PANEL_HEIGHT = 66, 232
 PANEL_WIDTH = (WIDTH - 2 * MARGIN - GAP * (COLUMNS - 1)) / COLUMNS
-LEFT, RIGHT, TOP, BOTTOM = 66, 16, 36, 58  # of the lines inside a panel
+LEFT, RIGHT, TOP, BOTTOM = 66, 24, 36, 58  # of the lines inside a panel
 COLORS = ("#3583d6", "#d9672c", "#1e9e62", "#8a5cd1", "#b0883c", "#c2437a", "#868e99", "#14929e")
 CHARACTER = 6.6  # width of one, in the legend
 STYLE = (
@@ -278,8 +278,8 @@ def draw(data):
         "<title>The dashboard of AsymServe under a load that rises past its capacity</title>", STYLE,
         f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
         text(MARGIN + 2, 28, manifests.load("grafana/asymserve.json")["title"], "ink", size=17),
-        text(MARGIN + 2, 50, f"SmolLM2-135M-Instruct on {data['cores']} cores that it shares with its clients. Arrivals at "
-             f"{shares} of capacity ({data['capacity']:.1f} requests/s), {STAGE_SECONDS} seconds each."),
+        text(MARGIN + 2, 50, f"SmolLM2-135M-Instruct on {data['cores']} cores that it shares with its clients. "
+             f"Arrivals at {shares} of capacity ({data['capacity']:.1f} requests/s), {STAGE_SECONDS} seconds each."),
     ]
     for i, (panel, row) in enumerate(panels_with_rows()):
         left = MARGIN + i % COLUMNS * (PANEL_WIDTH + GAP)
