@@ -56,7 +56,7 @@ void StepSampling::Sample(const TensorView& logits) {
       host_rows_.push_back(row);
     }
   }
-  // A greedy row takes a tenth of the time of one with filters: whoever is free takes the next.
+  // Rows take unequal times, greedy ones the least: whoever is free takes the next.
   std::atomic<size_t> next{0};
   const auto sample_rows = [&](int sampler, int /*thread*/) {
     for (size_t i = next++; i < host_rows_.size(); i = next++) {
