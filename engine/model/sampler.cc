@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -13,25 +15,64 @@ namespace asymserve {
 namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
-constexpr size_t kLanes = 16;  // what compilers make vectors of
+constexpr size_t kLanes = 16;  // of sums
+
+// Four floats of a register, and what their comparisons give.
+using Floats = float __attribute__((vector_size(16)));
+using Masks = int32_t __attribute__((vector_size(16)));
+constexpr size_t kFloats = 4;
+
+Floats LoadFloats(const float* from) {
+  Floats values;
+  std::memcpy(&values, from, sizeof(values));
+  return values;
+}
+
+struct BlockLargest {
+  float value = kNever;
+  bool has_nan = false;
+};
+
+BlockLargest LargestOf(std::span<const float> block) {
+  constexpr size_t kChains = 4;  // that run beside each other
+  Floats largest[kChains];
+  Masks nans = {};
+  for (Floats& chain : largest) chain = Floats{kNever, kNever, kNever, kNever};
+  size_t i = 0;
+  for (; i + kChains * kFloats <= block.size(); i += kChains * kFloats) {
+    for (size_t chain = 0; chain < kChains; ++chain) {
+      const Floats values = LoadFloats(&block[i + chain * kFloats]);
+      largest[chain] = values > largest[chain] ? values : largest[chain];
+      nans |= values != values;  // NOLINT(misc-redundant-expression)
+    }
+  }
+  BlockLargest result;
+  const auto look = [&result](float value) {
+    result.value = value > result.value ? value : result.value;
+    result.has_nan = result.has_nan || value != value;
+  };
+  for (; i < block.size(); ++i) look(block[i]);
+  for (const Floats& values : largest) {
+    for (size_t lane = 0; lane < kFloats; ++lane) look(values[lane]);
+  }
+  for (size_t lane = 0; lane < kFloats; ++lane) result.has_nan = result.has_nan || nans[lane] != 0;
+  return result;
+}
 
 // Index of the largest value, ties to the lowest; -1 if any is NaN.
 int32_t ArgMax(std::span<const float> values) {
-  float largest[kLanes];
-  int32_t nans[kLanes] = {};
-  std::fill_n(largest, kLanes, kNever);
-  const auto look = [&](size_t lane, float value) {
-    largest[lane] = value > largest[lane] ? value : largest[lane];
-    nans[lane] |= value != value ? 1 : 0;
-  };
-  size_t i = 0;
-  for (; i + kLanes <= values.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) look(lane, values[i + lane]);
+  constexpr size_t kBlock = 1024;  // so that only one is looked through for its index
+  float best = kNever;
+  size_t begin = 0;
+  for (size_t i = 0; i < values.size(); i += kBlock) {
+    const BlockLargest block = LargestOf(values.subspan(i, std::min(kBlock, values.size() - i)));
+    if (block.has_nan) return -1;
+    if (block.value <= best) continue;
+    best = block.value;
+    begin = i;
   }
-  for (size_t lane = 0; i < values.size(); ++i, ++lane) look(lane, values[i]);
-  if (std::any_of(nans, nans + kLanes, [](int32_t nan) { return nan != 0; })) return -1;
-  const float best = *std::max_element(largest, largest + kLanes);
-  return static_cast<int32_t>(std::find(values.begin(), values.end(), best) - values.begin());
+  const auto from = values.begin() + static_cast<std::ptrdiff_t>(begin);
+  return static_cast<int32_t>(std::find(from, values.end(), best) - values.begin());
 }
 
 // Ids of the `count` largest values, the largest first, ties to the lower id.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <vector>
 
 namespace asymserve {
 namespace {
@@ -198,6 +199,34 @@ TEST(SamplerTest, NaNLogitsAreAnError) {
   request.logits = logits;
   request.params = &params;
   EXPECT_THAT(std::string(sampler.Sample(request).status().message()), HasSubstr("NaN"));
+}
+
+/// What is most likely, or -1 for an error.
+int32_t MostLikely(const std::vector<float>& logits) {
+  SamplingParams params;
+  params.temperature = 0;
+  Sampler sampler(static_cast<int32_t>(logits.size()));
+  SampleRequest request;
+  request.logits = logits;
+  request.params = &params;
+  const auto token = sampler.Sample(request);
+  return token.ok() ? token->id : -1;
+}
+
+TEST(SamplerTest, TheLargestLogitAndANaNAreFoundAnywhereInVocabulariesOfAnySize) {
+  for (const size_t size : {1u, 3u, 4u, 15u, 16u, 17u, 70u, 1023u, 1024u, 1025u, 3000u}) {
+    SCOPED_TRACE(size);
+    for (size_t place = 0; place < size; place += 1 + size / 37) {
+      std::vector<float> logits(size, -kInfiniteLogit);
+      logits[place] = -5;
+      EXPECT_EQ(MostLikely(logits), static_cast<int32_t>(place));
+      logits.assign(size, -2);
+      logits[place] = logits.back() = 3;
+      EXPECT_EQ(MostLikely(logits), static_cast<int32_t>(place));
+      logits[place] = std::numeric_limits<float>::quiet_NaN();
+      EXPECT_EQ(MostLikely(logits), -1);
+    }
+  }
 }
 
 TEST(SamplerTest, NothingLeftToDrawIsAnError) {
