@@ -93,7 +93,9 @@ void GenerationCall::AddFinal(const Delta& delta) {
   if (delta.finish == FinishReason::kError) {
     status_ = ToGrpcStatus(delta.error);
   } else if (delta.finish == FinishReason::kDeadline) {
-    status_ = {grpc::StatusCode::DEADLINE_EXCEEDED, "the deadline passed during generation"};
+    status_ = delta.error.ok() ? grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED,
+                                              "the deadline passed during generation")
+                               : ToGrpcStatus(delta.error);
   } else if (delta.finish == FinishReason::kQueueTimeout) {
     status_ = {grpc::StatusCode::DEADLINE_EXCEEDED, "max_queue_ms: it passed in the queue"};
   } else if (delta.finish == FinishReason::kCancelled) {

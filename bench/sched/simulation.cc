@@ -137,8 +137,11 @@ class Simulation {
         limits.deadline = requests_[next_].arrival + clients_.deadline_us - now_;
       }
       result_.outcomes[next_].end = SimOutcome::End::kRefused;
-      if (!backlog_.Join(ShareOf(next_), 1, limits).ok()) continue;
-      if (scheduler_.Add(MakeSpec(next_)).ok()) {
+      const absl::StatusOr<TimeUs> start_by = backlog_.Join(ShareOf(next_), 1, limits);
+      if (!start_by.ok()) continue;
+      SequenceSpec spec = MakeSpec(next_);
+      if (*start_by != kNoDeadline) spec.queue_deadline = now_ + *start_by;
+      if (scheduler_.Add(spec).ok()) {
         result_.outcomes[next_].end = SimOutcome::End::kFinished;
       } else {
         backlog_.Leave(ShareOf(next_), /*first=*/true, /*runs=*/false);

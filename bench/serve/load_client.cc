@@ -83,6 +83,7 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
     const bool late = code == grpc::StatusCode::DEADLINE_EXCEEDED;
     if (!late && code != grpc::StatusCode::RESOURCE_EXHAUSTED) return Outcome::kFailed;
     if (reason_ == v1::FINISH_REASON_QUEUE_TIMEOUT) return Outcome::kExpired;
+    if (reason_ == v1::FINISH_REASON_DEADLINE) return Outcome::kLate;
     if (any_) return late ? Outcome::kLate : Outcome::kFailed;
     const bool passed = deadline_ > 0 && result_.total > deadline_ - kDeadlineSlackSeconds;
     return late && passed ? Outcome::kLate : Outcome::kRefused;

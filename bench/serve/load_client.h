@@ -32,7 +32,7 @@ enum class Outcome : uint8_t {
   kCompleted,
   kRefused,  // RESOURCE_EXHAUSTED or DEADLINE_EXCEEDED at once, not a message before
   kExpired,  // accepted, and given up in the queue for max_queue_ms
-  kLate,     // the call's deadline passed
+  kLate,     // accepted, and the call's deadline passed or could not be kept any more
   kFailed,   // anything else
 };
 

@@ -7,7 +7,7 @@ namespace asymserve {
 
 KvLayout::KvLayout(const KvShape& shape, const KvScheme& scheme) : shape_(shape), scheme_(scheme) {
   const KvItem near = {.codec = scheme.near};
-  int64_t sealed_bytes = 0;
+  int64_t sealed_bytes[2] = {};  // by KvTensor
   for (std::vector<int64_t>& offsets : offsets_) {
     offsets.resize(size_t{2} * static_cast<size_t>(shape.layers) *
                    static_cast<size_t>(shape.kv_heads));
@@ -19,13 +19,14 @@ KvLayout::KvLayout(const KvShape& shape, const KvScheme& scheme) : shape_(shape)
           const auto kind = static_cast<size_t>(record);
           offsets_[kind][Index(layer, tensor, head)] = bytes_[kind];
           bytes_[kind] += PadKvBlock(bytes);
+          tensor_bytes_[kind][static_cast<size_t>(tensor)] += PadKvBlock(bytes);
         };
         add(KvRecord::kNear, KvBlockBytes(near, tensor, shape.head_size, 0));
         if (!scheme.seals()) continue;
         const KvItem& item = scheme.item(shape, layer, tensor, head);
         const int64_t base = KvBlockBytes(item, tensor, shape.head_size, item.base_planes);
         add(KvRecord::kBase, base);
-        sealed_bytes += base;
+        sealed_bytes[static_cast<size_t>(tensor)] += base;
         const int32_t finer =
             item.codec == KvCodec::kPlanes ? item.fresh_planes - item.base_planes : 0;
         add(KvRecord::kRefinement,
@@ -33,14 +34,20 @@ KvLayout::KvLayout(const KvShape& shape, const KvScheme& scheme) : shape_(shape)
       }
     }
   }
-  if (scheme.fresh_pages == 0) bytes_[static_cast<size_t>(KvRecord::kRefinement)] = 0;
+  if (scheme.fresh_pages == 0) {
+    constexpr auto kRefinement = static_cast<size_t>(KvRecord::kRefinement);
+    bytes_[kRefinement] = tensor_bytes_[kRefinement][0] = tensor_bytes_[kRefinement][1] = 0;
+  }
   exact_block_bytes_ = KvBlockBytes({.codec = KvCodec::kHalf}, KvTensor::kKey, shape.head_size, 0);
   ASYMSERVE_CHECK(scheme.near == KvCodec::kHalf ||
                   ExactOffset(shape.layers, 0) <= record_bytes(KvRecord::kNear));
   const double elements =
-      2.0 * shape.layers * shape.kv_heads * shape.head_size * scheme.page_tokens;
-  const int64_t whole = scheme.seals() ? sealed_bytes : record_bytes(KvRecord::kNear);
-  sealed_bits_ = 8.0 * static_cast<double>(whole) / elements;
+      1.0 * shape.layers * shape.kv_heads * shape.head_size * scheme.page_tokens;
+  for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
+    const auto t = static_cast<size_t>(tensor);
+    const int64_t whole = scheme.seals() ? sealed_bytes[t] : tensor_bytes(KvRecord::kNear, tensor);
+    sealed_bits_[t] = 8.0 * static_cast<double>(whole) / elements;
+  }
 }
 
 double KvLayout::EffectiveBits(int64_t tokens) const {

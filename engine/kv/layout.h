@@ -18,6 +18,10 @@ class KvLayout {
 
   /// 0 when the scheme has no such record.
   int64_t record_bytes(KvRecord record) const { return bytes_[static_cast<size_t>(record)]; }
+  /// Of that, the blocks of all keys or all values.
+  int64_t tensor_bytes(KvRecord record, KvTensor tensor) const {
+    return tensor_bytes_[static_cast<size_t>(record)][static_cast<size_t>(tensor)];
+  }
   /// Byte offset of a block in its record.
   int64_t Offset(KvRecord record, int32_t layer, KvTensor tensor, int32_t head) const {
     return offsets_[static_cast<size_t>(record)][Index(layer, tensor, head)];
@@ -28,7 +32,8 @@ class KvLayout {
   }
 
   /// Bits per element of sealed, aged pages, without the padding of blocks.
-  double sealed_bits() const { return sealed_bits_; }
+  double sealed_bits() const { return (sealed_bits_[0] + sealed_bits_[1]) / 2; }
+  double sealed_bits(KvTensor tensor) const { return sealed_bits_[static_cast<size_t>(tensor)]; }
   /// Bits per element that a sequence of `tokens` tokens occupies, all its records and their
   /// padding included; its newest page counts as whole.
   double EffectiveBits(int64_t tokens) const;
@@ -41,9 +46,10 @@ class KvLayout {
   KvShape shape_;
   KvScheme scheme_;
   int64_t bytes_[3] = {};
+  int64_t tensor_bytes_[3][2] = {};
   std::vector<int64_t> offsets_[3];
   int64_t exact_block_bytes_ = 0;
-  double sealed_bits_ = 0;
+  double sealed_bits_[2] = {};
 };
 
 }  // namespace asymserve

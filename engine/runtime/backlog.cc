@@ -18,20 +18,21 @@ int64_t Milliseconds(TimeUs us) {
 
 }  // namespace
 
-absl::Status Backlog::Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits) {
+absl::StatusOr<TimeUs> Backlog::Join(const QueueShare& share, int32_t sequences,
+                                     const TimeLimits& limits) {
   std::lock_guard lock(mutex_);
   // Only Join adds, under the lock: what has room here still has it below.
   ASYMSERVE_RETURN_IF_ERROR(CheckPlaces(share, sequences));
-  ASYMSERVE_RETURN_IF_ERROR(CheckTime(share, limits));
+  ASYMSERVE_ASSIGN_OR_RETURN(const TimeUs start_by, CheckTime(share, limits));
   waiting_.fetch_add(sequences, std::memory_order_relaxed);
   Waiting& tenant = tenants_[share.tenant];
   tenant.weight = share.weight;
   tenant.members += sequences;
-  if (share.priority < 0) return absl::OkStatus();
+  if (share.priority < 0) return start_by;
   tenant.sequences += sequences;
   tenant.prefill_tokens += share.prefill_tokens;
   tenant.cost += share.cost * sequences;
-  return absl::OkStatus();
+  return start_by;
 }
 
 absl::Status Backlog::CheckRoom(const QueueShare& share) {
@@ -187,14 +188,14 @@ std::optional<Backlog::Estimate> Backlog::EstimateLocked(const QueueShare& share
   return Estimate{static_cast<TimeUs>(queue), static_cast<TimeUs>(*own + beside)};
 }
 
-absl::Status Backlog::CheckTime(const QueueShare& share, const TimeLimits& limits) const {
+absl::StatusOr<TimeUs> Backlog::CheckTime(const QueueShare& share, const TimeLimits& limits) const {
   if (limits.deadline && *limits.deadline <= 0) {
     return absl::DeadlineExceededError(
         absl::StrCat("deadline: passed ", Milliseconds(-*limits.deadline), " ms ago"));
   }
-  if (!limits.deadline && !limits.max_queue) return absl::OkStatus();
+  if (!limits.deadline && !limits.max_queue) return kNoDeadline;
   const std::optional<Estimate> estimate = EstimateLocked(share);
-  if (!estimate) return absl::OkStatus();
+  if (!estimate) return kNoDeadline;
   const auto first_token = static_cast<double>(estimate->first_token());
   const double others = (limits.certain_tokens - 1) * costs_.DecodeUs(1);
   if (limits.deadline &&
@@ -215,7 +216,9 @@ absl::Status Backlog::CheckTime(const QueueShare& share, const TimeLimits& limit
         "max_queue_ms: ", Milliseconds(*limits.max_queue),
         " ms are allowed, the queue is estimated to take ", Milliseconds(estimate->queue), " ms"));
   }
-  return absl::OkStatus();
+  if (!limits.deadline) return kNoDeadline;
+  const double own = static_cast<double>(estimate->prefill) + others;
+  return *limits.deadline - static_cast<TimeUs>(own / kCertainty);
 }
 
 }  // namespace asymserve

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 #include "engine/sched/step_costs.h"
 
@@ -43,9 +44,9 @@ struct TimeLimits {
 /// prefill counts as if it were found in the prefix cache as much as the best of the newest
 /// prompts. A request is refused for its time only if the estimate, and as many steps of one decode
 /// row as it has further tokens that are certain, are over kCertainty times what is left to its
-/// deadline, or the queue's part over its max_queue (nothing is lost by that: as long
-/// as there is a queue, the engine is busy, and nobody waits for nothing), and never while nothing
-/// waits or runs: then it is the measurement.
+/// deadline (without the queue's part, when it is to leave the queue), or the queue's part over its
+/// max_queue (nothing is lost by that: as long as there is a queue, the engine is busy, and nobody
+/// waits for nothing), and never while nothing waits or runs: then it is the measurement.
 class Backlog {
  public:
   static constexpr double kCertainty = 2;
@@ -89,8 +90,10 @@ class Backlog {
   /// A request's sequences begin to wait; only the first has prefill_tokens, the others continue
   /// its prompt. Refused, nothing changed: ResourceExhausted when the queue or the
   /// tenant's share of it is full, DeadlineExceeded when a limit has passed or clearly cannot be
-  /// kept.
-  absl::Status Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits);
+  /// kept. Otherwise the last moment, in microseconds from now, at which a sequence may begin
+  /// with its prompt without clearly missing the deadline: kNoDeadline if there is none, or too
+  /// little is measured.
+  absl::StatusOr<TimeUs> Join(const QueueShare& share, int32_t sequences, const TimeLimits& limits);
   /// One of them, the first or not, waits no longer: it runs, or has given up.
   void Leave(const QueueShare& share, bool first, bool runs);
   /// A prompt was found in the prefix cache up to `cached` of its tokens.
@@ -133,7 +136,7 @@ class Backlog {
   absl::Status CheckPlaces(const QueueShare& share, int32_t sequences);
   absl::Status CheckShare(const QueueShare& share, int32_t sequences);
   int32_t CatchUpTokensLocked(int32_t decode_rows) const;
-  absl::Status CheckTime(const QueueShare& share, const TimeLimits& limits) const;
+  absl::StatusOr<TimeUs> CheckTime(const QueueShare& share, const TimeLimits& limits) const;
 
   const Options options_;
   std::atomic<int32_t> max_waiting_;

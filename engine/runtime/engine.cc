@@ -273,7 +273,7 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
                             .prefill_tokens = prompt_tokens,
                             .cost = int64_t{prompt_tokens} + max_new_tokens};
   const TimeLimits limits = ToTimeLimits(request, max_new_tokens, now);
-  ASYMSERVE_RETURN_IF_ERROR(backlog_.Join(share, sequences, limits));
+  ASYMSERVE_ASSIGN_OR_RETURN(const TimeUs start_by, backlog_.Join(share, sequences, limits));
   const auto id = static_cast<RequestId>(next_id_.fetch_add(1));
   auto active = std::make_shared<ActiveRequest>();
   active->id = id;
@@ -285,6 +285,7 @@ absl::StatusOr<RequestId> Engine::Impl::Submit(GenerateRequest request,
   }
   active->sink = std::move(sink);
   active->submitted = now;
+  if (start_by != kNoDeadline) active->start_by = now + start_by;
   active->max_new_tokens = max_new_tokens;
   active->share = share;
   active->tenant = &metrics_.tenants[static_cast<size_t>(tenant.label)];

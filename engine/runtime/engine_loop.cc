@@ -57,13 +57,15 @@ void EngineLoop::Add(const std::shared_ptr<const ActiveRequest>& request, TimeUs
   sequences_.at(MakeSequenceId(request->id, 0))->others_wait = one_first;
   const int32_t first = one_first ? 1 : request->request.n;
   others_waiting_ += request->request.n - first;
-  for (int32_t i = 0; i < first; ++i) Schedule(*request, i, request->submitted, now);
+  for (int32_t i = 0; i < first; ++i) {
+    Schedule(*request, i, request->submitted, request->start_by, now);
+  }
   PublishGauges();
   delivery_.Push(outgoing_);
 }
 
 void EngineLoop::Schedule(const ActiveRequest& request, int32_t index, TimeUs queued_at,
-                          TimeUs now) {
+                          TimeUs start_by, TimeUs now) {
   SequenceSpec spec;
   spec.id = MakeSequenceId(request.id, index);
   spec.prompt_tokens = static_cast<int32_t>(request.request.prompt.size());
@@ -78,8 +80,25 @@ void EngineLoop::Schedule(const ActiveRequest& request, int32_t index, TimeUs qu
   if (request.request.max_queue_ms) {
     spec.queue_deadline = queued_at + TimeUs{1000} * *request.request.max_queue_ms;
   }
+  spec.queue_deadline = std::min(spec.queue_deadline, start_by);
+  sequences_.at(spec.id)->start_by = start_by;
   const absl::Status added = scheduler_.Add(spec);
   if (!added.ok()) End(spec.id, FinishReason::kError, added, now);
+}
+
+std::pair<FinishReason, absl::Status> EngineLoop::WhyExpired(const Generation& generation,
+                                                             TimeUs now) {
+  const auto& deadline = generation.request->request.deadline;
+  const TimeUs left = deadline.has_value() ? ToTimeUs(*deadline) - now : INT64_MAX;
+  if (left <= 0) return {FinishReason::kDeadline, absl::OkStatus()};
+  if (now < generation.start_by) return {FinishReason::kQueueTimeout, absl::OkStatus()};
+  return {FinishReason::kDeadline,
+          absl::DeadlineExceededError(absl::StrCat(
+              "deadline: it waited until ", left / 1000, " ms are left; it was estimated to take ",
+              static_cast<int64_t>(Backlog::kCertainty *
+                                   static_cast<double>(ToTimeUs(*deadline) - generation.start_by)) /
+                  1000,
+              " ms from then on"))};
 }
 
 void EngineLoop::ScheduleOthers(Generation& first, TimeUs now) {
@@ -87,7 +106,9 @@ void EngineLoop::ScheduleOthers(Generation& first, TimeUs now) {
   const std::shared_ptr<const ActiveRequest> request = first.request;
   others_waiting_ -= request->request.n - 1;
   const TimeUs queued_at = now - (first.first_step - request->submitted);
-  for (int32_t i = 1; i < request->request.n; ++i) Schedule(*request, i, queued_at, now);
+  for (int32_t i = 1; i < request->request.n; ++i) {
+    Schedule(*request, i, queued_at, kNoDeadline, now);
+  }
 }
 
 void EngineLoop::Cancel(RequestId id, TimeUs called_at, TimeUs now) {
@@ -109,9 +130,8 @@ absl::StatusOr<bool> EngineLoop::Step(TimeUs now) {
   const int32_t catch_up_tokens = backlog_.CatchUpTokens(decoding_);
   const StepPlan plan = scheduler_.Plan(now, catch_up_tokens);
   for (const SequenceId id : plan.expired) {
-    const auto& deadline = sequences_.at(id)->request->request.deadline;
-    const bool passed = deadline.has_value() && ToTimeUs(*deadline) <= now;
-    End(id, passed ? FinishReason::kDeadline : FinishReason::kQueueTimeout, absl::OkStatus(), now);
+    const auto [reason, error] = WhyExpired(*sequences_.at(id), now);
+    End(id, reason, error, now);
   }
   BuildBatch(plan, now);
   const bool with_canary =
@@ -383,6 +403,9 @@ void EngineLoop::PublishGauges() {
   metrics_.slabs_total.Set(stats.slabs_total);
   metrics_.slabs_used.Set(stats.slabs_used);
   metrics_.slabs_cached.Set(stats.slabs_cached);
+  for (size_t kind = 0; kind < stats.records_used.size(); ++kind) {
+    metrics_.records_used[kind].Set(stats.records_used[kind]);
+  }
   metrics_.cached_tokens.Add(stats.cached_tokens - metrics_.cached_tokens.value());
   metrics_.cache_evictions.Add(stats.cache_evictions - metrics_.cache_evictions.value());
   metrics_.blocked_steps.Add(stats.blocked_plans - metrics_.blocked_steps.value());

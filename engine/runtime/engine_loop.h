@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/model/model.h"
@@ -43,11 +44,14 @@ class EngineLoop {
   double canary_rate() const { return canary_.rate(); }
 
  private:
-  /// Gives a sequence to the scheduler.
-  void Schedule(const ActiveRequest& request, int32_t index, TimeUs queued_at, TimeUs now);
+  /// Gives a sequence to the scheduler; `start_by` as that of ActiveRequest.
+  void Schedule(const ActiveRequest& request, int32_t index, TimeUs queued_at, TimeUs start_by,
+                TimeUs now);
   /// And those of a request that wait for the first one's first token. That time is not the
   /// queue's.
   void ScheduleOthers(Generation& first, TimeUs now);
+  /// Why a sequence that the scheduler gave up ends, with the error that says it, if there is one.
+  static std::pair<FinishReason, absl::Status> WhyExpired(const Generation& generation, TimeUs now);
   void BuildBatch(const StepPlan& plan, TimeUs now);
   /// What follows from a step that has run: tokens, ends, reports. The number of rows of logits
   /// that it took.

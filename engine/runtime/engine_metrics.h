@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <deque>
 #include <string>
 #include <utility>
@@ -44,6 +45,7 @@ struct EngineMetrics {
   Gauge waiting, running;                      // sequences
   Gauge pages_total, pages_used;
   Gauge slabs_total, slabs_used, slabs_cached;  // of the KV arena
+  std::array<Gauge, 3> records_used;            // SchedulerStats::records_used
   Gauge last_step_us;                           // steady clock at the end of the newest step
   LatencyHistogram queue_seconds, time_to_first_token, inter_token, end_to_end;
   LatencyHistogram step_prefill_seconds;    // steps with prefill tokens

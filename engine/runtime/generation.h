@@ -20,7 +20,9 @@ struct ActiveRequest {
   GenerateRequest request;
   std::shared_ptr<OutputSink> sink;
   TimeUs submitted = 0;
-  int32_t max_new_tokens = 0;                 // resolved from stop.max_tokens
+  TimeUs start_by =
+      kNoDeadline;             // a sequence that begins later, with the prompt, misses the deadline
+  int32_t max_new_tokens = 0;  // resolved from stop.max_tokens
   std::shared_ptr<const PrefixChain> prefix;  // of the prompt; null: not shared
   std::vector<int32_t> seen;                  // its tokens, each once, if UsesHistory
   QueueShare share;                           // of each of its sequences
@@ -56,9 +58,10 @@ struct Generation {
   /// Index 0 of several: the others wait for its first token, to begin with the pages of its
   /// prompt.
   bool others_wait = false;
-  int32_t cached_tokens = 0;   // of the prompt, not computed when it first ran
-  int32_t computed = 0;        // of the prompt, cached or by its own steps
-  int32_t degraded_from = -1;  // first position computed from unrefined pages
+  TimeUs start_by = kNoDeadline;  // ActiveRequest::start_by, unless it begins with others' pages
+  int32_t cached_tokens = 0;      // of the prompt, not computed when it first ran
+  int32_t computed = 0;           // of the prompt, cached or by its own steps
+  int32_t degraded_from = -1;     // first position computed from unrefined pages
   // Clock readings, 0 until they happen.
   TimeUs first_step = 0, first_token = 0, last_token = 0;
 };

@@ -58,7 +58,7 @@ enum class FinishReason : uint8_t {
   kStopToken,   // stop.token_ids
   kLength,      // max_tokens or the context
   kCancelled,
-  kDeadline,
+  kDeadline,      // it passed, or came too near before the first step (`error` says so)
   kQueueTimeout,  // max_queue_ms passed before the first step
   kError,         // `error` says what; other requests go on unless the engine failed
 };
@@ -92,7 +92,7 @@ struct Delta {
   bool ran = false;            // some of its tokens were computed
   int32_t degraded_from = -1;  // first position computed from unrefined pages (EngineOptions)
   Timings timings;
-  absl::Status error;  // kError
+  absl::Status error;  // kError, kDeadline
 };
 
 /// Where a request's output goes. Called on the delivery thread only.

@@ -155,6 +155,8 @@ SchedulerStats Scheduler::stats() const {
           .slabs_total = store_.slabs(),
           .slabs_used = store_.slabs() - store_.idle_slabs(),
           .slabs_cached = store_.idle_slabs() - store_.empty_slabs(),
+          .records_used = {store_.used(KvRecord::kNear), store_.used(KvRecord::kBase),
+                           store_.used(KvRecord::kRefinement)},
           .preemptions = preemptions_,
           .recomputed_tokens = recomputed_tokens_,
           .unrefined = unrefined_,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -101,9 +102,10 @@ struct Outcome {
 struct SchedulerStats {
   int32_t waiting = 0;  // in the queue, preempted ones included
   int32_t running = 0;  // take part in plans; those that left but wait for a Commit are not counted
-  int32_t pages_total = 0, pages_used = 0;  // total: if one sequence had them all
-  int32_t slabs_total = 0, slabs_used = 0;  // of the arena; used: by sequences
-  int32_t slabs_cached = 0;                 // hold nothing but what the prefix cache keeps
+  int32_t pages_total = 0, pages_used = 0;   // total: if one sequence had them all
+  int32_t slabs_total = 0, slabs_used = 0;   // of the arena; used: by sequences
+  int32_t slabs_cached = 0;                  // hold nothing but what the prefix cache keeps
+  std::array<int32_t, 3> records_used = {};  // by KvRecord, that sequences hold, each once
   uint64_t preemptions = 0;
   uint64_t recomputed_tokens = 0;  // computed again because of preemption
   uint64_t unrefined = 0;          // sequences that gave up their refinements

@@ -70,6 +70,24 @@ TEST(KvLayoutTest, SealedBitsAreThePublishedOnes) {
   EXPECT_NEAR(KvLayout(kLlama, Named("fit-2/1", kLlama)).sealed_bits(), 1.75, 0.02);
 }
 
+TEST(KvLayoutTest, KeysAndValuesHaveTheirOwnSharesOfRecordsAndBits) {
+  constexpr KvShape kLlama = {.layers = 32, .kv_heads = 8, .head_size = 128};
+  for (const char* name : {"exact", "int8", "kivi-2", "asymkv-16/0", "fit-2/1"}) {
+    const KvLayout layout(kLlama, Named(name, kLlama));
+    for (const KvRecord record : {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement}) {
+      EXPECT_EQ(layout.tensor_bytes(record, KvTensor::kKey) +
+                    layout.tensor_bytes(record, KvTensor::kValue),
+                layout.record_bytes(record))
+          << name;
+    }
+  }
+  const KvLayout asymmetric(kLlama, Named("asymkv-16/0", kLlama));  // half of the keys in 2 bit
+  EXPECT_DOUBLE_EQ(asymmetric.sealed_bits(KvTensor::kKey), 2.5);
+  EXPECT_DOUBLE_EQ(asymmetric.sealed_bits(KvTensor::kValue), 2.0);
+  EXPECT_GT(asymmetric.tensor_bytes(KvRecord::kBase, KvTensor::kKey),
+            asymmetric.tensor_bytes(KvRecord::kBase, KvTensor::kValue));
+}
+
 TEST(KvLayoutTest, EffectiveBitsCountEveryRecordOfASequence) {
   const KvScheme scheme = Named("fit-2/2");
   const KvLayout layout(kShape, scheme);

@@ -42,7 +42,7 @@ class BacklogTest : public ::testing::Test {
   }
   std::string Refusal(const QueueShare& share, const TimeLimits& limits) {
     const bool had_room = backlog_.HasRoom(1);
-    const absl::Status status = backlog_.Join(share, 1, limits);
+    const absl::Status status = backlog_.Join(share, 1, limits).status();
     EXPECT_EQ(backlog_.HasRoom(1), had_room || status.ok());
     EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
     return std::string(status.message());
@@ -54,7 +54,7 @@ class BacklogTest : public ::testing::Test {
 
 TEST_F(BacklogTest, RefusesWhatDoesNotFitAndTouchesNothing) {
   Join(Share(1, 5), 29);
-  const absl::Status status = backlog_.Join(Share(1, 5), 2, {});
+  const absl::Status status = backlog_.Join(Share(1, 5), 2, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(status.message(), "the queue is full: 29 sequences wait, 30 may");
   EXPECT_TRUE(backlog_.HasRoom(1));
@@ -74,7 +74,7 @@ TEST_F(BacklogTest, ATenantThatWasRefusedItsShareGetsItHoweverManyTheOtherSends)
   EXPECT_FALSE(backlog_.Join(Share(2, 5, 2), 1, {}).ok());
   backlog_.Leave(Share(1, 5), true, true);
   // Of 30 places weight 2 of 3 has 20, and tenant 1 has 10.
-  const absl::Status greedy = backlog_.Join(Share(1, 5), 1, {});
+  const absl::Status greedy = backlog_.Join(Share(1, 5), 1, {}).status();
   EXPECT_EQ(greedy.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(greedy.message(),
             "the tenant's share of the queue is full: 29 of its sequences wait, 10 of 30 may while "
@@ -203,6 +203,21 @@ TEST_F(BacklogTest, TheTokensThatARequestIsCertainToGenerateCountForItsDeadline)
   EXPECT_EQ(Refusal(Share(1, 200), limits(79)),
             "deadline: 500 ms are left, the first token is estimated in 240 ms (queue 0 ms, "
             "prefill 240 ms), the 78 after it in 780 ms more");
+}
+
+TEST_F(BacklogTest, WhoWaitsMustBeginWhileItsOwnPartTakesNoMoreThanTwiceTheTimeLeft) {
+  const auto start_by = [this](const TimeLimits& limits) {
+    return backlog_.Join(Share(2, 200), 1, limits).value();
+  };
+  EXPECT_EQ(start_by({.deadline = 500'000, .max_queue = {}}), kNoDeadline) << "nothing is measured";
+  Measure();
+  // Of 240 ms, and 10 ms for each further token, one half before the deadline; the queue, by now of
+  // 200 tokens, has no part in it.
+  EXPECT_NEAR(static_cast<double>(start_by({.deadline = 500'000, .max_queue = {}})), 380'000, 50);
+  EXPECT_NEAR(static_cast<double>(
+                  start_by({.deadline = 500'000, .max_queue = 900'000, .certain_tokens = 21})),
+              280'000, 50);
+  EXPECT_EQ(start_by({.deadline = {}, .max_queue = 900'000}), kNoDeadline);
 }
 
 TEST_F(BacklogTest, TheQueueIsThePrefillOfTheTenantsOwnRequestsAndTheShareOfOthers) {

@@ -252,6 +252,29 @@ TEST_F(EngineTest, RefusesADeadlineThatTheMeasuredStepTimesCannotMeet) {
   running->WaitForFinal();
 }
 
+TEST_F(EngineTest, ARequestThatWaitedTooLongForItsDeadlineIsNotBegun) {
+  EngineOptions options = SmallOptions();
+  options.max_running = 1;
+  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
+  Start(options);
+  Submit(Greedy(std::vector<int32_t>(80, 1), 2))->WaitForFinal();  // ten chunks: it measures
+  const auto running = Submit(Greedy({2}, 500));
+  running->WaitForTokens(2);
+  // 80 tokens are certain, 400 ms or more: too much once half of that is left.
+  GenerateRequest late = Greedy({3}, 80);
+  late.stop.ignore_eos = true;
+  late.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(1500);
+  const Delta last = Submit(late)->WaitForFinal();
+  EXPECT_LT(std::chrono::steady_clock::now(), *late.deadline);
+  EXPECT_EQ(last.finish, FinishReason::kDeadline);
+  EXPECT_FALSE(last.ran);
+  EXPECT_EQ(last.error.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(last.error.message()), HasSubstr("deadline: it waited until "));
+  EXPECT_EQ(engine_->metrics().finished_deadline.value(), 1u);
+  running->WaitForFinal();
+  ExpectNoPagesUsed();
+}
+
 TEST_F(EngineTest, MaxQueueMsEndsARequestThatWaitsButNotOneThatRuns) {
   EngineOptions options = SmallOptions();
   options.max_running = 1;

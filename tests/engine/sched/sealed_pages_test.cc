@@ -136,6 +136,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   uint64_t resumed_with_cache() const { return resumed_with_cache_; }
   uint64_t evictions() const { return evictions_; }
   uint64_t tail_hits() const { return tail_hits_; }
+  uint64_t drops() const { return drops_; }
   uint64_t unrefined() const { return unrefined_; }
   uint64_t unrefined_again() const { return unrefined_again_; }
   uint64_t shadows_done() const { return shadows_done_; }
@@ -149,6 +150,10 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
       Add();
     } else if (choice == 3 && added_ > 0) {
       scheduler_->Cancel(SequenceId{1 + random_() % added_});
+    } else if (choice == 4 && outstanding_.empty() && random_() % 8 == 0) {
+      scheduler_->DropKept();
+      ASSERT_EQ(scheduler_->stats().slabs_cached, 0);
+      ++drops_;
     } else {
       Advance();
     }
@@ -505,7 +510,7 @@ class SealedPagesTest : public ::testing::TestWithParam<int> {
   SequenceSpec last_;
   uint64_t added_ = 0, admitted_ = 0, preemptions_ = 0, exact_preemptions_ = 0, seals_ = 0,
            steps_of_both_ = 0;
-  uint64_t cached_tokens_ = 0, resumed_with_cache_ = 0, evictions_ = 0, tail_hits_ = 0;
+  uint64_t cached_tokens_ = 0, resumed_with_cache_ = 0, evictions_ = 0, tail_hits_ = 0, drops_ = 0;
   uint64_t unrefined_ = 0, unrefined_again_ = 0;
 };
 
@@ -519,6 +524,7 @@ TEST_P(SealedPagesTest, EveryRecordThatIsReadHoldsWhatItsSequenceWrote) {
   EXPECT_GT(resumed_with_cache(), 10u);
   EXPECT_GT(tail_hits(), 20u);
   EXPECT_GT(evictions(), 100u);
+  EXPECT_GT(drops(), 20u);
   EXPECT_GT(unrefined(), 20u);
   EXPECT_GT(unrefined_again(), 0u);
   EXPECT_GT(shadows_done(), 100u);
