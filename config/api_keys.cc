@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 
 #include "config/key_distance.h"
 #include "config/scalar.h"
@@ -18,8 +19,9 @@ namespace {
 constexpr size_t kMaxName = 64;
 constexpr double kMinRate = 0.001, kMaxRate = 1e6;
 constexpr int32_t kMaxConcurrent = 1'000'000, kMaxTokens = 1'000'000'000;
-constexpr std::array<std::string_view, 5> kFields = {"sha256", "tenant", "requests_per_second",
-                                                     "concurrent", "tokens_per_minute"};
+constexpr int64_t kYear10000 = 253'402'300'800;  // its first second
+constexpr std::array<std::string_view, 6> kFields = {
+    "sha256", "tenant", "expires", "requests_per_second", "concurrent", "tokens_per_minute"};
 
 bool IsScalar(const YamlEntry& entry) {
   return entry.kind == YamlEntry::Kind::kPlain || entry.kind == YamlEntry::Kind::kQuoted;
@@ -68,6 +70,14 @@ absl::Status SetField(std::string_view field, const YamlEntry& entry, ApiKey& ke
       return Unexpected("1 to 64 printable ASCII characters without spaces, commas and =", entry);
     }
     key.tenant = entry.text;
+    return absl::OkStatus();
+  }
+  if (field == "expires") {
+    const std::optional<int64_t> seconds = ParseExpiry(entry.text);
+    if (!IsScalar(entry) || !seconds) {
+      return Unexpected("a time of RFC 3339 such as 2027-01-31T00:00:00Z", entry);
+    }
+    key.not_after_s = *seconds;
     return absl::OkStatus();
   }
   if (field == "requests_per_second") {
@@ -154,6 +164,22 @@ bool IsTenantName(std::string_view name) {
   if (name.empty() || name.size() > kMaxName) return false;
   return std::all_of(name.begin(), name.end(),
                      [](char c) { return c > 0x20 && c <= 0x7E && c != ',' && c != '='; });
+}
+
+std::optional<int64_t> ParseExpiry(std::string_view text) {
+  // ParseTime takes blanks around it and infinite-future, too.
+  constexpr std::string_view kCharacters = "0123456789-:.+TZ";
+  if (text.find_first_not_of(kCharacters) != std::string_view::npos) return std::nullopt;
+  absl::Time time;
+  if (!absl::ParseTime(absl::RFC3339_full, std::string(text), &time, nullptr)) return std::nullopt;
+  const int64_t seconds = absl::ToUnixSeconds(time);
+  if (seconds <= 0 || seconds >= kYear10000) return std::nullopt;
+  return seconds;
+}
+
+std::string FormatExpiry(int64_t seconds) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(seconds),
+                          absl::UTCTimeZone());
 }
 
 absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::string& file) {

@@ -77,6 +77,7 @@ struct ServerSection {
   int64_t max_message_bytes = 4 << 20;  // of one request
   int32_t stream_queue_messages = 256;  // unread by a slow client before its request is cancelled
   double drain_seconds = 20;            // SIGTERM to exit at most
+  int32_t max_connections = 4096;       // open at a time; others are closed at once
   double max_connection_age_seconds = 120;  // then its client is asked for another; 0: no limit
   bool reflection = true;
   bool insecure = false;  // may listen beyond this machine in plaintext or for everybody

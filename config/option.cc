@@ -76,6 +76,8 @@ constexpr Option kOptions[] = {
     {"server.stream_queue_messages",
      +[](Config& c) -> int32_t& { return c.server.stream_queue_messages; }, 1, 1'000'000},
     {"server.drain_seconds", +[](Config& c) -> double& { return c.server.drain_seconds; }, 0, 3600},
+    {"server.max_connections", +[](Config& c) -> int32_t& { return c.server.max_connections; }, 1,
+     1'000'000},
     {"server.max_connection_age_seconds",
      +[](Config& c) -> double& { return c.server.max_connection_age_seconds; }, 0, 86'400},
     {"server.reflection", +[](Config& c) -> bool& { return c.server.reflection; }},

@@ -1,6 +1,7 @@
 #include "server/api_key_command.h"
 
 #include <array>
+#include <chrono>
 #include <ostream>
 
 #include "absl/strings/escaping.h"
@@ -18,6 +19,8 @@ void AddApiKeyOptions(CLI::App& command, ApiKeyArguments& arguments) {
   command.add_option("name", arguments.name, "who will hold it, for the log")->required();
   command.add_option("--tenant", arguments.tenant,
                      "whose share its calls take (scheduling.tenants)");
+  command.add_option("--days", arguments.days, "until it expires (default: never)")
+      ->check(CLI::Range(1, 36'500));
 }
 
 absl::Status RunApiKey(const ApiKeyArguments& arguments, std::ostream& entry,
@@ -44,6 +47,11 @@ absl::Status RunApiKey(const ApiKeyArguments& arguments, std::ostream& entry,
   // Quoted: a tenant may look like a number or begin with a sign that YAML knows.
   if (!arguments.tenant.empty()) {
     entry << "  tenant: '" << absl::StrReplaceAll(arguments.tenant, {{"'", "''"}}) << "'\n";
+  }
+  if (arguments.days != 0) {
+    const auto end = std::chrono::system_clock::now() + std::chrono::hours(24) * arguments.days;
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(end.time_since_epoch());
+    entry << "  expires: " << FormatExpiry(seconds.count()) << '\n';
   }
   entry.flush();
   secret << "The key of " << arguments.name << ", shown only now:\n" << key << '\n';

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <iosfwd>
 #include <string>
 
@@ -11,6 +12,7 @@ namespace asymserve {
 /// `asymserve api-key`.
 struct ApiKeyArguments {
   std::string name, tenant;
+  int32_t days = 0;  // until it expires; 0: never
 };
 
 void AddApiKeyOptions(CLI::App& command, ApiKeyArguments& arguments);

@@ -1,5 +1,7 @@
 #include "server/authentication.h"
 
+#include <chrono>
+
 #include "absl/strings/match.h"
 #include "grpc/slice.h"
 
@@ -74,6 +76,13 @@ Authentication Authenticate(const KeyRing& keys, const PresentedKey& presented) 
   }
   std::shared_ptr<const KeyHolder> holder = keys.Find(presented.key());
   if (holder == nullptr) return {nullptr, Rejection::kUnknownKey, "API key: not a valid one"};
+  if (holder->not_after_s != 0) {
+    const auto now = std::chrono::duration_cast<std::chrono::seconds>(
+        std::chrono::system_clock::now().time_since_epoch());
+    if (now.count() >= holder->not_after_s) {
+      return {nullptr, Rejection::kExpiredKey, "API key: it has expired"};
+    }
+  }
   return {std::move(holder), {}, ""};
 }
 

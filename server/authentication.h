@@ -33,6 +33,7 @@ struct Authentication {
   Rejection reason = Rejection::kNoKey;
   const char* message = "";  // for the caller; a string literal
 };
+/// By the system's clock.
 Authentication Authenticate(const KeyRing& keys, const PresentedKey& presented);
 
 /// Ends calls without a valid key with UNAUTHENTICATED before they reach a service, except those

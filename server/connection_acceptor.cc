@@ -17,7 +17,9 @@ namespace {
 
 constexpr std::chrono::milliseconds kPause(50);  // without descriptors
 constexpr std::chrono::seconds kLogInterval(10);
+constexpr std::chrono::milliseconds kSweepInterval(20);
 constexpr int kBurst = 64;  // connections of one listener taken in a row
+constexpr char kFewDescriptors[] = "too few file descriptors are left: ulimit -n";
 
 /// What no other socket has; 0: the descriptor is none.
 uint64_t Cookie(int socket) {
@@ -29,18 +31,18 @@ uint64_t Cookie(int socket) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ConnectionAcceptor>> ConnectionAcceptor::Start(ListenSocket socket,
-                                                                              Handler handler,
-                                                                              Counter& refused) {
+absl::StatusOr<std::unique_ptr<ConnectionAcceptor>> ConnectionAcceptor::Start(
+    ListenSocket socket, int32_t max_connections, Handler handler, Counter& refused) {
   Descriptor wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) return absl::ErrnoToStatus(errno, "eventfd");
-  return std::unique_ptr<ConnectionAcceptor>(
-      new ConnectionAcceptor(std::move(socket), std::move(handler), refused, std::move(wake)));
+  return std::unique_ptr<ConnectionAcceptor>(new ConnectionAcceptor(
+      std::move(socket), max_connections, std::move(handler), refused, std::move(wake)));
 }
 
-ConnectionAcceptor::ConnectionAcceptor(ListenSocket socket, Handler handler, Counter& refused,
-                                       Descriptor wake)
+ConnectionAcceptor::ConnectionAcceptor(ListenSocket socket, int32_t max_connections,
+                                       Handler handler, Counter& refused, Descriptor wake)
     : socket_(std::move(socket)),
+      max_connections_(static_cast<size_t>(max_connections)),
       handler_(std::move(handler)),
       refused_(refused),
       wake_(std::move(wake)),
@@ -92,6 +94,11 @@ bool ConnectionAcceptor::AcceptAll(const Descriptor& listener) {
     Accepted accepted = Accept(listener, kReserve);
     switch (accepted.outcome) {
       case Accepted::Outcome::kConnection:
+        if (!HasRoom()) {
+          refused_.Add();
+          LogRefusals("max_connections are open");
+          break;
+        }
         connections_[accepted.connection.get()] = Cookie(accepted.connection.get());
         handler_(listener.get(), accepted.connection.Release());
         break;
@@ -99,22 +106,31 @@ bool ConnectionAcceptor::AcceptAll(const Descriptor& listener) {
         return true;
       case Accepted::Outcome::kRefused:
         refused_.Add();
-        LogShortage();
+        LogRefusals(kFewDescriptors);
         break;
       case Accepted::Outcome::kExhausted:
-        LogShortage();
+        LogRefusals(kFewDescriptors);
         return false;
     }
   }
   return true;  // the rest after a look at the wish to stop
 }
 
-void ConnectionAcceptor::LogShortage() {
+bool ConnectionAcceptor::HasRoom() {
+  if (connections_.size() < max_connections_) return true;
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_sweep_) return false;
+  next_sweep_ = now + kSweepInterval;
+  std::erase_if(connections_,
+                [](const auto& entry) { return Cookie(entry.first) != entry.second; });
+  return connections_.size() < max_connections_;
+}
+
+void ConnectionAcceptor::LogRefusals(const char* hint) {
   const auto now = std::chrono::steady_clock::now();
   if (now < next_log_) return;
   next_log_ = now + kLogInterval;
-  Log(LogLevel::kWarn, "connections_refused",
-      {{"total", refused_.value()}, {"hint", "too few file descriptors are left: ulimit -n"}});
+  Log(LogLevel::kWarn, "connections_refused", {{"total", refused_.value()}, {"hint", hint}});
 }
 
 }  // namespace asymserve

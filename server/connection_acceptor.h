@@ -1,6 +1,8 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -16,7 +18,7 @@ namespace asymserve {
 
 /// Accepts the connections of a listening socket on a thread of its own. gRPC 1.51 stops listening
 /// for ever when the process is out of descriptors (CVE-2023-4785); this closes what would leave
-/// fewer than kReserve, and goes on.
+/// fewer than kReserve or be one more than max_connections, and goes on.
 class ConnectionAcceptor {
  public:
   static constexpr int kReserve = 64;  // metrics, logs, /proc, gRPC's own
@@ -27,6 +29,7 @@ class ConnectionAcceptor {
 
   /// `refused` counts connections that were closed at once; it outlives the acceptor.
   static absl::StatusOr<std::unique_ptr<ConnectionAcceptor>> Start(ListenSocket socket,
+                                                                   int32_t max_connections,
                                                                    Handler handler,
                                                                    Counter& refused);
   ConnectionAcceptor(const ConnectionAcceptor&) = delete;
@@ -44,19 +47,24 @@ class ConnectionAcceptor {
   size_t open_connections() const;
 
  private:
-  ConnectionAcceptor(ListenSocket socket, Handler handler, Counter& refused, Descriptor wake);
+  ConnectionAcceptor(ListenSocket socket, int32_t max_connections, Handler handler,
+                     Counter& refused, Descriptor wake);
   void Run();
   /// Ends the thread. May be called again.
   void Stop();
   /// Everybody who waits at a listener; false when the system has no room for them now.
   bool AcceptAll(const Descriptor& listener);
-  void LogShortage();
+  /// Whether one more may be open. Forgets those that are not any more, when it would be too many,
+  /// but not all the time.
+  bool HasRoom();
+  void LogRefusals(const char* hint);
 
   ListenSocket socket_;
+  const size_t max_connections_;
   const Handler handler_;
   Counter& refused_;
   const Descriptor wake_;  // an eventfd that ends the thread
-  std::chrono::steady_clock::time_point next_log_ = {};
+  std::chrono::steady_clock::time_point next_log_ = {}, next_sweep_ = {};
   // Descriptors that were handed over, with the cookies of their sockets: numbers are used again.
   // The thread's own until it has ended.
   std::map<int, uint64_t> connections_;

@@ -51,11 +51,14 @@ FrontEnd::FrontEnd(const ConfigSource& source, const Config& config, std::functi
 absl::Status FrontEnd::ReadKeys() {
   ASYMSERVE_RETURN_IF_ERROR(Annotate(keys->Reload(), "server.api_keys_file"));
   metrics.api_keys.Set(static_cast<int64_t>(keys->size()));
+  metrics.expiry.api_key_s.Set(keys->first_expiry());
   return absl::OkStatus();
 }
 
 absl::Status FrontEnd::ReadAdminKeys() {
-  return Annotate(admin_keys->Reload(), "admin.api_keys_file");
+  ASYMSERVE_RETURN_IF_ERROR(Annotate(admin_keys->Reload(), "admin.api_keys_file"));
+  metrics.admin_expiry.api_key_s.Set(admin_keys->first_expiry());
+  return absl::OkStatus();
 }
 
 /// Before the files are read: later changes are seen.

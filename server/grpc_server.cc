@@ -47,9 +47,11 @@ void GrpcServer::Configure(const Port& port, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   builder.AddChannelArgument(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET,
                              1 << GRPC_COMPRESS_NONE);
-  // A client may ping as often as it likes, idle too, without losing its connection.
+  // A client may ping every second, idle too. Only one that sent a thousand more often than that,
+  // and got nothing else in between, loses its connection.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 1000);
   // A peer that is gone without a word is noticed, and one that never says anything is not kept.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
@@ -110,12 +112,13 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerSectio
                      .tls = options.tls,
                      .api_keys_file = options.api_keys_file,
                      .max_message_bytes = options.max_message_bytes,
+                     .max_connections = options.max_connections,
                      .max_connection_age_seconds = options.max_connection_age_seconds,
                      .reflection = options.reflection,
                      .health = true,
                      .unguarded = kUnguarded,
                      .keys = service.keys()};
-  return Start(port, service, metrics.tls_not_after_s, metrics);
+  return Start(port, service, metrics.expiry, metrics);
 }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::StartAdmin(const AdminSection& options,
@@ -128,22 +131,23 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::StartAdmin(const AdminSe
                      .tls = options.tls,
                      .api_keys_file = options.api_keys_file,
                      .max_message_bytes = kAdminMessageBytes,
+                     .max_connections = server.max_connections,
                      .max_connection_age_seconds = server.max_connection_age_seconds,
                      .reflection = server.reflection,
                      .health = false,
                      .unguarded = kUnguardedAdmin,
                      .keys = service.keys()};
-  return Start(port, service, metrics.admin_tls_not_after_s, metrics);
+  return Start(port, service, metrics.admin_expiry, metrics);
 }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Port& port,
                                                               grpc::Service& service,
-                                                              Gauge& not_after,
+                                                              ExpiryMetrics& expiry,
                                                               ServerMetrics& metrics) {
   std::unique_ptr<TlsIdentity> tls;
   if (!port.tls.cert_file.empty()) {
     ASYMSERVE_ASSIGN_OR_RETURN(tls, TlsIdentity::Load(port.tls, port.section + ".tls"));
-    not_after.Set(tls->not_after());
+    tls->Report(expiry);
   }
   absl::StatusOr<ListenSocket> socket = ListenSocket::Bind(port.address);
   if (!socket.ok()) return Annotate(socket.status(), port.section + ".address");
@@ -160,7 +164,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Port& port,
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr) return absl::UnavailableError(port.section + ": gRPC does not start");
   std::unique_ptr<GrpcServer> started(new GrpcServer(
-      std::move(tls), std::move(server), std::move(connections), socket->address(), not_after));
+      std::move(tls), std::move(server), std::move(connections), socket->address(), expiry));
   if (port.health) started->SetReady(false);
   const auto hand_over = [connections = started->connections_.get()](int listener, int connection) {
     Connections::NewConnectionParameters parameters;
@@ -168,9 +172,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Port& port,
     parameters.fd = connection;
     connections->HandleNewConnection(&parameters);
   };
-  ASYMSERVE_ASSIGN_OR_RETURN(
-      started->acceptor_,
-      ConnectionAcceptor::Start(*std::move(socket), hand_over, metrics.refused_connections));
+  ASYMSERVE_ASSIGN_OR_RETURN(started->acceptor_,
+                             ConnectionAcceptor::Start(*std::move(socket), port.max_connections,
+                                                       hand_over, metrics.refused_connections));
   return started;
 }
 
@@ -181,7 +185,7 @@ void GrpcServer::SetReady(bool ready) {
 absl::Status GrpcServer::ReloadTls() {
   if (tls_ == nullptr) return absl::OkStatus();
   ASYMSERVE_RETURN_IF_ERROR(tls_->Reload());
-  not_after_.Set(tls_->not_after());
+  tls_->Report(expiry_);
   return absl::OkStatus();
 }
 

@@ -30,7 +30,7 @@ class GrpcServer {
                                                            InferenceService& service,
                                                            ServerMetrics& metrics);
   /// The same for the admin service, whose port has no health service and small messages; of
-  /// `server` the age of connections and reflection count.
+  /// `server` reflection and the limits of connections count.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> StartAdmin(const AdminSection& options,
                                                                 const ServerSection& server,
                                                                 AdminService& service,
@@ -64,6 +64,7 @@ class GrpcServer {
     TlsSection tls = {};
     std::string api_keys_file = {};
     int64_t max_message_bytes = 0;
+    int32_t max_connections = 1;
     double max_connection_age_seconds = 0;
     bool reflection = false;
     bool health = false;
@@ -75,18 +76,18 @@ class GrpcServer {
   static std::shared_ptr<grpc::ServerCredentials> MakeCredentials(const Port& port,
                                                                   TlsIdentity* tls,
                                                                   ServerMetrics& metrics);
-  /// `not_after`: of the certificate, is set.
+  /// What TLS says of `expiry` is set.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const Port& port, grpc::Service& service,
-                                                           Gauge& not_after,
+                                                           ExpiryMetrics& expiry,
                                                            ServerMetrics& metrics);
   GrpcServer(std::unique_ptr<TlsIdentity> tls, std::unique_ptr<grpc::Server> server,
-             std::unique_ptr<Connections> connections, std::string address, Gauge& not_after)
-      : not_after_(not_after),
+             std::unique_ptr<Connections> connections, std::string address, ExpiryMetrics& expiry)
+      : expiry_(expiry),
         tls_(std::move(tls)),
         connections_(std::move(connections)),
         server_(std::move(server)),
         address_(std::move(address)) {}
-  Gauge& not_after_;
+  ExpiryMetrics& expiry_;
   const std::unique_ptr<TlsIdentity> tls_;  // null: plaintext
   const std::unique_ptr<Connections> connections_;
   const std::unique_ptr<grpc::Server> server_;

@@ -25,7 +25,8 @@ absl::Status KeyRing::Reload() {
   }
   const auto now = std::chrono::steady_clock::now();
   std::map<std::string, std::shared_ptr<KeyMeter>> meters;
-  for (const auto& holder : *Holders()) meters[holder->name] = holder->meter;
+  const std::shared_ptr<const List> before = Holders();
+  for (const auto& holder : *before) meters[holder->name] = holder->meter;
   auto holders = std::make_shared<List>();
   for (const ApiKey& key : keys) {
     std::shared_ptr<KeyMeter>& meter = meters[key.name];
@@ -34,8 +35,8 @@ absl::Status KeyRing::Reload() {
     } else {
       meter->Configure(key.limits, now);
     }
-    holders->push_back(
-        std::make_shared<KeyHolder>(KeyHolder{key.name, key.tenant, key.sha256, meter}));
+    holders->push_back(std::make_shared<KeyHolder>(
+        KeyHolder{key.name, key.tenant, key.sha256, key.not_after_s, meter}));
   }
   const std::lock_guard lock(mutex_);
   holders_ = std::move(holders);
@@ -51,6 +52,16 @@ bool KeyRing::Has(const Sha256Digest& digest) const {
   const std::shared_ptr<const List> holders = Holders();
   return std::any_of(holders->begin(), holders->end(),
                      [&](const auto& holder) { return holder->sha256 == digest; });
+}
+
+int64_t KeyRing::first_expiry() const {
+  int64_t first = 0;
+  const std::shared_ptr<const List> holders = Holders();
+  for (const auto& holder : *holders) {
+    if (holder->not_after_s == 0) continue;
+    first = first == 0 ? holder->not_after_s : std::min(first, holder->not_after_s);
+  }
+  return first;
 }
 
 std::shared_ptr<const KeyHolder> KeyRing::Find(std::string_view key) const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -17,6 +18,7 @@ namespace asymserve {
 struct KeyHolder {
   std::string name, tenant;
   Sha256Digest sha256 = {};
+  int64_t not_after_s = 0;  // since 1970: from then on the key is not valid; 0: it always is
   std::shared_ptr<KeyMeter> meter;
 };
 
@@ -35,9 +37,12 @@ class KeyRing {
   /// Reads the file. What a name has used of its limits stays counted. An error of the file or of
   /// ParseApiKeys, which names the file, leaves everything as it was.
   absl::Status Reload();
-  /// Null: nobody's. Its time does not depend on how much of the key is right.
+  /// Null: nobody's. Expired ones are found. Its time does not depend on how much of the key is
+  /// right.
   std::shared_ptr<const KeyHolder> Find(std::string_view key) const;
   size_t size() const { return Holders()->size(); }
+  /// When the first of them expires, or has expired, in seconds since 1970; 0: none does.
+  int64_t first_expiry() const;
 
  private:
   using List = std::vector<std::shared_ptr<const KeyHolder>>;

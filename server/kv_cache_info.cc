@@ -26,6 +26,13 @@ KvCacheInfo DescribeKvCache(const LoadedModel& loaded, const KvQualityLimits& li
   kv.scheme = engine.scheme.name;
   kv.tier = loaded.kv_tier;
   kv.sealed_bits = layout.sealed_bits();
+  for (const KvTensor tensor : {KvTensor::kKey, KvTensor::kValue}) {
+    const auto t = static_cast<size_t>(tensor);
+    kv.sealed_tensor_bits[t] = layout.sealed_bits(tensor);
+    for (const KvRecord record : {KvRecord::kNear, KvRecord::kBase, KvRecord::kRefinement}) {
+      kv.record_bytes[static_cast<size_t>(record)][t] = layout.tensor_bytes(record, tensor);
+    }
+  }
   kv.effective_bits = layout.EffectiveBits(engine.max_context_tokens);
   kv.losses = loaded.kv_losses;
   if (const std::optional<KvWorstLoss> worst = WorstLoss(loaded.kv_losses); worst.has_value()) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,8 +18,10 @@ struct KvCacheInfo {
   std::string scheme;  // "exact", "fit-2/2", "balanced"
   std::string tier;    // of the profile; empty: a built-in scheme
   double sealed_bits = 0;
-  double effective_bits = 0;        // of a sequence of the whole context
-  std::vector<KvLoss> losses;       // as the profile says
+  std::array<double, 2> sealed_tensor_bits = {};            // by KvTensor
+  double effective_bits = 0;                                // of a sequence of the whole context
+  std::array<std::array<int64_t, 2>, 3> record_bytes = {};  // by KvRecord and KvTensor
+  std::vector<KvLoss> losses;                               // as the profile says
   std::optional<double> mean_kl;    // the highest; 0 for exact; empty: not measured
   std::optional<double> copy_loss;  // the highest; empty: not measured
   std::optional<double> self_check_kl;

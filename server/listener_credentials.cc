@@ -11,11 +11,17 @@
 namespace asymserve {
 namespace {
 
-/// Clients will refuse it, which they have to say themselves.
+/// Clients will refuse an expired certificate, which they have to say themselves.
 void WarnOfDates(const TlsSection& files, const TlsMaterial& material) {
   const int64_t now = std::chrono::duration_cast<std::chrono::seconds>(
                           std::chrono::system_clock::now().time_since_epoch())
                           .count();
+  if (now >= material.client_authorities_not_after && !material.client_authorities.empty()) {
+    Log(LogLevel::kWarn, "tls_certificate",
+        {{"file", files.client_ca_file},
+         {"problem", "expired"},
+         {"not_after", material.client_authorities_not_after}});
+  }
   if (now >= material.not_before && now < material.not_after) return;
   Log(LogLevel::kWarn, "tls_certificate",
       {{"file", files.cert_file},
@@ -42,9 +48,10 @@ absl::Status TlsIdentity::Reload() {
   return absl::OkStatus();
 }
 
-int64_t TlsIdentity::not_after() const {
+void TlsIdentity::Report(ExpiryMetrics& expiry) const {
   const std::lock_guard lock(mutex_);
-  return material_.not_after;
+  expiry.certificate_s.Set(material_.not_after);
+  expiry.client_authority_s.Set(material_.client_authorities_not_after);
 }
 
 grpc_server_credentials* TlsIdentity::NewCredentials() {

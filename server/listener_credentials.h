@@ -7,6 +7,7 @@
 #include "grpc/grpc_security.h"
 #include "grpcpp/security/server_credentials.h"
 
+#include "server/server_metrics.h"
 #include "server/tls_files.h"
 
 namespace asymserve {
@@ -23,8 +24,8 @@ class TlsIdentity {
 
   /// Reads the files again. An error leaves everything as it was.
   absl::Status Reload();
-  /// Seconds since 1970.
-  int64_t not_after() const;
+  /// When they expire.
+  void Report(ExpiryMetrics& expiry) const;
   /// For one listener, which may not outlive this.
   grpc_server_credentials* NewCredentials();
 

@@ -1,6 +1,7 @@
 #include "server/metrics_exporter.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <optional>
 
@@ -35,6 +36,27 @@ bool IsFailure(size_t code) {
          kCodeNames[code] == "UNAVAILABLE" || kCodeNames[code] == "DATA_LOSS";
 }
 
+/// No sample for a port that has nothing of the kind.
+void AddExpiry(const ServerMetrics& metrics, MetricFamilies& families) {
+  const auto add = [&](const char* name, const char* help, Gauge ExpiryMetrics::*seconds) {
+    families.Open(name, help, MetricType::Gauge);
+    const std::pair<Labels, const ExpiryMetrics*> ports[] = {
+        {{}, &metrics.expiry}, {{{"port", "admin"}}, &metrics.admin_expiry}};
+    for (const auto& [labels, port] : ports) {
+      const Gauge& gauge = port->*seconds;
+      if (gauge.value() != 0) families.Sample(labels, Value(gauge));
+    }
+  };
+  add("asymserve_tls_certificate_not_after_seconds",
+      "When a port's certificate expires, in seconds since 1970.", &ExpiryMetrics::certificate_s);
+  add("asymserve_tls_client_authority_not_after_seconds",
+      "When the first of a port's client authorities expires, in seconds since 1970.",
+      &ExpiryMetrics::client_authority_s);
+  add("asymserve_api_key_not_after_seconds",
+      "When the first of a port's API keys expires, in seconds since 1970.",
+      &ExpiryMetrics::api_key_s);
+}
+
 /// All reasons and methods from the start, so that a rate() needs no first event; of the codes OK
 /// and the failures, the others once they occurred.
 void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
@@ -63,9 +85,11 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
   families.Counter("asymserve_slow_readers_total",
                    "Streams ended because the client did not keep up.",
                    Value(metrics.slow_readers));
-  families.Counter("asymserve_refused_connections_total",
-                   "Connections closed at once, because too few descriptors were left.",
-                   Value(metrics.refused_connections));
+  families.Counter(
+      "asymserve_refused_connections_total",
+      "Connections closed at once: as many as may be were open, or too few descriptors "
+      "were left.",
+      Value(metrics.refused_connections));
   families.Open("asymserve_reloads_total",
                 "Files read again while serving; after an error the old ones stay in use.",
                 MetricType::Counter);
@@ -81,14 +105,7 @@ void AddServer(const ServerMetrics& metrics, MetricFamilies& families) {
   }
   families.Gauge("asymserve_api_keys", "API keys in use; 0: none is asked for, or nobody may call.",
                  Value(metrics.api_keys));
-  const std::pair<Labels, const Gauge*> certificates[] = {
-      {{}, &metrics.tls_not_after_s}, {{{"port", "admin"}}, &metrics.admin_tls_not_after_s}};
-  families.Open("asymserve_tls_certificate_not_after_seconds",
-                "When a port's certificate expires, in seconds since 1970. No sample without TLS.",
-                MetricType::Gauge);
-  for (const auto& [labels, not_after] : certificates) {
-    if (not_after->value() != 0) families.Sample(labels, Value(*not_after));
-  }
+  AddExpiry(metrics, families);
   families.Gauge("asymserve_open_calls", "Calls that have not ended.", Value(metrics.open_calls));
   families.Gauge("asymserve_drain_budget_seconds", "What a drain may take (server.drain_seconds).",
                  Value(metrics.drain_budget_ms) * 1e-3);
@@ -197,6 +214,24 @@ void AddState(const EngineMetrics& metrics, MetricFamilies& families) {
                  metrics.last_step_us.value() == 0 ? -1 : SecondsSince(metrics.last_step_us));
 }
 
+/// What of the KV arena sequences hold.
+void AddKvUse(const KvCacheInfo& kv, const EngineMetrics& metrics, MetricFamilies& families) {
+  families.Open("asymserve_kv_used_bytes",
+                "Bytes of the records that sequences hold, shared ones once: near are pages before "
+                "they are sealed, and all of exact sequences; sealed ones are read together with "
+                "their refinement while they have one.",
+                MetricType::Gauge);
+  constexpr std::array<const char*, 3> kRecords = {"near", "sealed", "refinement"};
+  constexpr std::array<const char*, 2> kTensors = {"key", "value"};
+  for (size_t record = 0; record < kRecords.size(); ++record) {
+    for (size_t tensor = 0; tensor < kTensors.size(); ++tensor) {
+      families.Sample({{"record", kRecords[record]}, {"tensor", kTensors[tensor]}},
+                      Value(metrics.records_used[record]) *
+                          static_cast<double>(kv.record_bytes[record][tensor]));
+    }
+  }
+}
+
 /// What the KV cache is, costs and holds; all of it is fixed at start.
 void AddKvCache(const KvCacheInfo& kv, MetricFamilies& families) {
   families.Gauge(
@@ -205,10 +240,12 @@ void AddKvCache(const KvCacheInfo& kv, MetricFamilies& families) {
       "is (empty: a built-in scheme), as labels.",
       1, {{"scheme", kv.scheme}, {"tier", kv.tier}});
   families.Open("asymserve_kv_bytes_per_element",
-                "Bytes per key or value element, an eighth of the bits: of sealed pages, and in "
-                "all of a sequence of the whole context.",
+                "Bytes per key or value element, an eighth of the bits: of sealed pages, of their "
+                "keys and values alone, and in all of a sequence of the whole context.",
                 MetricType::Gauge);
   families.Sample({{"of", "sealed"}}, kv.sealed_bits / 8);
+  families.Sample({{"of", "sealed_keys"}}, kv.sealed_tensor_bits[0] / 8);
+  families.Sample({{"of", "sealed_values"}}, kv.sealed_tensor_bits[1] / 8);
   families.Sample({{"of", "sequence"}}, kv.effective_bits / 8);
 
   const auto sample = [&families](const char* loss, const std::optional<double>& value) {
@@ -424,6 +461,7 @@ std::vector<prometheus::MetricFamily> MetricsExporter::Collect() const {
     AddState(metrics, families);
     families.Gauge("asymserve_device_info", "Constant 1; what the model runs on, as a label.", 1,
                    {{"device", model_->device}});
+    AddKvUse(model_->kv, model_->engine->metrics(), families);
     AddKvCache(model_->kv, families);
     AddCanary(*model_, families);
     if (model_->memory != nullptr) AddMemory(*model_->memory, families);

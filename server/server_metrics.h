@@ -31,15 +31,16 @@ enum class Rejection : uint8_t {
   kNoKey,
   kMalformedKey,
   kUnknownKey,
+  kExpiredKey,
   kKeyRequests,  // limits of the key, here to kKeyTokens
   kKeyConcurrent,
   kKeyTokens,
   kUnread,
 };
-inline constexpr std::array<std::string_view, 13> kRejectionNames = {
-    "queue_full",     "draining",   "loading",       "failed",      "invalid",
-    "deadline",       "no_key",     "malformed_key", "unknown_key", "key_requests",
-    "key_concurrent", "key_tokens", "unread"};
+inline constexpr std::array<std::string_view, 14> kRejectionNames = {
+    "queue_full",   "draining",       "loading",       "failed",      "invalid",
+    "deadline",     "no_key",         "malformed_key", "unknown_key", "expired_key",
+    "key_requests", "key_concurrent", "key_tokens",    "unread"};
 
 /// gRPC status codes 0 .. 16 by their names.
 inline constexpr std::array<std::string_view, 17> kCodeNames = {
@@ -87,6 +88,14 @@ struct ReloadMetrics {
   Counter done, failed;
 };
 
+/// When what a port relies on expires, in seconds since 1970; 0: it has none that does. Of several
+/// the first.
+struct ExpiryMetrics {
+  Gauge certificate_s;       // its own
+  Gauge client_authority_s;  // TlsSection::client_ca_file
+  Gauge api_key_s;
+};
+
 /// What the server counts besides EngineMetrics. Any thread.
 struct ServerMetrics {
   // Calls that ended, [method][code]; counted before the client can see the status.
@@ -95,12 +104,11 @@ struct ServerMetrics {
   std::array<Counter, kRejectionNames.size()> rejections;
   LatencyHistogram refusal_seconds;  // one observation for each of rejections
   Counter slow_readers;              // streams ended because the client did not keep up
-  Counter refused_connections;       // closed at once, for want of descriptors
+  Counter refused_connections;       // closed at once (ConnectionAcceptor)
   ReloadMetrics tls_reloads, key_reloads, config_reloads;
   ReloadMetrics admin_tls_reloads, admin_key_reloads;
   Gauge api_keys;  // in use
-  // Of the certificates of both ports, since 1970; 0: no TLS.
-  Gauge tls_not_after_s, admin_tls_not_after_s;
+  ExpiryMetrics expiry, admin_expiry;
   Gauge open_calls;  // accepted by gRPC and not yet gone
   Gauge drain_budget_ms;
   Gauge drain_start_us;  // steady clock; 0: no drain has begun

@@ -1,5 +1,6 @@
 #include "server/tls_files.h"
 
+#include <algorithm>
 #include <ctime>
 #include <memory>
 #include <optional>
@@ -138,9 +139,14 @@ absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsSection& files, const std::str
   material.not_before = Seconds(X509_get0_notBefore(own));
   material.not_after = Seconds(X509_get0_notAfter(own));
   if (!files.client_ca_file.empty()) {
-    const absl::Status status =
-        certificates(files.client_ca_file, material.client_authorities).status();
-    if (!status.ok()) return Annotate(status, section + ".client_ca_file");
+    const absl::StatusOr<std::vector<Certificate>> authorities =
+        certificates(files.client_ca_file, material.client_authorities);
+    if (!authorities.ok()) return Annotate(authorities.status(), section + ".client_ca_file");
+    int64_t first = INT64_MAX;
+    for (const Certificate& authority : *authorities) {
+      first = std::min(first, Seconds(X509_get0_notAfter(authority.get())));
+    }
+    material.client_authorities_not_after = first;
   }
   return material;
 }

@@ -16,6 +16,7 @@ struct TlsMaterial {
   std::string client_authorities;  // empty: clients need no certificate
   int64_t not_before = 0;          // of the server's certificate, seconds since 1970
   int64_t not_after = 0;
+  int64_t client_authorities_not_after = 0;  // of the first to expire; 0: there are none
 };
 
 /// Reads and checks the files. An error names the option, which is in `section`, and the file:

@@ -21,6 +21,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     ASYMSERVE_CHECK(asymserve::IsApiKeyName(key.name));
     ASYMSERVE_CHECK(key.tenant.empty() || asymserve::IsTenantName(key.tenant));
     ASYMSERVE_CHECK(key.limits.requests_per_second >= 0 && key.limits.requests_per_second <= 1e6);
+    ASYMSERVE_CHECK(key.not_after_s == 0 || asymserve::ParseExpiry(asymserve::FormatExpiry(
+                                                key.not_after_s)) == key.not_after_s);
     ASYMSERVE_CHECK(key.limits.concurrent >= 0 && key.limits.tokens_per_minute >= 0);
   }
   return 0;

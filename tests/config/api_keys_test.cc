@@ -94,6 +94,32 @@ TEST(ApiKeysTest, LimitsOutOfRangeAreNamedWithWhatIsAllowed) {
   }
 }
 
+TEST(ApiKeysTest, AKeyExpiresAtTheTimeOfItsEntryAndNeverWithoutOne) {
+  const auto expiry = [](const std::string& value) {
+    const auto keys = ParseApiKeys(Entry("a", kDigest, "  expires: " + value + "\n"), "k.yaml");
+    return keys.ok() ? keys->front().not_after_s : -1;
+  };
+  EXPECT_EQ(expiry("2027-01-31T00:00:00Z"), 1'801'353'600);
+  EXPECT_EQ(expiry("\"2027-01-31T01:30:00+01:30\""), 1'801'353'600);
+  EXPECT_EQ(expiry("1970-01-01T00:00:01Z"), 1);
+  EXPECT_EQ(FormatExpiry(1'801'353'600), "2027-01-31T00:00:00Z");
+  EXPECT_EQ(ParseApiKeys(Entry("a", kDigest), "k.yaml")->front().not_after_s, 0);
+}
+
+TEST(ApiKeysTest, WhatIsNoTimeOfExpiryIsNamed) {
+  EXPECT_EQ(Error(Entry("a", kDigest, "  expires: 2027-01-31\n")),
+            "k.yaml:3: a.expires: expected a time of RFC 3339 such as 2027-01-31T00:00:00Z, got "
+            "\"2027-01-31\"");
+  for (const char* value :
+       {"2027-01-31T00:00:00", "2027-02-30T00:00:00Z", "\" 2027-01-31T00:00:00Z\"",
+        "infinite-future", "1801353600", "1970-01-01T00:00:00Z", "99999-01-01T00:00:00Z", "\"\"",
+        "~", "[2027-01-31T00:00:00Z]"}) {
+    EXPECT_THAT(Error(Entry("a", kDigest, std::string("  expires: ") + value + "\n")),
+                HasSubstr("a.expires: expected a time of RFC 3339"))
+        << value;
+  }
+}
+
 TEST(ApiKeysTest, AKeyInThePlaceOfItsDigestIsNotRepeated) {
   EXPECT_THAT(Error("alice:\n  sha256: ask_secret\n"),
               HasSubstr("k.yaml:2: alice.sha256: expected the key's SHA-256 in 64 hexadecimal "

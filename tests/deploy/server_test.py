@@ -41,20 +41,24 @@ def dashboard_queries():
     ]
 
 
-def samples_of_tls(directory):
-    """What a server with TLS exports besides."""
+def samples_of_credentials(directory):
+    """What a server with TLS, client certificates and API keys exports besides."""
     make = os.path.join(manifests.DEPLOY, "make-certificates")
     subprocess.run([make, directory, "server", "127.0.0.1"], check=True)
-    files = (("cert_file", "server.crt"), ("key_file", "server.key"))
+    keys = os.path.join(directory, "keys.yaml")
+    with open(keys, "wb") as file:
+        subprocess.run([BINARY, "api-key", "x", "--days", "90"], check=True, stdout=file)
+    files = (("cert_file", "server.crt"), ("key_file", "server.key"), ("client_ca_file", "ca.crt"))
     server = deployed_toy_server(
         BINARY, WRITER, CONFIG, directory,
-        sets=[f"server.tls.{name}={directory}/{file}" for name, file in files],
+        sets=[f"server.tls.{name}={directory}/{file}" for name, file in files]
+        + [f"server.api_keys_file={keys}"],
     )
     try:
         samples = promql.parse_scrape(server.scrape())
     finally:
         server.kill()
-    return [sample for sample in samples if sample[0].startswith("asymserve_tls_")]
+    return [sample for sample in samples if sample[0].endswith("_not_after_seconds")]
 
 
 class ToyServerTest(unittest.TestCase):
@@ -67,7 +71,7 @@ class ToyServerTest(unittest.TestCase):
         cls.server = deployed_toy_server(BINARY, WRITER, CONFIG, cls.directory.name)
         cls.addClassCleanup(cls.server.kill)
         cls.server.complete(CLIENT, tokens=8)
-        cls.samples = promql.parse_scrape(cls.server.scrape()) + samples_of_tls(cls.directory.name)
+        cls.samples = promql.parse_scrape(cls.server.scrape()) + samples_of_credentials(cls.directory.name)
 
     @classmethod
     def tearDownClass(cls):

@@ -47,6 +47,11 @@ class Http2AbuseTest(FaultTest):
             while sent < 200_000 and attacker.send(frame(kind, payload=payload) * 1000):
                 sent += 1000
             grown = self.expect_bounded(server, books, 64)
+            if kind == http2.PING:
+                self.assertTrue(
+                    eventually(lambda: server.descriptors() <= books.descriptors),
+                    "a flood of pings keeps its connection",
+                )
             lost.append(f"{name}: {grown}" + (f", stopped at {sent:,}" if sent < 200_000 else ""))
             attacker.close()
         self.record("200,000 frames each", "nothing; " + ", ".join(lost))

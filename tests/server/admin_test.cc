@@ -5,10 +5,10 @@
 
 #include "asymserve/v1/admin.grpc.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
-#include "grpcpp/generic/generic_stub.h"
 
 #include "tests/server/api_key_file.h"
 #include "tests/server/process_fixture.h"
+#include "tests/server/raw_call.h"
 #include "tests/server/test_certificates.h"
 #include "tests/support/file_io.h"
 
@@ -75,20 +75,9 @@ class AdminTest : public ProcessFixture {
   /// One empty message to any method.
   static StatusCode Raw(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
                         const std::string& key = "") {
-    grpc::GenericStub stub(channel);
-    grpc::CompletionQueue queue;
-    grpc::ClientContext context;
-    AddKey(key, context);
-    const grpc::Slice slice("");
-    grpc::ByteBuffer response;
-    const auto call = stub.PrepareUnaryCall(&context, method, grpc::ByteBuffer(&slice, 1), &queue);
-    call->StartCall();
-    grpc::Status status;
-    call->Finish(&response, &status, nullptr);
-    void* tag = nullptr;
-    bool ok = false;
-    EXPECT_TRUE(queue.Next(&tag, &ok));
-    return status.error_code();
+    const Metadata metadata =
+        key.empty() ? Metadata() : Metadata{{"authorization", "Bearer " + key}};
+    return RawCall(channel, method, "", metadata).error_code();
   }
   Finished Client(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), {ASYMSERVE_CLIENT_BINARY, "admin"});

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
+#include <chrono>
 #include <sstream>
 
 #include "config/api_keys.h"
@@ -70,6 +71,30 @@ TEST_F(ApiKeyTest, AMadeKeyOpensTheServerAndIsNowhereButInItsHoldersHands) {
   EXPECT_EQ(server_->Metrics()["asymserve_rejections_total{reason=\"unknown_key\"}"], 1);
   EXPECT_EQ(server_->Metrics()["asymserve_rejections_total{reason=\"no_key\"}"], 1);
   EXPECT_EQ(server_->Metrics()["asymserve_api_keys"], 2);
+}
+
+TEST_F(ApiKeyTest, AKeyForSomeDaysSaysWhenItEndsAndTheMetricsSayWhenTheFirstDoes) {
+  const auto now = std::chrono::duration_cast<std::chrono::seconds>(
+      std::chrono::system_clock::now().time_since_epoch());
+  const Finished month = MakeKey({"alice", "--days", "30"}), bob = MakeKey({"bob"});
+  ASSERT_EQ(month.status, 0) << month.err;
+  const auto keys = ParseApiKeys(month.out + bob.out, "output");
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  EXPECT_NEAR(static_cast<double>(keys->front().not_after_s - now.count()), 30 * 86'400, 60);
+  EXPECT_EQ(keys->back().not_after_s, 0);
+
+  const std::string metric = "asymserve_api_key_not_after_seconds";
+  ASSERT_NO_FATAL_FAILURE(Start({KeysOption(month.out + bob.out)}));
+  EXPECT_EQ(InfoStatus(SecretOf(month)), 0);
+  EXPECT_EQ(server_->Metrics()[metric], static_cast<double>(keys->front().not_after_s));
+  WriteFile(path_, bob.out + KeyEntry("carol", "c", "expires: 2020-01-01T00:00:00Z"));
+  ASSERT_TRUE(server_->WaitForLog(" reloaded what=api_keys"));
+  EXPECT_THAT(Info({"--api-key", "c"}).err, HasSubstr("UNAUTHENTICATED: API key: it has expired"));
+  EXPECT_EQ(server_->Metrics()[metric], 1'577'836'800);
+  EXPECT_EQ(server_->Metrics()["asymserve_rejections_total{reason=\"expired_key\"}"], 1);
+  for (const char* days : {"0", "-1", "36501", "1.5", "soon"}) {
+    EXPECT_EQ(MakeKey({"dave", "--days", days}).status, 2) << days;
+  }
 }
 
 TEST_F(ApiKeyTest, TheClientTakesItsKeyFromTheEnvironment) {

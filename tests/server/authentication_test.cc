@@ -2,13 +2,14 @@
 
 #include <gmock/gmock.h>
 
+#include <chrono>
 #include <future>
 
 #include "asymserve/v1/rpc_status.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
-#include "grpcpp/generic/generic_stub.h"
 
 #include "tests/server/api_key_file.h"
+#include "tests/server/raw_call.h"
 #include "tests/server/service_fixture.h"
 #include "tests/support/temp_dir.h"
 
@@ -22,8 +23,6 @@ constexpr char kReflection[] = "/grpc.reflection.v1alpha.ServerReflection/Server
 
 class AuthenticationTest : public ServiceFixture {
  protected:
-  using Metadata = std::vector<std::pair<std::string, std::string>>;
-
   AuthenticationTest() { engine_options_.tenants = {{.name = "gold", .weight = 1}}; }
 
   void StartWith(const std::string& entries) {
@@ -48,23 +47,9 @@ class AuthenticationTest : public ServiceFixture {
     return stub_->GenerateUnary(&context, Request("a", max_tokens), &response);
   }
 
-  /// One message to any method.
   grpc::Status Raw(const std::string& method, const std::string& message,
                    const Metadata& metadata) {
-    grpc::GenericStub stub(channel_);
-    grpc::CompletionQueue queue;
-    grpc::ClientContext context;
-    Add(metadata, context);
-    const grpc::Slice slice(message);
-    grpc::ByteBuffer response;
-    const auto call = stub.PrepareUnaryCall(&context, method, grpc::ByteBuffer(&slice, 1), &queue);
-    call->StartCall();
-    grpc::Status status;
-    call->Finish(&response, &status, nullptr);
-    void* tag = nullptr;
-    bool ok = false;
-    EXPECT_TRUE(queue.Next(&tag, &ok));
-    return status;
+    return RawCall(channel_, method, message, metadata);
   }
 
   static double RetrySeconds(const grpc::Status& status) {
@@ -107,6 +92,29 @@ TEST_F(AuthenticationTest, EveryMethodNeedsAKeyButTheHealthService) {
   EXPECT_EQ(Rejected(Rejection::kNoKey), kMethodNames.size() + 2);
   EXPECT_EQ(Rejected(Rejection::kUnknownKey), 1u);
   EXPECT_EQ(Ended(Method::kChat, StatusCode::UNAUTHENTICATED), 1u);
+}
+
+TEST_F(AuthenticationTest, AnExpiredKeyOpensNothingAndTheSameNameMayHaveAnother) {
+  const auto entry = [](std::chrono::seconds from_now) {
+    const auto end = std::chrono::system_clock::now().time_since_epoch() + from_now;
+    return KeyEntry(
+        "alice", "secret",
+        "expires: " + FormatExpiry(std::chrono::floor<std::chrono::seconds>(end).count()));
+  };
+  ASSERT_NO_FATAL_FAILURE(StartWith(entry(std::chrono::hours(1))));
+  EXPECT_TRUE(Unary(Bearer("secret")).ok());
+  Replace(entry(std::chrono::seconds(0)));
+  ASSERT_TRUE(keys_->Reload().ok());
+  const grpc::Status refused = Unary(Bearer("secret"));
+  EXPECT_EQ(refused.error_code(), StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(refused.error_message(), "API key: it has expired");
+  EXPECT_EQ(Raw(kReflection, std::string("\x3a\x00", 2), Bearer("secret")).error_code(),
+            StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(Rejected(Rejection::kExpiredKey), 2u);
+  EXPECT_EQ(Rejected(Rejection::kUnknownKey), 0u);
+  Replace(KeyEntry("alice", "another"));
+  ASSERT_TRUE(keys_->Reload().ok());
+  EXPECT_TRUE(Unary(Bearer("another")).ok());
 }
 
 TEST_F(AuthenticationTest, WithoutAFileOfKeysNobodyNeedsOne) {

@@ -2,9 +2,8 @@
 
 #include <cmath>
 
-#include "grpcpp/generic/generic_stub.h"
-
 #include "tests/server/process_fixture.h"
+#include "tests/server/raw_call.h"
 
 namespace asymserve::testing {
 namespace {
@@ -16,21 +15,7 @@ class BadInputTest : public ProcessFixture {
  protected:
   /// Sends bytes as a GenerateUnary request.
   grpc::Status SendRaw(const std::string& wire) {
-    grpc::GenericStub generic(server_->Channel());
-    grpc::ClientContext context;
-    grpc::CompletionQueue queue;
-    const grpc::Slice slice(wire);
-    const grpc::ByteBuffer request(&slice, 1);
-    const auto call = generic.PrepareUnaryCall(&context, "/asymserve.v1.Inference/GenerateUnary",
-                                               request, &queue);
-    call->StartCall();
-    grpc::ByteBuffer response;
-    grpc::Status status;
-    call->Finish(&response, &status, nullptr);
-    void* tag = nullptr;
-    bool ok = false;
-    EXPECT_TRUE(queue.Next(&tag, &ok));
-    return status;
+    return RawCall(server_->Channel(), "/asymserve.v1.Inference/GenerateUnary", wire);
   }
 
   void ExpectStillServing() {
@@ -156,19 +141,8 @@ TEST_F(BadInputTest, ACompressedMessageIsRefusedAndNeverInflated) {
 
 TEST_F(BadInputTest, AnUnknownMethodIsUnimplemented) {
   ASSERT_NO_FATAL_FAILURE(Start());
-  grpc::GenericStub generic(server_->Channel());
-  grpc::ClientContext context;
-  grpc::CompletionQueue queue;
-  const auto call =
-      generic.PrepareUnaryCall(&context, "/asymserve.v1.Inference/Nonsense", {}, &queue);
-  call->StartCall();
-  grpc::ByteBuffer response;
-  grpc::Status status;
-  call->Finish(&response, &status, nullptr);
-  void* tag = nullptr;
-  bool ok = false;
-  ASSERT_TRUE(queue.Next(&tag, &ok));
-  EXPECT_EQ(status.error_code(), StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(RawCall(server_->Channel(), "/asymserve.v1.Inference/Nonsense").error_code(),
+            StatusCode::UNIMPLEMENTED);
 }
 
 }  // namespace

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "asymserve/v1/rpc_status.pb.h"
-#include "grpcpp/generic/generic_stub.h"
 
+#include "tests/server/raw_call.h"
 #include "tests/server/service_fixture.h"
 
 namespace asymserve::testing {
@@ -25,21 +25,8 @@ class InferenceServiceTest : public ServiceFixture {
  protected:
   /// A call with bytes that are no request: if they are parsed, it is malformed.
   grpc::Status SendGarbage(const std::string& tenant) {
-    grpc::GenericStub generic(channel_);
-    grpc::ClientContext context;
-    context.AddMetadata("x-tenant-id", tenant);
-    grpc::CompletionQueue queue;
-    const grpc::Slice slice("\xFF\xFF\xFF");
-    grpc::ByteBuffer garbage(&slice, 1), response;
-    const auto call = generic.PrepareUnaryCall(&context, "/asymserve.v1.Inference/GenerateUnary",
-                                               garbage, &queue);
-    call->StartCall();
-    grpc::Status status;
-    call->Finish(&response, &status, nullptr);
-    void* tag = nullptr;
-    bool ok = false;
-    EXPECT_TRUE(queue.Next(&tag, &ok));
-    return status;
+    return RawCall(channel_, "/asymserve.v1.Inference/GenerateUnary", "\xFF\xFF\xFF",
+                   {{"x-tenant-id", tenant}});
   }
 };
 

@@ -36,6 +36,18 @@ TEST_F(KeyRingTest, FindsTheHolderOfAKeyAndOfNothingElse) {
   EXPECT_EQ(HolderOf(ToHex(ring_.Find("secret-a")->sha256)), "nobody") << "the digest is no key";
 }
 
+TEST_F(KeyRingTest, KnowsWhenTheFirstOfItsKeysExpires) {
+  EXPECT_EQ(ring_.first_expiry(), 0);
+  WriteFile(path_, KeyEntry("alice", "a", "expires: 2031-01-01T00:00:00Z") + KeyEntry("bob", "b") +
+                       KeyEntry("carol", "c", "expires: 2030-01-01T00:00:00Z"));
+  ASSERT_THAT(ring_.Reload(), IsOk());
+  EXPECT_EQ(ring_.first_expiry(), ParseExpiry("2030-01-01T00:00:00Z"));
+  EXPECT_EQ(ring_.Find("b")->not_after_s, 0);
+  WriteFile(path_, KeyEntry("bob", "b"));
+  ASSERT_THAT(ring_.Reload(), IsOk());
+  EXPECT_EQ(ring_.first_expiry(), 0);
+}
+
 TEST_F(KeyRingTest, ABrokenFileIsAnErrorAndKeepsTheKeys) {
   EXPECT_THAT(ring_.Reload(), FailsWith(absl::StatusCode::kNotFound, path_));
   WriteFile(path_, KeyEntry("alice", "secret-a"));

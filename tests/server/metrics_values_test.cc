@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <array>
@@ -13,6 +15,7 @@
 #include <map>
 #include <set>
 #include <sstream>
+#include <vector>
 
 #include "tests/server/process_fixture.h"
 
@@ -215,6 +218,43 @@ TEST_F(MetricsValuesTest, TheCacheCountsWhatItGivesUp) {
   EXPECT_EQ(metrics.at(Slabs("free")), 4);
 }
 
+TEST_F(MetricsValuesTest, BytesOfTheKvCacheAreThoseOfTheRecordsThatASequenceHolds) {
+  UseSlowModel();
+  ASSERT_NO_FATAL_FAILURE(Start({"kv.scheme=kivi-2"}));
+  const auto bytes = [](const Samples& metrics, const char* record, const char* tensor) {
+    return metrics.at(std::string("asymserve_kv_used_bytes{record=\"") + record + "\",tensor=\"" +
+                      tensor + "\"}");
+  };
+  EXPECT_EQ(bytes(server_->Metrics(), "near", "key"), 0);
+  grpc::ClientContext context;
+  v1::GenerateRequest request = LongRequest(2000, 0);
+  request.mutable_stop()->set_max_tokens(2000);
+  Reader reader = stub_->Generate(&context, request);
+  v1::GenerateResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  Samples metrics;
+  EXPECT_TRUE(Eventually([&] {
+    metrics = server_->Metrics();
+    return bytes(metrics, "sealed", "value") > 0 && bytes(metrics, "sealed", "key") > 0;
+  }));
+  // Whole pages of 64 tokens, 4 layers and 2 heads of 32 channels.
+  const double page = 64 * 4 * 2 * 32;
+  const auto of = [&](const char* what) {
+    return metrics.at(std::string("asymserve_kv_bytes_per_element{of=\"") + what + "\"}");
+  };
+  for (const double pages : {bytes(metrics, "near", "value") / (2 * page),
+                             bytes(metrics, "sealed", "key") / (of("sealed_keys") * page),
+                             bytes(metrics, "sealed", "value") / (of("sealed_values") * page)}) {
+    EXPECT_GE(pages, 1);
+    EXPECT_NEAR(pages, std::round(pages), 1e-6);
+  }
+  EXPECT_EQ(bytes(metrics, "refinement", "key"), 0) << "kivi-2 has none";
+  Cancel(context, reader);
+  for (const char* record : {"near", "sealed"}) {
+    EXPECT_TRUE(Eventually([&] { return bytes(server_->Metrics(), record, "key") == 0; }));
+  }
+}
+
 TEST_F(MetricsValuesTest, APreemptionIsCountedWithTheTokensThatItCosts) {
   ASSERT_NO_FATAL_FAILURE(StartWithTwelvePages("kv.prefix_cache=false"));
   v1::GenerateRequest request = Request("once upon a time", 450);
@@ -384,6 +424,31 @@ TEST_F(MetricsValuesTest, ConnectionsBeyondTheDescriptorsAreRefusedAndCounted) {
   EXPECT_TRUE(Comes("asymserve_refused_connections_total", 5));
 }
 
+TEST_F(MetricsValuesTest, ConnectionsBeyondThoseThatMayBeOpenAreRefusedUntilOthersEnd) {
+  ASSERT_NO_FATAL_FAILURE(Start({"server.max_connections=8"}));
+  ASSERT_TRUE(Unary(Request("connected", 1)).ok());
+  std::vector<int> connections;
+  const auto let_in = [&] {  // the server speaks first, its settings, or hangs up
+    connections.push_back(ConnectTo(server_->address()));
+    const timeval patience = {.tv_sec = 30, .tv_usec = 0};
+    setsockopt(connections.back(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    char byte = 0;
+    return read(connections.back(), &byte, 1) == 1;
+  };
+  int open = 0;
+  while (open < 8 && let_in()) ++open;
+  EXPECT_GE(open, 1);
+  EXPECT_LE(open, 7) << "more than eight with the fixture's own";
+  EXPECT_FALSE(let_in());
+  EXPECT_TRUE(Comes("asymserve_refused_connections_total", 2));
+  EXPECT_TRUE(Unary(Request("still connected", 1)).ok());
+  EXPECT_TRUE(server_->WaitForLog("hint=\"max_connections are open\""));
+  for (const int connection : connections) close(connection);
+  connections.clear();
+  EXPECT_TRUE(Eventually(let_in));
+  close(connections.back());
+}
+
 TEST_F(MetricsValuesTest, ADrainCountsItsSeconds) {
   UseSlowModel();
   ASSERT_NO_FATAL_FAILURE(Start({"server.drain_seconds=60"}));
@@ -393,10 +458,12 @@ TEST_F(MetricsValuesTest, ADrainCountsItsSeconds) {
   const auto begin = std::chrono::steady_clock::now();
   server_->Signal(SIGTERM);
   ASSERT_TRUE(server_->WaitForLog(" draining "));
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  const Samples metrics = server_->Metrics();
+  Samples metrics;
+  EXPECT_TRUE(Eventually([&] {
+    metrics = server_->Metrics();
+    return metrics.at("asymserve_draining_seconds") >= 0.05;
+  }));
   EXPECT_EQ(metrics.at("asymserve_drain_budget_seconds"), 60);
-  EXPECT_GE(metrics.at("asymserve_draining_seconds"), 0.05);
   EXPECT_LT(metrics.at("asymserve_draining_seconds"),
             std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   EXPECT_EQ(metrics.at("asymserve_open_calls"), 1);
@@ -408,6 +475,8 @@ TEST_F(MetricsValuesTest, ADrainCountsItsSeconds) {
 const std::map<std::string, std::string> kTests = {
     {"asymserve_admission_blocked_steps_total",
      "MetricsValuesTest.APreemptionIsCountedWithTheTokensThatItCosts"},
+    {"asymserve_api_key_not_after_seconds",
+     "ApiKeyTest.AKeyForSomeDaysSaysWhenItEndsAndTheMetricsSayWhenTheFirstDoes"},
     {"asymserve_api_keys", "ApiKeyTest.AMadeKeyOpensTheServerAndIsNowhereButInItsHoldersHands"},
     {"asymserve_build_info", "MetricsValuesTest.WhatIsFixedAtTheStartIsAsTheServerSaysElsewhere"},
     {"asymserve_cached_tokens_total",
@@ -443,6 +512,8 @@ const std::map<std::string, std::string> kTests = {
      "KvQualityTest.ATierWithinTheDefaultLimitsIsServedAndItsLossesAreShown"},
     {"asymserve_kv_pages", "MetricsValuesTest.WhoRunsAndWhoWaitsIsInTheGaugesAndTheirAliases"},
     {"asymserve_kv_slabs", "MetricsValuesTest.TheCacheCountsWhatItGivesUp"},
+    {"asymserve_kv_used_bytes",
+     "MetricsValuesTest.BytesOfTheKvCacheAreThoseOfTheRecordsThatASequenceHolds"},
     {"asymserve_memory_ledger_bytes",
      "MemoryMetricsTest.TheKernelCountsWhatWasPlannedBeforeAndUnderLoad"},
     {"asymserve_memory_measured_bytes",
@@ -496,6 +567,8 @@ const std::map<std::string, std::string> kTests = {
      "MetricsValuesTest.ARequestMovesEachMetricByWhatItsAnswerSays"},
     {"asymserve_tls_certificate_not_after_seconds",
      "TlsTest.OnlyClientsThatSpeakTlsAndTrustTheAuthorityGetThrough"},
+    {"asymserve_tls_client_authority_not_after_seconds",
+     "TlsTest.ClientsOfAnExpiredAuthorityAreRefusedAndTheMetricsTellBefore"},
     {"gen_ai_server_request_duration_seconds",
      "MetricsValuesTest.ACallIsOneObservationOfItsOperationWhateverItsSequences"},
     {"gen_ai_server_time_per_output_token_seconds",

@@ -62,8 +62,8 @@ std::string CertificatePem(X509* certificate) {
 
 }  // namespace
 
-TestAuthority::TestAuthority(const std::string& name) : key_(NewKey()) {
-  certificate_ = NewCertificate(name, key_.get(), {});
+TestAuthority::TestAuthority(const std::string& name, Validity validity) : key_(NewKey()) {
+  certificate_ = NewCertificate(name, key_.get(), validity);
   X509* const x509 = certificate_.get();
   X509_set_issuer_name(x509, X509_get_subject_name(x509));
   AddExtension(x509, NID_basic_constraints, "critical,CA:TRUE");

@@ -23,7 +23,7 @@ struct Validity {
 /// An authority with a key of its own (P-256). Failures abort.
 class TestAuthority {
  public:
-  explicit TestAuthority(const std::string& name);
+  explicit TestAuthority(const std::string& name, Validity validity = {});
 
   const std::string& certificate() const { return pem_; }
   /// For localhost and 127.0.0.1, and as a client.

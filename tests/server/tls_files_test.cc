@@ -41,6 +41,21 @@ TEST_F(TlsFilesTest, ReadsAChainAKeyAndAuthoritiesAndTheDatesOfTheFirstCertifica
   EXPECT_NEAR(static_cast<double>(material->not_after - now), 3600, 60);
 }
 
+TEST_F(TlsFilesTest, OfSeveralClientAuthoritiesTheFirstToExpireCounts) {
+  const auto expiry = [this] {
+    const auto material = ReadTlsFiles(files_);
+    EXPECT_THAT(material, IsOk());
+    const int64_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+    return static_cast<double>(material->client_authorities_not_after - now);
+  };
+  EXPECT_NEAR(expiry(), 3600, 60);
+  const TestAuthority old("old", {.end = std::chrono::seconds(-600)});
+  WriteFile(files_.client_ca_file, authority_.certificate() + old.certificate());
+  EXPECT_NEAR(expiry(), -600, 60);
+  files_.client_ca_file.clear();
+  EXPECT_EQ(ReadTlsFiles(files_)->client_authorities_not_after, 0);
+}
+
 TEST_F(TlsFilesTest, AnAuthorityOfCallersIsNoneOfOperatorsWithoutKeys) {
   Config config;
   config.server.tls = files_;

@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <future>
 
@@ -198,6 +199,28 @@ TEST_F(TlsTest, ANewListOfClientAuthoritiesLocksOutThoseThatLeftIt) {
   ASSERT_TRUE(server_->WaitForLog(" reloaded what=tls"));
   EXPECT_EQ(CodeFor(trust, old_client), StatusCode::UNAVAILABLE);
   EXPECT_EQ(CodeFor(trust, new_client), StatusCode::OK);
+}
+
+TEST_F(TlsTest, ClientsOfAnExpiredAuthorityAreRefusedAndTheMetricsTellBefore) {
+  const std::string metric = "asymserve_tls_client_authority_not_after_seconds";
+  const auto from_now = [&] {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return server_->Metrics()[metric] - std::chrono::duration<double>(now).count();
+  };
+  PutServer(authority_.Issue("server"));
+  ASSERT_NO_FATAL_FAILURE(Start(TlsOptions()));
+  EXPECT_FALSE(server_->Metrics().contains(metric)) << "clients need no certificate";
+  ASSERT_NO_FATAL_FAILURE(Start(MutualOptions(authority_.certificate())));
+  EXPECT_NEAR(from_now(), 3600, 120);
+  const TestAuthority old("old", {.end = std::chrono::seconds(-600)});
+  const TestIdentity client = old.Issue("a");
+  Put("clients.pem", authority_.certificate() + old.certificate());
+  ASSERT_TRUE(server_->WaitForLog(" reloaded what=tls"));
+  EXPECT_NEAR(from_now(), -600, 120);
+  EXPECT_THAT(server_->log(), HasSubstr(" tls_certificate file=" + directory_.Path("clients.pem") +
+                                        " problem=expired"));
+  EXPECT_EQ(CodeFor(authority_.certificate(), client), StatusCode::UNAVAILABLE);
+  EXPECT_EQ(CodeFor(authority_.certificate(), authority_.Issue("b")), StatusCode::OK);
 }
 
 TEST_F(TlsTest, FilesThatCannotBeUsedKeepTheOldOnesUntilTheyAreMended) {
