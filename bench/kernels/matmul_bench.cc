@@ -103,6 +103,7 @@ void BM_AllProducts(benchmark::State& state, Isa isa) {
   state.counters["token/s"] = static_cast<double>(rows) / best.seconds();
 }
 BENCHMARK_CAPTURE(BM_AllProducts, auto, Isa::kAuto) -> Apply(RowsAndThreads);
+BENCHMARK_CAPTURE(BM_AllProducts, avx512, Isa::kAvx512)->Apply(RowsAndThreads);
 BENCHMARK_CAPTURE(BM_AllProducts, avx2, Isa::kAvx2)->Apply(RowsAndThreads);
 
 /// Packing of a model's weights, 66 MB in 30 layers.

@@ -30,6 +30,8 @@ constexpr int64_t kChunkElements = 16384;
 
 const Kernels* FindKernels(Isa isa) {
   switch (isa) {
+    case Isa::kAmx:
+      return AmxKernels();
     case Isa::kAvx512:
       return Avx512Kernels();
     case Isa::kAvx2:

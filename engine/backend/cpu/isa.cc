@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace asymserve {
@@ -28,8 +30,29 @@ bool HasAvx512() {
          __builtin_cpu_supports("avx512vnni");
 }
 
+/// A process has tiles only once it asked Linux for them, which holds for all its threads.
+bool MayUseTiles() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+bool HasAmx() {
+  constexpr unsigned int kTiles = 1u << 24, kInt8 = 1u << 25;
+  unsigned int eax = 0;
+  unsigned int ebx = 0;
+  unsigned int ecx = 0;
+  unsigned int edx = 0;
+  if (!HasAvx512() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  static const bool has = (edx & kTiles) != 0 && (edx & kInt8) != 0 && MayUseTiles();
+  return has;
+}
+
 #else
 
+bool HasAmx() {
+  return false;
+}
 bool HasAvx2() {
   return false;
 }
@@ -51,6 +74,8 @@ std::string_view IsaName(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAmx:
+      return "amx";
   }
   return "?";
 }
@@ -64,13 +89,15 @@ bool IsaSupported(Isa isa) {
       return HasAvx2();
     case Isa::kAvx512:
       return HasAvx512();
+    case Isa::kAmx:
+      return HasAmx();
   }
   return false;
 }
 
 std::vector<Isa> SupportedIsas() {
   std::vector<Isa> isas;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (IsaSupported(isa)) isas.push_back(isa);
   }
   return isas;

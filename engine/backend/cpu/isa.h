@@ -12,12 +12,13 @@ enum class Isa : uint8_t {
   kPortable,  // plain C++, any machine
   kAvx2,      // AVX2, FMA, F16C
   kAvx512,    // AVX-512 F, BW, DQ, VL, VNNI
+  kAmx,       // those, and AMX tiles of int8 for products of many rows
 };
 
 std::string_view IsaName(Isa isa);
 
-/// Whether this processor has the instructions and the operating system saves their registers.
-/// kAuto is always supported.
+/// Whether this processor has the instructions and the operating system saves their registers; it
+/// is asked to do so for the tiles of kAmx. kAuto is always supported.
 bool IsaSupported(Isa isa);
 
 /// All that this machine supports, slowest first, without kAuto.

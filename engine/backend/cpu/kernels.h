@@ -158,5 +158,6 @@ struct Kernels {
 const Kernels* PortableKernels();
 const Kernels* Avx2Kernels();
 const Kernels* Avx512Kernels();
+const Kernels* AmxKernels();
 
 }  // namespace asymserve

@@ -11,7 +11,8 @@
 //   codes   blocks x kCodeBytes     then
 //   scales  blocks x kScaleBytes    then padding to 64 B
 // and each run of 32 inputs is 8 tiles of 64 B: byte 4 n + i of tile j is the unsigned code of
-// column n and input 4 j + i. Narrow codes share bytes:
+// column n and input 4 j + i. So a tile is what one VNNI instruction multiplies with four inputs of
+// a row, and the eight are an AMX tile. Narrow codes share bytes:
 //   low nibbles   256 B: tile j in the low, tile j + 4 in the high nibbles of bytes [64 j, 64 j+64)
 //   Q5_K's fifth  64 B after them: bit j of byte i belongs to byte i of tile j
 //   Q6_K's upper  128 B after them: bits 2 (j % 4) of byte i of half j / 4 belong to tile j

@@ -23,6 +23,7 @@
 namespace asymserve::testing {
 
 inline const Kernels& KernelsOf(Isa isa) {
+  if (isa == Isa::kAmx) return *AmxKernels();
   if (isa == Isa::kAvx512) return *Avx512Kernels();
   if (isa == Isa::kAvx2) return *Avx2Kernels();
   return *PortableKernels();

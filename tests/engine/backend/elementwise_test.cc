@@ -265,7 +265,7 @@ TEST(CpuBackendTest, RefusesThreadCountsAndInstructionSetsItDoesNotHave) {
               FailsWith(absl::StatusCode::kInvalidArgument, "threads = 0"));
   EXPECT_THAT(MakeCpuBackend({.threads = 5000}),
               FailsWith(absl::StatusCode::kInvalidArgument, "threads = 5000"));
-  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (IsaSupported(isa)) continue;
     EXPECT_THAT(MakeCpuBackend({.isa = isa}),
                 FailsWith(absl::StatusCode::kFailedPrecondition, "not available"));

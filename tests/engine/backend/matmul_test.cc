@@ -201,18 +201,20 @@ TEST_P(MatMulTest, KeepsExtremeCodesExact) {
   const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
   const WeightSource source = {data, dtype(), 1, cols};
   const std::vector<float> w = DequantizeRow(dtype(), data, cols);
-  Matrix x(3, cols);
-  for (int64_t k = 0; k < cols; ++k) {
-    x.row(0)[k] = 127;
-    x.row(1)[k] = -127;
-    x.row(2)[k] = k % 2 == 0 ? 127.0f : -127.0f;
+  constexpr int64_t kRows = 18;  // a tile of rows and some more
+  Matrix x(kRows, cols);
+  for (int64_t t = 0; t < kRows; ++t) {
+    for (int64_t k = 0; k < cols; ++k) {
+      const bool negative = t % 3 == 1 || (t % 3 == 2 && k % 2 != 0);
+      x.row(t)[k] = negative ? -127.0f : 127.0f;
+    }
   }
   const auto backend = MakeBackend(isa());
   const auto packed = Pack(*backend, std::span(&source, 1));
-  ASSERT_THAT(backend->Reserve(3, cols), IsOk());
-  Matrix out(3, 1);
+  ASSERT_THAT(backend->Reserve(kRows, cols), IsOk());
+  Matrix out(kRows, 1);
   ASSERT_THAT(backend->MatMul(out.view(), x.view(), *packed), IsOk());
-  for (int64_t t = 0; t < 3; ++t) {
+  for (int64_t t = 0; t < kRows; ++t) {
     const Expected expected = Reference(w, {x.row(t), x.row(t) + cols});
     EXPECT_NEAR(out.at(t, 0), expected.value, expected.bound);
   }
