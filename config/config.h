@@ -30,7 +30,7 @@ struct EngineSection {
   int32_t step_tokens = 512;
   double step_ms = 80;          // in which somebody decodes; 0: no limit
   std::string device = "auto";  // auto, cpu, cuda: what the model runs on
-  std::string isa = "auto";     // auto, portable, avx2, avx512: CPU kernels
+  std::string isa = "auto";     // auto, portable, avx2, avx512, amx: CPU kernels
 
   bool operator==(const EngineSection&) const = default;
 };

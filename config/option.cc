@@ -23,7 +23,7 @@ constexpr double kGiB = kKiB * kKiB * kKiB;
 constexpr double kTiB = kGiB * kKiB;
 
 constexpr std::array<std::string_view, 3> kDevices = {"auto", "cpu", "cuda"};
-constexpr std::array<std::string_view, 4> kIsas = {"auto", "portable", "avx2", "avx512"};
+constexpr std::array<std::string_view, 5> kIsas = {"auto", "portable", "avx2", "avx512", "amx"};
 constexpr std::array<std::string_view, 5> kLogLevels = {"debug", "info", "warn", "error", "off"};
 constexpr std::array<std::string_view, 2> kLogFormats = {"text", "json"};
 

@@ -86,6 +86,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpu(const EngineSection& options) {
   if (options.isa == "portable") cpu.isa = Isa::kPortable;
   if (options.isa == "avx2") cpu.isa = Isa::kAvx2;
   if (options.isa == "avx512") cpu.isa = Isa::kAvx512;
+  if (options.isa == "amx") cpu.isa = Isa::kAmx;
   return MakeCpuBackend(cpu);
 }
 
