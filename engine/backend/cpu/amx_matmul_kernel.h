@@ -24,9 +24,9 @@ struct AmxMatMul {
   static constexpr int kSums = kTileRows * kPanelColumns;
 
   /// What a product of tiles reads and writes; a panel's blocks take turns.
-  struct alignas(64) Scratch {
-    uint8_t codes[Format::kHalves][kTilesPerBlock * kTileBytes] = {};
-    int32_t sums[2][Format::kHalves][kSums] = {};
+  struct alignas(64) Scratch {  // NOLINT(cppcoreguidelines-pro-type-member-init)
+    uint8_t codes[Format::kHalves][kTilesPerBlock * kTileBytes];
+    int32_t sums[2][Format::kHalves][kSums];
   };
 
   /// The sums of a block to sums[half][row][column], without the zero point.
@@ -107,7 +107,8 @@ struct AmxMatMul {
  private:
   /// The rows before `last_row`.
   static void RunTiles(const MatMulChunk& c, int64_t last_row) {
-    Scratch scratch;
+    Scratch scratch;  // NOLINT(cppcoreguidelines-pro-type-member-init): written before it is read
+    if constexpr (Format::kHalves == 2) __builtin_memset(scratch.codes, 0, sizeof(scratch.codes));
     const int64_t blocks = c.inputs / kQuantBlock;
     const int64_t code_bytes = c.inputs / Format::kBlock * Format::kCodeBytes;
     ConfigureTiles();
