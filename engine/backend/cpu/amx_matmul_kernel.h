@@ -129,6 +129,7 @@ struct AmxMatMul {
       }
     }
     ReleaseTiles();
+    _mm256_zeroupper();  // g++ does so from -O2 on only; SSE code is slow without
   }
 };
 
