@@ -20,6 +20,9 @@ Kernels MakeAmxKernels() {
   set(DType::kQ4K, AmxMatMul<Q4KFormat<Avx512Simd>, DType::kQ4K>::Run);
   set(DType::kQ5K, AmxMatMul<Q5KFormat<Avx512Simd>, DType::kQ5K>::Run);
   set(DType::kQ6K, AmxMatMul<Q6KFormat<Avx512Simd>, DType::kQ6K>::Run);
+  // What copied the table: threads that are made from this one would have wide registers in use for
+  // ever, which makes SSE code slow. g++ sees to it from -O2 on only.
+  _mm256_zeroupper();
   return k;
 }
 
