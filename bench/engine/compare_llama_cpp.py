@@ -6,6 +6,11 @@ figures (median), so that a noisy machine disturbs both sides alike. llama.cpp's
 llama_decode only, no sampling and no text: a little more than it could serve.
 
     python3 -m venv V && V/bin/pip install llama-cpp-python==0.3.36
+
+With g++ 12 on a processor with AMX that build crashes or goes without it: set CFLAGS
+and CXXFLAGS to "-include FILE -mno-avx512fp16", and in FILE include immintrin.h and redefine _tile_loadconfig(p) as
+__asm__ volatile("ldtilecfg %0" ::"m"(*(const char(*)[64])(p))).
+
     V/bin/python bench/engine/compare_llama_cpp.py --model FILE --bench build/release/bin/bench_engine
 """
 import argparse
