@@ -87,7 +87,7 @@ TEST_F(ApiKeyTest, AKeyForSomeDaysSaysWhenItEndsAndTheMetricsSayWhenTheFirstDoes
   ASSERT_NO_FATAL_FAILURE(Start({KeysOption(month.out + bob.out)}));
   EXPECT_EQ(InfoStatus(SecretOf(month)), 0);
   EXPECT_EQ(server_->Metrics()[metric], static_cast<double>(keys->front().not_after_s));
-  WriteFile(path_, bob.out + KeyEntry("carol", "c", "expires: 2020-01-01T00:00:00Z"));
+  ReplaceFile(path_, bob.out + KeyEntry("carol", "c", "expires: 2020-01-01T00:00:00Z"));
   ASSERT_TRUE(server_->WaitForLog(" reloaded what=api_keys"));
   EXPECT_THAT(Info({"--api-key", "c"}).err, HasSubstr("UNAUTHENTICATED: API key: it has expired"));
   EXPECT_EQ(server_->Metrics()[metric], 1'577'836'800);
@@ -120,13 +120,13 @@ TEST_F(ApiKeyTest, ANameOrTenantThatNoFileMayHaveIsAUsageError) {
 TEST_F(ApiKeyTest, AChangedFileIsReadAgainAndABrokenOneKeepsTheKeys) {
   ASSERT_NO_FATAL_FAILURE(Start({KeysOption(KeyEntry("alice", "first"))}));
   EXPECT_EQ(InfoStatus("first"), 0);
-  WriteFile(path_, KeyEntry("alice", "second") + "mallory:\n  sha256: ask_mallory\n");
+  ReplaceFile(path_, KeyEntry("alice", "second") + "mallory:\n  sha256: ask_mallory\n");
   ASSERT_TRUE(server_->WaitForLog(" reload_failed what=api_keys"));
   EXPECT_THAT(server_->log(), HasSubstr(path_ + ":4: mallory.sha256: expected"));
   EXPECT_THAT(server_->log(), Not(HasSubstr("ask_mallory")));
   EXPECT_EQ(InfoStatus("first"), 0);
   EXPECT_EQ(InfoStatus("second"), 1);
-  WriteFile(path_, KeyEntry("alice", "second"));
+  ReplaceFile(path_, KeyEntry("alice", "second"));
   ASSERT_TRUE(server_->WaitForLog(" reloaded what=api_keys"));
   EXPECT_EQ(InfoStatus("first"), 1);
   EXPECT_EQ(InfoStatus("second"), 0);

@@ -256,14 +256,21 @@ TEST_F(InferenceServiceTest, RefusesATenantIdThatNoConfigurationCouldName) {
 
 TEST_F(InferenceServiceTest, MaxQueueMsEndsAWaitingCallWithDeadlineExceeded) {
   engine_options_.max_running = 1;
+  engine_options_.max_waiting = 1;
   ASSERT_NO_FATAL_FAILURE(Start());
-  model_.SlowDown();
   std::string first_text, second_text;
-  auto first = std::async([&] { return Generate(Request("a", 200), first_text); });
-  ASSERT_TRUE(Eventually([&] { return engine_metrics().running.value() == 1; }));
   v1::GenerateRequest request = Request("a", 4);
   request.set_max_queue_ms(20);
-  const grpc::Status status = Generate(request, second_text);
+  std::future<grpc::Status> first, second;
+  {
+    const HoldSteps hold(model_);
+    first = std::async([&] { return Generate(Request("a", 4), first_text); });
+    ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
+    second = std::async([&] { return Generate(request, second_text); });
+    ASSERT_TRUE(Eventually([&] { return !engine_->HasRoom(1); }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  }
+  const grpc::Status status = second.get();
   EXPECT_EQ(status.error_code(), StatusCode::DEADLINE_EXCEEDED);
   EXPECT_THAT(status.error_message(), HasSubstr("max_queue_ms"));
   request.set_max_queue_ms(0);
@@ -325,22 +332,31 @@ TEST_F(InferenceServiceTest, ACancelledStreamFreesItsPagesAndIsCountedAsCancelle
 TEST_F(InferenceServiceTest, ACallWhoseDeadlinePassesInTheQueueEndsWithDeadlineExceeded) {
   engine_options_.max_running = 1;
   ASSERT_NO_FATAL_FAILURE(Start());
-  std::string text;
-  std::future<grpc::Status> first;
-  const HoldSteps hold(model_);
-  first = std::async([&] { return Generate(Request("a", 2), text); });
-  ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
-  v1::GenerateUnaryResponse response;
-  EXPECT_EQ(stub_->GenerateUnary(&context, Request("a", 2), &response).error_code(),
-            StatusCode::DEADLINE_EXCEEDED);
-  // The server's deadline is a little later than the client's: the time of the way is added.
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  model_.Release();
-  EXPECT_TRUE(first.get().ok());
-  EXPECT_TRUE(Eventually(
-      [&] { return Ended(Method::kGenerateUnary, StatusCode::DEADLINE_EXCEEDED) == 1; }));
+  const auto ended = [&] {  // in the queue, not before it
+    return Ended(Method::kGenerateUnary, StatusCode::DEADLINE_EXCEEDED) -
+           Rejected(Rejection::kDeadline);
+  };
+  // On a busy machine a call may come so late that the server sees a client that cancels, or never
+  // come: then there is another. With four prompts measured, one more could be refused at once.
+  for (int attempt = 0; attempt < 4 && ended() == 0; ++attempt) {
+    std::string text;
+    std::future<grpc::Status> first;
+    {
+      const HoldSteps hold(model_);
+      first = std::async([&] { return Generate(Request("a", 2), text); });
+      ASSERT_TRUE(Eventually([&] { return model_.in_step(); }));
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
+      v1::GenerateUnaryResponse response;
+      EXPECT_EQ(stub_->GenerateUnary(&context, Request("a", 2), &response).error_code(),
+                StatusCode::DEADLINE_EXCEEDED);
+      // The server's deadline is a little later than the client's: the time of the way is added.
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    }
+    EXPECT_TRUE(first.get().ok());
+    ASSERT_TRUE(Eventually([&] { return metrics_.open_calls.value() == 0; }));
+  }
+  EXPECT_EQ(ended(), 1u);
 }
 
 TEST_F(InferenceServiceTest, ADeviceErrorEndsTheCallWithInternalAndLaterOnesWithUnavailable) {

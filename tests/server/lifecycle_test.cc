@@ -48,7 +48,8 @@ class LifecycleTest : public ProcessFixture {
 
 TEST_F(LifecycleTest, SigtermFinishesWhatRunsRefusesTheRestAndExitsWithZero) {
   UseSlowModel();
-  ASSERT_NO_FATAL_FAILURE(Start({"server.drain_seconds=60"}));
+  ASSERT_NO_FATAL_FAILURE(
+      Start({"server.drain_seconds=60", "server.stream_queue_messages=1000000"}));
   auto running = StartStream(600);
   server_->Signal(SIGTERM);
   ASSERT_TRUE(server_->WaitForLog(" draining "));
@@ -113,8 +114,9 @@ TEST_F(LifecycleTest, ASignalWhileTheModelLoadsEndsTheProcessAtOnce) {
 
 TEST_F(LifecycleTest, OverloadIsRefusedWithRetryInfo) {
   UseSlowModel();
-  ASSERT_NO_FATAL_FAILURE(Start({"engine.max_running=1", "engine.max_waiting=1"}));
-  auto running = StartStream(1500);
+  ASSERT_NO_FATAL_FAILURE(Start(
+      {"engine.max_running=1", "engine.max_waiting=1", "server.stream_queue_messages=1000000"}));
+  auto running = StartStream(4000);
   grpc::ClientContext waiting;
   const auto reader = stub_->Generate(&waiting, Request("waits", 1));
   ASSERT_TRUE(Eventually([&] { return server_->Metrics()["asymserve_sequences_waiting"] == 1; }));

@@ -125,11 +125,8 @@ TEST_F(LoadTest, SixtyFourStreamsWithCancelsDeadlinesAndSlowReadersLeaveNothingB
     }
   }
 
-  std::map<std::string, double> metrics;
-  EXPECT_TRUE(Eventually([&] {
-    metrics = server_->Metrics();
-    return metrics["asymserve_open_calls"] == 0;
-  }));
+  EXPECT_TRUE(Eventually([&] { return server_->Metrics()["asymserve_open_calls"] == 0; }));
+  auto metrics = server_->Metrics();  // in one scrape, requests are read before open calls
   EXPECT_EQ(metrics["asymserve_kv_pages{state=\"used\"}"], 0);
   EXPECT_EQ(metrics["asymserve_sequences_running"], 0);
   EXPECT_EQ(metrics["asymserve_sequences_waiting"], 0);
@@ -143,7 +140,11 @@ TEST_F(LoadTest, SixtyFourStreamsWithCancelsDeadlinesAndSlowReadersLeaveNothingB
   EXPECT_EQ(ended("RESOURCE_EXHAUSTED"), metrics["asymserve_slow_readers_total"]);
   EXPECT_LE(ended("OK") + ended("CANCELLED") + ended("DEADLINE_EXCEEDED"), kStreams - kSlowReaders);
   EXPECT_GE(ended("OK") + ended("CANCELLED") + ended("DEADLINE_EXCEEDED"), ok);
-  EXPECT_EQ(metrics["asymserve_sequences_finished_total{reason=\"length\"}"], 1 + ended("OK"));
+  // The engine may have finished the sequence of a call that then ended otherwise.
+  const double length = metrics["asymserve_sequences_finished_total{reason=\"length\"}"];
+  EXPECT_GE(length, 1 + ended("OK"));
+  EXPECT_LE(length, 1 + ended("OK") + ended("CANCELLED") + ended("DEADLINE_EXCEEDED") +
+                        ended("RESOURCE_EXHAUSTED"));
   EXPECT_GE(metrics["asymserve_generated_tokens_total"], static_cast<double>(4 + tokens));
   EXPECT_TRUE(Eventually([&] { return server_->descriptors() <= descriptors; }))
       << server_->descriptors() << " descriptors, before " << descriptors;

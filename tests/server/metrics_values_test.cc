@@ -350,8 +350,8 @@ TEST_F(MetricsValuesTest, EverySequenceCountsByWhyItEnded) {
   stop.mutable_stop()->clear_token_ids();
   stop.mutable_stop()->add_strings("Q");
   FinalOf(stop);
-  late.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
-  stream = BeginStream(late);
+  late.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(1000));
+  stream = stub_->Generate(&late, Request("stream", 4000));
   v1::GenerateResponse message;
   while (stream->Read(&message)) {
   }

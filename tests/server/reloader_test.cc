@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <thread>
 
@@ -69,16 +70,26 @@ class ReloaderTest : public ::testing::Test {
 };
 
 TEST_F(ReloaderTest, ReadsOnceAfterAChangeAndWhenToldTo) {
+  using Clock = std::chrono::steady_clock;
   Poll(false);
   EXPECT_EQ(reads_, 0);
-  WriteFile(path_, "another");
-  Poll(false);
-  EXPECT_EQ(reads_, 0) << "looked twice within a second";
+  int before = 0;
+  bool within_a_second = false;  // a busy machine may take longer: then again
+  for (int attempt = 0; attempt < 10 && !within_a_second; ++attempt) {
+    const Clock::time_point begin = Clock::now();
+    Poll(true);
+    before = reads_;
+    WriteFile(path_, "another");
+    Poll(false);
+    within_a_second = Clock::now() - begin < std::chrono::seconds(1);
+  }
+  ASSERT_TRUE(within_a_second);
+  EXPECT_EQ(reads_, before) << "looked twice within a second";
   Poll(true);
-  EXPECT_EQ(reads_, 1);
+  EXPECT_EQ(reads_, before + 1);
   Poll(true);
-  EXPECT_EQ(reads_, 2);
-  EXPECT_EQ(metrics_.done.value(), 2u);
+  EXPECT_EQ(reads_, before + 2);
+  EXPECT_EQ(metrics_.done.value(), static_cast<uint64_t>(reads_));
   EXPECT_EQ(metrics_.failed.value(), 0u);
 }
 

@@ -41,10 +41,8 @@ bool Handshake(const std::string& address, int version) {
 
 class TlsTest : public ProcessFixture {
  protected:
-  /// Replaces a file at once.
   void Put(const std::string& name, const std::string& text) const {
-    WriteFile(directory_.Path(name + ".new"), text);
-    std::filesystem::rename(directory_.Path(name + ".new"), directory_.Path(name));
+    ReplaceFile(directory_.Path(name), text);
   }
   void PutServer(const TestIdentity& identity) const {
     Put("cert.pem", identity.certificate);
@@ -140,10 +138,10 @@ TEST_F(TlsTest, AnExpiredServerCertificateIsLoggedAndClientsRefuseIt) {
 TEST_F(TlsTest, ARotationUnderAnOpenStreamIsForNewConnectionsAndTheStreamGoesOn) {
   UseSlowModel();
   PutServer(authority_.Issue("server"));
-  ASSERT_NO_FATAL_FAILURE(Start(TlsOptions()));
+  ASSERT_NO_FATAL_FAILURE(Start(TlsOptions({"server.stream_queue_messages=1000000"})));
   const auto old = Connect(authority_.certificate());
   grpc::ClientContext context;
-  const auto reader = old->Generate(&context, Request("stream", 3000));
+  const auto reader = old->Generate(&context, Request("stream", 4000));
   v1::GenerateResponse message;
   ASSERT_TRUE(reader->Read(&message));
 

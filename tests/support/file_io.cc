@@ -1,7 +1,9 @@
 #include "tests/support/file_io.h"
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <system_error>
 
 #include "engine/base/check.h"
 
@@ -12,6 +14,13 @@ void WriteFile(const std::string& path, std::string_view contents) {
   file.write(contents.data(), static_cast<std::streamsize>(contents.size()));
   file.close();
   ASYMSERVE_CHECK(file.good());
+}
+
+void ReplaceFile(const std::string& path, std::string_view contents) {
+  WriteFile(path + ".new", contents);
+  std::error_code error;
+  std::filesystem::rename(path + ".new", path, error);
+  ASYMSERVE_CHECK(!error);
 }
 
 std::string ReadFile(const std::string& path) {

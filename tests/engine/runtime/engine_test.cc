@@ -53,10 +53,13 @@ TEST_F(EngineTest, PreemptedSequencesGenerateTheSameTokens) {
   EngineOptions options = SmallOptions();
   options.arena = ArenaCut::Pages(14);  // three sequences of 20 tokens do not fit
   options.watermark_pages = 0;
+  Gate gate;
+  model_.before_step = [&] { gate.Pass(); };
   Start(options);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   sinks.reserve(30);
   for (int32_t i = 0; i < 12; ++i) sinks.push_back(Submit(Greedy({i, i + 1, 7}, 33)));
+  gate.Open();
   for (int32_t i = 0; i < 12; ++i) {
     EXPECT_EQ(sinks[static_cast<size_t>(i)]->WaitForFinal().finish, FinishReason::kLength);
     EXPECT_THAT(sinks[static_cast<size_t>(i)]->tokens(),
@@ -68,6 +71,7 @@ TEST_F(EngineTest, PreemptedSequencesGenerateTheSameTokens) {
 }
 
 TEST_F(EngineTest, CancelEndsARunningRequestAndFreesItsPages) {
+  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
   Start();
   auto sink = std::make_shared<RecordingSink>();
   const auto id = engine_->Submit(Greedy({1}, 1000), sink);
@@ -108,7 +112,7 @@ TEST_F(EngineTest, ADeadlineEndsARunningRequest) {
   model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
   Start();
   GenerateRequest request = Greedy({1}, 1000);
-  request.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(30);
+  request.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
   const auto sink = Submit(std::move(request));
   EXPECT_EQ(sink->WaitForFinal().finish, FinishReason::kDeadline);
   ExpectNoPagesUsed();
@@ -117,12 +121,17 @@ TEST_F(EngineTest, ADeadlineEndsARunningRequest) {
 TEST_F(EngineTest, ADeadlineThatPassesInTheQueueEndsTheRequestWithoutRunningIt) {
   EngineOptions options = SmallOptions();
   options.max_running = 1;
-  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
+  Gate gate;
+  model_.before_step = [&] { gate.Pass(); };
   Start(options);
   const auto first = Submit(Greedy({1}, 200));
+  gate.WaitUntilHeld();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
   GenerateRequest request = Greedy({2}, 10);
-  request.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+  request.deadline = deadline;
   const auto second = Submit(std::move(request));
+  std::this_thread::sleep_until(deadline);
+  gate.Open();
   const Delta last = second->WaitForFinal();
   EXPECT_EQ(last.finish, FinishReason::kDeadline);
   EXPECT_EQ(last.generated_tokens, 0);
@@ -258,12 +267,12 @@ TEST_F(EngineTest, ARequestThatWaitedTooLongForItsDeadlineIsNotBegun) {
   model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
   Start(options);
   Submit(Greedy(std::vector<int32_t>(80, 1), 2))->WaitForFinal();  // ten chunks: it measures
-  const auto running = Submit(Greedy({2}, 500));
-  running->WaitForTokens(2);
-  // 80 tokens are certain, 400 ms or more: too much once half of that is left.
-  GenerateRequest late = Greedy({3}, 80);
+  const auto running = Submit(Greedy({2}, 700));
+  running->WaitForTokens(50);  // among so many steps a slow one counts for little
+  // 300 tokens are certain, 1,500 ms or more: too much once half of that is left.
+  GenerateRequest late = Greedy({3}, 300);
   late.stop.ignore_eos = true;
-  late.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(1500);
+  late.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(3000);
   const Delta last = Submit(late)->WaitForFinal();
   EXPECT_LT(std::chrono::steady_clock::now(), *late.deadline);
   EXPECT_EQ(last.finish, FinishReason::kDeadline);
@@ -278,17 +287,20 @@ TEST_F(EngineTest, ARequestThatWaitedTooLongForItsDeadlineIsNotBegun) {
 TEST_F(EngineTest, MaxQueueMsEndsARequestThatWaitsButNotOneThatRuns) {
   EngineOptions options = SmallOptions();
   options.max_running = 1;
-  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+  Gate gate;
+  model_.before_step = [&] { gate.Pass(); };
   Start(options);
   GenerateRequest request = Greedy({1}, 100);
-  request.max_queue_ms = 30;
+  request.max_queue_ms = 500;
   const auto running = Submit(request);
-  running->WaitForTokens(1);
+  gate.WaitUntilHeld();
   const auto waiting = Submit(request);
+  std::this_thread::sleep_for(std::chrono::milliseconds(550));
+  gate.Open();
   const Delta last = waiting->WaitForFinal();
   EXPECT_EQ(last.finish, FinishReason::kQueueTimeout);
   EXPECT_EQ(last.generated_tokens, 0);
-  EXPECT_GE(last.timings.queue, 0.03);
+  EXPECT_GE(last.timings.queue, 0.5);
   EXPECT_EQ(running->WaitForFinal().finish, FinishReason::kLength);
   EXPECT_EQ(engine_->metrics().finished_queue_timeout.value(), 1u);
   ExpectNoPagesUsed();
@@ -397,6 +409,7 @@ TEST_F(EngineTest, NaNLogitsFailTheirOwnRequestOnly) {
 }
 
 TEST_F(EngineTest, AModelErrorIsTerminalAndEndsEveryRequest) {
+  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
   Start();
   const auto a = Submit(Greedy({1}, 1000));
   const auto b = Submit(Greedy({2}, 1000));
@@ -422,6 +435,7 @@ TEST_F(EngineTest, AModelErrorInARequestsFirstStepEndsItOnce) {
 }
 
 TEST_F(EngineTest, DestructionDeliversAFinalDeltaToEverybody) {
+  model_.before_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
   Start();
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   sinks.reserve(30);
