@@ -9,8 +9,9 @@
 
 namespace asymserve {
 
-// Registers: int8 activations of 16 rows, codes of 16 columns, and their sums.
-inline constexpr int kAmxSums = 0, kAmxRows = 1, kAmxCodes = 2;
+// The first registers of: sums (four), int8 activations of 16 rows (two), codes of 16 columns
+// (two).
+inline constexpr int kAmxSums = 0, kAmxRows = 4, kAmxCodes = 6;
 
 struct alignas(64) AmxConfig {
   uint8_t palette;
@@ -21,14 +22,17 @@ struct alignas(64) AmxConfig {
 };
 static_assert(sizeof(AmxConfig) == 64);
 
-/// For this thread, until ReleaseTiles: a block of kQuantBlock inputs.
+/// For this thread, until ReleaseTiles: blocks of kQuantBlock inputs.
 [[gnu::always_inline]] inline void ConfigureTiles() {
   constexpr uint16_t kSumBytes = kPanelColumns * sizeof(int32_t);
-  static constexpr AmxConfig kConfig = {.palette = 1,
-                                        .start_row = 0,
-                                        .reserved = {},
-                                        .row_bytes = {kSumBytes, kQuantBlock, kTileBytes},
-                                        .rows = {kTileRows, kTileRows, kTilesPerBlock}};
+  static constexpr AmxConfig kConfig = {
+      .palette = 1,
+      .start_row = 0,
+      .reserved = {},
+      .row_bytes = {kSumBytes, kSumBytes, kSumBytes, kSumBytes, kQuantBlock, kQuantBlock,
+                    kTileBytes, kTileBytes},
+      .rows = {kTileRows, kTileRows, kTileRows, kTileRows, kTileRows, kTileRows, kTilesPerBlock,
+               kTilesPerBlock}};
   __asm__ volatile("ldtilecfg %0" : : "m"(kConfig));
 }
 

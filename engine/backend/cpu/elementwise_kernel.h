@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "engine/backend/cpu/kernels.h"
+#include "engine/backend/cpu/unroll.h"
 
 namespace asymserve {
 
@@ -165,41 +166,78 @@ struct Elementwise {
     V::StoreInt8(reinterpret_cast<int8_t*>(low), V::AndInt(x, mask));
   }
 
-  /// Row `row` of a row tile: per block of 32, scale = amax / 127 and q = round(x / scale), to
-  /// nearest even. Blocks below 1e-30 count as zero; a block with a NaN or an infinity gets scale
-  /// NaN.
-  static void Quantize(ActivationBlock* tile, int64_t row, const float* x, int64_t blocks) {
-    const I32 magnitude = V::SetInt(0x7FFFFFFF);
-    for (int64_t b = 0; b < blocks; ++b, x += kQuantBlock) {
+  /// The first `rows` rows of a row tile: per block of 32, scale = amax / 127 and q = round(x /
+  /// scale), to nearest even. Blocks below 1e-30 count as zero; a block with a NaN or an infinity
+  /// gets scale NaN. What it leaves in the rows behind them is of no use.
+  static void Quantize(ActivationBlock* tile, const float* x, int64_t stride, int rows,
+                       int64_t blocks) {
+    constexpr int kGroup = 4;
+    const float* row[kTileRows];
+    for (int r = 0; r < kTileRows; ++r) row[r] = x + (r < rows ? r : rows - 1) * stride;
+    for (int64_t b = 0; b < blocks; ++b) {
       ActivationBlock& block = tile[b];
-      const F32 low = V::Load(x);
-      const F32 high = V::Load(x + 16);
-      const int32_t largest = V::ReduceLargestInt(
-          V::LargerInt(V::AndInt(V::Bits(low), magnitude), V::AndInt(V::Bits(high), magnitude)));
-      float amax;
-      __builtin_memcpy(&amax, &largest, sizeof(amax));
-      float scale = 0;
-      float inverse = 0;
-      if (largest >= 0x7F800000) {
-        scale = __builtin_nanf("");
-      } else if (amax >= 1e-30f) {
-        scale = amax / 127.0f;
-        inverse = 127.0f / amax;
+      alignas(64) int32_t largest[kTileRows] = {};
+      alignas(64) int32_t sums[2][kTileRows] = {};
+      for (int r = 0; r < rows; r += kGroup) {
+        I32 magnitude[kGroup];
+        Unroll<kGroup>([&](auto i) __attribute__((always_inline)) {
+          magnitude[i.value] = LargerMagnitude(row[r + i.value] + b * kQuantBlock);
+        });
+        V::LargestOfFour(magnitude[0], magnitude[1], magnitude[2], magnitude[3], largest + r);
       }
-      I32 q[2] = {V::SetInt(0), V::SetInt(0)};
-      if (inverse > 0) {
-        q[0] = V::ToInt(V::Mul(low, V::Set(inverse)));
-        q[1] = V::ToInt(V::Mul(high, V::Set(inverse)));
+      alignas(64) float inverse[kTileRows];
+      SetScales(largest, block.scale, inverse);
+      for (int r = 0; r < rows; r += kGroup) {
+        I32 low[kGroup], high[kGroup];
+        Unroll<kGroup>([&](auto i) __attribute__((always_inline)) {
+          const int at = r + i.value;
+          const float* from = row[at] + b * kQuantBlock;
+          low[i.value] = Rounded(from, inverse[at]);
+          high[i.value] = Rounded(from + 16, inverse[at]);
+          V::StoreInt8(block.q[at], low[i.value]);
+          V::StoreInt8(block.q[at] + 16, high[i.value]);
+        });
+        V::ReduceFour(low[0], low[1], low[2], low[3], sums[0] + r);
+        V::ReduceFour(high[0], high[1], high[2], high[3], sums[1] + r);
       }
-      V::StoreInt8(block.q[row], q[0]);
-      V::StoreInt8(block.q[row] + 16, q[1]);
-      const int32_t sums[2] = {V::ReduceAddInt(q[0]), V::ReduceAddInt(q[1])};
-      block.scale[row] = scale;
-      block.scaled_sum[row] = scale * static_cast<float>(sums[0] + sums[1]);
-      block.negative_sum[row] = -(sums[0] + sums[1]);
-      block.negative_half[0][row] = -sums[0];
-      block.negative_half[1][row] = -sums[1];
+      for (int r = 0; r < kTileRows; ++r) {
+        block.scaled_sum[r] = block.scale[r] * static_cast<float>(sums[0][r] + sums[1][r]);
+        block.negative_sum[r] = -(sums[0][r] + sums[1][r]);
+        block.negative_half[0][r] = -sums[0][r];
+        block.negative_half[1][r] = -sums[1][r];
+      }
     }
+  }
+
+ private:
+  /// Lane i: the bits of the larger magnitude of x[i] and x[i + 16].
+  [[gnu::always_inline]] static I32 LargerMagnitude(const float* x) {
+    const I32 magnitude = V::SetInt(0x7FFFFFFF);
+    return V::LargerInt(V::AndInt(V::Bits(V::Load(x)), magnitude),
+                        V::AndInt(V::Bits(V::Load(x + 16)), magnitude));
+  }
+
+  /// From the bits of each row's largest magnitude: its scale, and what its inputs are multiplied
+  /// with, 0 where the scale is 0 or NaN.
+  [[gnu::always_inline]] static void SetScales(const int32_t (&largest)[kTileRows],
+                                               float (&scale)[kTileRows],
+                                               float (&inverse)[kTileRows]) {
+    const F32 amax = V::FromBits(V::LoadInt(largest));
+    V::Store(scale, V::Div(amax, V::Set(127.0f)));
+    V::Store(inverse, V::Div(V::Set(127.0f), amax));
+    constexpr int32_t kInfinity = 0x7F800000;
+    constexpr int32_t kSmallest = 0x0DA24260;  // 1e-30
+    for (int r = 0; r < kTileRows; ++r) {
+      const bool usable = largest[r] >= kSmallest && largest[r] < kInfinity;
+      if (usable) continue;
+      scale[r] = largest[r] >= kInfinity ? __builtin_nanf("") : 0.0f;
+      inverse[r] = 0;
+    }
+  }
+
+  [[gnu::always_inline]] static I32 Rounded(const float* x, float inverse) {
+    if (inverse == 0) return V::SetInt(0);
+    return V::ToInt(V::Mul(V::Load(x), V::Set(inverse)));
   }
 };
 

@@ -127,8 +127,8 @@ struct PlaneEncoder {
 struct Kernels {
   /// By DType; null where the type is not a weight type.
   void (*matmul[11])(const MatMulChunk& chunk);
-  /// Quantizes row `row` of a row tile of `blocks` blocks.
-  void (*quantize)(ActivationBlock* tile, int64_t row, const float* x, int64_t blocks);
+  /// Quantizes the first `rows` rows of a row tile of `blocks` blocks; x's rows are `stride` apart.
+  void (*quantize)(ActivationBlock* tile, const float* x, int64_t stride, int rows, int64_t blocks);
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float epsilon);
   void (*add)(float* sum, const float* x, int64_t n);
   void (*swiglu)(float* out, const float* gate, const float* up, int64_t n);

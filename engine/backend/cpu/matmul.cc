@@ -49,17 +49,19 @@ void MatMulRunner::Run(float* out, const float* x, int64_t rows, const PackedWei
 }
 
 void MatMulRunner::Quantize(const float* x, int64_t rows, int64_t inputs) {
-  constexpr int64_t kMinChunkInputs = 8192;
+  constexpr int64_t kMinChunkInputs = 32768;  // about 2 us
   const int64_t blocks = inputs / kQuantBlock;
-  const int64_t rows_per_chunk = std::max<int64_t>(1, kMinChunkInputs / inputs);
-  pool_.ParallelFor(
-      static_cast<int>(CeilDivide(rows, rows_per_chunk)), [&](int chunk, int /*thread*/) {
-        const int64_t last = std::min(rows, (chunk + 1) * rows_per_chunk);
-        for (int64_t row = chunk * rows_per_chunk; row < last; ++row) {
-          ActivationBlock* tile = activations_.As<ActivationBlock>() + row / kTileRows * blocks;
-          kernels_.quantize(tile, row % kTileRows, x + row * inputs, blocks);
-        }
-      });
+  const int64_t tiles = CeilDivide(rows, kTileRows);
+  const int64_t tiles_per_chunk = CeilDivide(kMinChunkInputs, kTileRows * inputs);
+  pool_.ParallelFor(static_cast<int>(CeilDivide(tiles, tiles_per_chunk)), [&](int chunk,
+                                                                              int /*thread*/) {
+    const int64_t last = std::min(tiles, (chunk + 1) * tiles_per_chunk);
+    for (int64_t tile = chunk * tiles_per_chunk; tile < last; ++tile) {
+      const int64_t row = tile * kTileRows;
+      kernels_.quantize(activations_.As<ActivationBlock>() + tile * blocks, x + row * inputs,
+                        inputs, static_cast<int>(std::min<int64_t>(rows - row, kTileRows)), blocks);
+    }
+  });
 }
 
 void MatMulRunner::RunSegment(float* out, const float* x, int64_t rows, const PackedWeight& w,
@@ -86,16 +88,13 @@ void MatMulRunner::RunSegment(float* out, const float* x, int64_t rows, const Pa
   const int64_t row_chunks = CeilDivide(rows, kMaxChunkRows);
   const int64_t wanted = std::clamp<int64_t>(products / kMinChunkProducts, 1,
                                              int64_t{pool_.threads()} * kChunksPerThread);
-  const int64_t panels_per_chunk =
-      std::max<int64_t>(1, whole.last_panel / CeilDivide(wanted, row_chunks));
-  const int64_t panel_chunks = CeilDivide(whole.last_panel, panels_per_chunk);
+  const int64_t panel_chunks = std::min<int64_t>(whole.last_panel, CeilDivide(wanted, row_chunks));
   pool_.ParallelFor(static_cast<int>(row_chunks * panel_chunks), [&](int chunk, int /*thread*/) {
     MatMulChunk part = whole;
-    const int64_t panel = chunk % panel_chunks * panels_per_chunk;
+    const int64_t panels = chunk % panel_chunks;
     const int64_t row = chunk / panel_chunks * kMaxChunkRows;
-    part.first_panel = static_cast<int32_t>(panel);
-    part.last_panel =
-        static_cast<int32_t>(std::min<int64_t>(whole.last_panel, panel + panels_per_chunk));
+    part.first_panel = static_cast<int32_t>(whole.last_panel * panels / panel_chunks);
+    part.last_panel = static_cast<int32_t>(whole.last_panel * (panels + 1) / panel_chunks);
     part.first_row = row;
     part.last_row = std::min(rows, row + kMaxChunkRows);
     run(part);

@@ -250,6 +250,19 @@ struct Avx2Simd {
   static I32 DotFours(I32 sum, U8 a, U8 b) {
     return {HalfDot<kBits>(sum.low, a.low, b.low), HalfDot<kBits>(sum.high, a.high, b.high)};
   }
+  static void LargestOfFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
+    const auto pair = [](I32 x, I32 y) {
+      const __m256i xs = _mm256_max_epi32(x.low, x.high);
+      const __m256i ys = _mm256_max_epi32(y.low, y.high);
+      return _mm256_max_epi32(_mm256_unpacklo_epi32(xs, ys), _mm256_unpackhi_epi32(xs, ys));
+    };
+    const __m256i ab = pair(a, b);
+    const __m256i cd = pair(c, d);
+    const __m256i all =
+        _mm256_max_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                     _mm_max_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
+  }
   static void ReduceFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
     const auto eight = [](I32 x) { return _mm256_add_epi32(x.low, x.high); };
     const __m256i ab = _mm256_hadd_epi32(eight(a), eight(b));

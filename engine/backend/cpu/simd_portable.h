@@ -256,6 +256,13 @@ struct PortableSimd {
     for (int i = 0; i < 64; ++i) sum.lane[i / 4] += a.byte[i] * static_cast<int8_t>(b.byte[i]);
     return sum;
   }
+  /// out[0..3] = the largest lanes of a, b, c, d.
+  static void LargestOfFour(const I32& a, const I32& b, const I32& c, const I32& d, int32_t* out) {
+    out[0] = ReduceLargestInt(a);
+    out[1] = ReduceLargestInt(b);
+    out[2] = ReduceLargestInt(c);
+    out[3] = ReduceLargestInt(d);
+  }
   /// out[0..3] = the sums over the lanes of a, b, c, d.
   static void ReduceFour(const I32& a, const I32& b, const I32& c, const I32& d, int32_t* out) {
     out[0] = ReduceAddInt(a);

@@ -326,30 +326,36 @@ class QuantizerTest : public ::testing::TestWithParam<Isa> {};
 
 TEST_P(QuantizerTest, RoundsToTheNearestStepAndNoBetter) {
   constexpr int64_t kBlocks = 50;
-  const Matrix x = Matrix::Random(1, kBlocks * kQuantBlock, 20);
-  std::vector<ActivationBlock> tile(kBlocks);
-  KernelsOf(GetParam()).quantize(tile.data(), 5, x.row(0), kBlocks);
-  double worst = 0;
-  for (size_t b = 0; b < kBlocks; ++b) {
-    const double scale = tile[b].scale[5];
-    int largest = 0;
-    int sums[2] = {0, 0};
-    for (int i = 0; i < kQuantBlock; ++i) {
-      const int q = tile[b].q[5][i];
-      const double error =
-          std::fabs(q * scale - x.row(0)[b * kQuantBlock + static_cast<size_t>(i)]);
-      EXPECT_LE(error, 0.5001 * scale) << "seed 20";
-      worst = std::max(worst, error / scale);
-      largest = std::max(largest, std::abs(q));
-      sums[i / 16] += q;
+  for (const int rows : {1, 2, 5, 16}) {
+    const Matrix x = Matrix::Random(rows, kBlocks * kQuantBlock, 20);
+    std::vector<ActivationBlock> tile(kBlocks);
+    KernelsOf(GetParam()).quantize(tile.data(), x.row(0), kBlocks * kQuantBlock, rows, kBlocks);
+    for (int row = 0; row < rows; ++row) {
+      SCOPED_TRACE(absl::StrCat("seed 20, row ", row, " of ", rows));
+      double worst = 0;
+      for (size_t b = 0; b < kBlocks; ++b) {
+        const ActivationBlock& block = tile[b];
+        const double scale = block.scale[row];
+        int largest = 0;
+        int sums[2] = {0, 0};
+        for (int i = 0; i < kQuantBlock; ++i) {
+          const int q = block.q[row][i];
+          const double error =
+              std::fabs(q * scale - x.row(row)[b * kQuantBlock + static_cast<size_t>(i)]);
+          EXPECT_LE(error, 0.5001 * scale);
+          worst = std::max(worst, error / scale);
+          largest = std::max(largest, std::abs(q));
+          sums[i / 16] += q;
+        }
+        EXPECT_EQ(largest, 127);
+        EXPECT_EQ(block.negative_half[0][row], -sums[0]);
+        EXPECT_EQ(block.negative_half[1][row], -sums[1]);
+        EXPECT_EQ(block.negative_sum[row], -sums[0] - sums[1]);
+        EXPECT_EQ(block.scaled_sum[row], block.scale[row] * static_cast<float>(sums[0] + sums[1]));
+      }
+      EXPECT_GT(worst, 0.45) << "1600 values use the whole step";
     }
-    EXPECT_EQ(largest, 127);
-    EXPECT_EQ(tile[b].negative_half[0][5], -sums[0]);
-    EXPECT_EQ(tile[b].negative_half[1][5], -sums[1]);
-    EXPECT_EQ(tile[b].negative_sum[5], -sums[0] - sums[1]);
-    EXPECT_EQ(tile[b].scaled_sum[5], tile[b].scale[5] * static_cast<float>(sums[0] + sums[1]));
   }
-  EXPECT_GT(worst, 0.45) << "1600 values use the whole step";
 }
 
 TEST_P(QuantizerTest, RoundsTiesToEven) {
@@ -357,7 +363,7 @@ TEST_P(QuantizerTest, RoundsTiesToEven) {
   for (int i = 0; i < kQuantBlock; ++i) x.row(0)[i] = static_cast<float>(i) - 15.5f;
   x.row(0)[0] = 127;
   ActivationBlock block = {};
-  KernelsOf(GetParam()).quantize(&block, 0, x.row(0), 1);
+  KernelsOf(GetParam()).quantize(&block, x.row(0), kQuantBlock, 1, 1);
   EXPECT_EQ(block.scale[0], 1.0f);
   for (int i = 1; i < kQuantBlock; ++i) EXPECT_EQ(block.q[0][i], std::nearbyint(x.at(0, i)));
 }
