@@ -59,9 +59,10 @@ absl::StatusOr<KvPrecision> ToKvPrecision(v1::KvPrecision precision) {
   }
 }
 
-/// The fields that GenerateRequest and ChatRequest share.
+/// The fields that GenerateRequest and ChatRequest share. The prompt came from `prompt_field`.
 template <typename Proto>
 absl::StatusOr<DecodedRequest> FromCommonFields(const Proto& proto, std::vector<int32_t> prompt,
+                                                std::string_view prompt_field,
                                                 const RequestLimits& limits) {
   DecodedRequest decoded;
   GenerateRequest& request = decoded.request;
@@ -90,7 +91,7 @@ absl::StatusOr<DecodedRequest> FromCommonFields(const Proto& proto, std::vector<
   decoded.format.logprobs = request.logprobs >= 0;
   decoded.format.tokens = proto.return_token_ids() || decoded.format.logprobs;
   decoded.format.stop_strings = request.stop.strings;
-  ASYMSERVE_RETURN_IF_ERROR(ValidateRequest(request, limits));
+  ASYMSERVE_RETURN_IF_ERROR(ValidateRequest(request, limits, prompt_field));
   return decoded;
 }
 
@@ -162,7 +163,7 @@ absl::StatusOr<DecodedRequest> FromProto(const v1::GenerateRequest& proto,
   switch (proto.input_case()) {
     case v1::GenerateRequest::kPromptTokenIds: {
       const auto& ids = proto.prompt_token_ids().ids();
-      return FromCommonFields(proto, {ids.begin(), ids.end()}, model.limits);
+      return FromCommonFields(proto, {ids.begin(), ids.end()}, "prompt_token_ids", model.limits);
     }
     case v1::GenerateRequest::kPrompt: {
       if (proto.prompt().empty()) return absl::InvalidArgumentError("prompt: is empty");
@@ -171,7 +172,7 @@ absl::StatusOr<DecodedRequest> FromProto(const v1::GenerateRequest& proto,
       options.parse_special = proto.parse_special_tokens();
       absl::StatusOr<std::vector<int32_t>> ids = model.tokenizer->Encode(proto.prompt(), options);
       if (!ids.ok()) return Annotate(ids.status(), "prompt");
-      return FromCommonFields(proto, *std::move(ids), model.limits);
+      return FromCommonFields(proto, *std::move(ids), "prompt", model.limits);
     }
     case v1::GenerateRequest::INPUT_NOT_SET:
       break;
@@ -210,7 +211,7 @@ absl::StatusOr<DecodedRequest> FromProto(const v1::ChatRequest& proto, const Ser
   encode.add_special = options.bos_token.empty() || text->rfind(options.bos_token, 0) != 0;
   absl::StatusOr<std::vector<int32_t>> ids = model.tokenizer->Encode(*text, encode);
   if (!ids.ok()) return Annotate(ids.status(), "messages");
-  return FromCommonFields(proto, *std::move(ids), model.limits);
+  return FromCommonFields(proto, *std::move(ids), "messages", model.limits);
 }
 
 void AppendDelta(const Delta& delta, const OutputFormat& format, const Tokenizer& tokenizer,

@@ -95,16 +95,17 @@ absl::Status ValidateStop(const StopParams& stop, const RequestLimits& limits) {
 
 }  // namespace
 
-absl::Status ValidateRequest(const GenerateRequest& request, const RequestLimits& limits) {
+absl::Status ValidateRequest(const GenerateRequest& request, const RequestLimits& limits,
+                             std::string_view prompt_field) {
   const int64_t prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  if (prompt_tokens == 0) return Invalid("prompt", "is empty: at least one token is needed");
+  if (prompt_tokens == 0) return Invalid(prompt_field, "is empty: at least one token is needed");
   if (prompt_tokens >= limits.max_context_tokens) {
-    return Invalid("prompt",
+    return Invalid(prompt_field,
                    absl::StrCat("has ", prompt_tokens, " tokens, the context leaves room for ",
                                 limits.max_context_tokens - 1));
   }
   for (const int32_t token : request.prompt) {
-    ASYMSERVE_RETURN_IF_ERROR(CheckToken("prompt", token, limits.vocabulary));
+    ASYMSERVE_RETURN_IF_ERROR(CheckToken(prompt_field, token, limits.vocabulary));
   }
   if (request.n < 1 || request.n > kMaxSequences) {
     return Invalid("n", absl::StrCat(request.n, " is not in [1, ", kMaxSequences, "]"));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -48,8 +49,10 @@ struct RequestLimits {
   int32_t max_context_tokens = 0;
 };
 
-/// InvalidArgument naming the field, the value and what is allowed.
-absl::Status ValidateRequest(const GenerateRequest& request, const RequestLimits& limits);
+/// InvalidArgument naming the field, the value and what is allowed. `prompt_field` is what the
+/// prompt came from.
+absl::Status ValidateRequest(const GenerateRequest& request, const RequestLimits& limits,
+                             std::string_view prompt_field = "prompt");
 
 enum class FinishReason : uint8_t {
   kNone,        // not the final delta

@@ -119,7 +119,7 @@ TEST_F(ConvertTest, CopiesEveryOption) {
 TEST_F(ConvertTest, TruncationKeepsTheEndOfThePrompt) {
   proto_.mutable_prompt_token_ids()->clear_ids();
   for (int id = 0; id < 200; ++id) proto_.mutable_prompt_token_ids()->add_ids(id);
-  EXPECT_THAT(FromProto(proto_, model_), FailsWith(kInvalid, "prompt: has 200 tokens"));
+  EXPECT_THAT(FromProto(proto_, model_), FailsWith(kInvalid, "prompt_token_ids: has 200 tokens"));
   proto_.set_truncate_prompt_tokens(2);
   const auto decoded = FromProto(proto_, model_);
   ASSERT_THAT(decoded, IsOk());
@@ -133,7 +133,7 @@ TEST_F(ConvertTest, APromptIsRequiredAndNotEmpty) {
   proto_.set_prompt("");
   EXPECT_THAT(FromProto(proto_, model_), FailsWith(kInvalid, "prompt: is empty"));
   proto_.mutable_prompt_token_ids();
-  EXPECT_THAT(FromProto(proto_, model_), FailsWith(kInvalid, "prompt: is empty"));
+  EXPECT_THAT(FromProto(proto_, model_), FailsWith(kInvalid, "prompt_token_ids: is empty"));
 }
 
 TEST_F(ConvertTest, ControlTokensInAPromptAreTextUnlessAskedFor) {
@@ -170,6 +170,8 @@ TEST_F(ConvertTest, AChatMessageNeedsARoleAndMayAskForExactKv) {
   proto.set_kv_precision(static_cast<v1::KvPrecision>(-2));
   EXPECT_THAT(FromProto(proto, model_), FailsWith(kInvalid, "kv_precision: -2"));
   proto.clear_kv_precision();
+  proto.mutable_messages(0)->set_content(std::string(1000, 'q'));
+  EXPECT_THAT(FromProto(proto, model_), FailsWith(kInvalid, "messages: has "));
   proto.add_messages()->set_content("hi");
   EXPECT_THAT(FromProto(proto, model_), FailsWith(kInvalid, "messages[1].role: is empty"));
 }
