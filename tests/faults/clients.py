@@ -1,5 +1,7 @@
 """Clients that die, do not read, come by the thousand, or have no time."""
 
+import collections
+import functools
 import random
 import struct
 import threading
@@ -7,8 +9,10 @@ import threading
 import grpc
 
 from client_processes import ClientProcesses
-from harness import FaultTest, Setup, eventually, generate_request
+from harness import PATIENCE, FaultTest, Setup, eventually, generate_request
 from http2 import Connection
+
+KINDS = 16  # of requests whose answers are known
 
 
 class ClientsTest(FaultTest):
@@ -46,12 +50,14 @@ class ClientsTest(FaultTest):
         """1,000 connections with a call each."""
         server, books = self.start("engine.max_waiting=128")
         count = 1000
+        right = [server.unary(f"connection {kind}", 4, seed=kind) for kind in range(KINDS)]
         connections = [Connection(server.address) for _ in range(count)]
         for i, connection in enumerate(connections):
-            request = generate_request(f"connection {i}", 4, seed=i).SerializeToString()
+            kind = i % KINDS
+            request = generate_request(f"connection {kind}", 4, seed=kind).SerializeToString()
             self.assertTrue(connection.call(1, "GenerateUnary", request))
         served = refused = 0
-        for connection in connections:
+        for i, connection in enumerate(connections):
             body = connection.answer(1, seconds=60)
             self.assertIsNotNone(body, "a call without an answer")
             if not body:
@@ -60,6 +66,7 @@ class ClientsTest(FaultTest):
             answer = Setup.pb.GenerateUnaryResponse.FromString(body[5:])
             self.assertEqual(struct.unpack(">BI", body[:5]), (0, len(body) - 5))
             self.assertEqual(answer.sequences[0].final.usage.generated_tokens, 4)
+            self.assertEqual(answer.sequences[0].text, right[i % KINDS])
             served += 1
         self.record(f"{count} connections, queue of 128", f"{refused} calls refused at once")
         self.assertGreater(served, 0)
@@ -72,23 +79,39 @@ class ClientsTest(FaultTest):
     def test_a_storm_of_deadlines(self):
         """Deadline storm."""
         server, books = self.start("engine.max_waiting=1000")
-        count, codes, done = 600, {}, threading.Semaphore(0)
+        asked = [("too late " * (1 + 5 * kind // 2), 10 + 12 * kind, kind) for kind in range(KINDS)]
+        right = [server.unary(*request) for request in asked]
+        codes, wrong, patient = collections.Counter(), [], []
+        count, done = 600, threading.Semaphore(0)
         numbers = random.Random(5)
 
-        def ended(call):
-            codes[call.code()] = codes.get(call.code(), 0) + 1
+        def ended(kind, call):
+            codes[call.code()] += 1
+            if call.code() is grpc.StatusCode.OK:
+                text = call.result().sequences[0].text
+                if text != right[kind]:
+                    wrong.append((kind, text))
             done.release()
 
         for i in range(count):
-            request = generate_request("too late " * (1 + i % 40), 200, seed=i)
-            future = server.stub.GenerateUnary.future(request, timeout=numbers.uniform(0, 2))
-            future.add_done_callback(ended)
+            kind = i % KINDS
+            has_time = i % (KINDS + 1) == 0  # some of every kind
+            timeout = PATIENCE if has_time else numbers.uniform(0, 2)
+            call = server.stub.GenerateUnary.future(generate_request(*asked[kind]), timeout=timeout)
+            if has_time:
+                patient.append(call)
+            call.add_done_callback(functools.partial(ended, kind))
         for _ in range(count):
-            self.assertTrue(done.acquire(timeout=120), codes)
-        late = codes.get(grpc.StatusCode.DEADLINE_EXCEEDED, 0)
-        self.record(f"{count} calls, deadlines of 0 to 2 s", f"{late} calls, DEADLINE_EXCEEDED")
+            self.assertTrue(done.acquire(timeout=PATIENCE), codes)
+        late = codes[grpc.StatusCode.DEADLINE_EXCEEDED]
+        self.record(
+            f"{count} calls, {len(patient)} with time, deadlines of 0 to 2 s for the others",
+            f"{late} calls, DEADLINE_EXCEEDED",
+        )
         self.assertGreater(late, 0)
         self.assertLessEqual(
             set(codes), {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED}, codes
         )
+        self.assertEqual({call.code() for call in patient}, {grpc.StatusCode.OK})
+        self.assertEqual(wrong, [])
         self.expect_unharmed(server, books)

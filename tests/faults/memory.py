@@ -8,7 +8,7 @@ import threading
 
 import grpc
 
-from harness import FaultTest, Setup, eventually, generate_request
+from harness import Books, FaultTest, Setup, eventually, generate_request, toy_model
 
 MIB = 1 << 20
 CGROUPS = "/sys/fs/cgroup"
@@ -21,22 +21,40 @@ def long_prompt(i):
 class MemoryTest(FaultTest):
     TOKENS = 120
 
-    def overload(self, server, count, distinct, extra=()):
-        """Calls of `distinct` kinds, all at once; how many were refused, and what the others said.
+    def requests(self, kinds, tokens=TOKENS, every_second=(), **fields):
+        """One of each kind; `every_second` are fields of every second one."""
+        return [
+            generate_request(
+                long_prompt(kind),
+                tokens,
+                seed=kind,
+                **(dict(every_second) if kind % 2 else {}),
+                **fields,
+            )
+            for kind in range(kinds)
+        ]
 
-        `extra` are fields of every second kind.
+    def alone(self, server, requests):
+        """The answer to each while nothing else runs."""
+        return [self.answer(server, request) for request in requests]
+
+    @staticmethod
+    def answer(server, request):
+        return server.stub.GenerateUnary(request, timeout=200).sequences[0]
+
+    def overload(self, server, count, requests):
+        """So many calls, of each request in turn, all at once.
+
+        How many were refused, and the answers of the others, by request.
         """
-        texts, refused, failed = [[] for _ in range(distinct)], [0], []
+        answers, refused, failed = [[] for _ in requests], [0], []
         lock = threading.Lock()
 
-        def call(i):
-            kind = i % distinct
-            fields = dict(extra) if kind % 2 else {}
-            request = generate_request(long_prompt(kind), self.TOKENS, seed=kind, **fields)
+        def call(kind):
             try:
-                text = server.stub.GenerateUnary(request, timeout=200).sequences[0].text
+                answer = self.answer(server, requests[kind])
                 with lock:
-                    texts[kind].append(text)
+                    answers[kind].append(answer)
             except grpc.RpcError as error:
                 with lock:
                     if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -44,13 +62,19 @@ class MemoryTest(FaultTest):
                     else:
                         failed.append(error)
 
-        threads = [threading.Thread(target=call, args=(i,)) for i in range(count)]
+        threads = [
+            threading.Thread(target=call, args=(i % len(requests),)) for i in range(count)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         self.assertEqual(failed, [])
-        return refused[0], texts
+        return refused[0], answers
+
+    def expect_same_texts(self, answers, alone):
+        for kind, (same, right) in enumerate(zip(answers, alone)):
+            self.assertEqual({one.text for one in same} - {right.text}, set(), f"kind {kind}")
 
     def expect_every_way_out(self, scheme, kv_bytes):
         server, books = self.start(
@@ -60,25 +84,23 @@ class MemoryTest(FaultTest):
             "engine.max_running=32",
         )
         exact = {"kv_precision": Setup.pb.KV_PRECISION_EXACT}
-        alone = [
-            server.unary(long_prompt(kind), self.TOKENS, seed=kind, **(exact if kind % 2 else {}))
-            for kind in range(8)
-        ]
+        requests = self.requests(8, every_second=exact)
+        alone = self.alone(server, requests)
         for i in range(8, 24):  # others, so that finished prompts have to give way
             server.unary(long_prompt(i), 2)
-        refused, texts = self.overload(server, 96, 8, exact)
-        for kind, answers in enumerate(texts):
-            self.assertEqual(set(answers) - {alone[kind]}, set(), f"kind {kind}")
+        refused, answers = self.overload(server, 96, requests)
+        self.expect_same_texts(answers, alone)
         metrics = server.metrics()
         evicted = metrics["asymserve_prefix_cache_evictions_total"]
+        blocked = metrics["asymserve_admission_blocked_steps_total"]
         preempted = metrics["asymserve_preemptions_total"]
         recomputed = metrics["asymserve_recomputed_tokens_total"]
         self.record(
-            f"{scheme}, {kv_bytes / MIB:.0f} MiB, 96 calls of 0.9k tokens",
-            f"{evicted:.0f} cached groups, {refused} calls refused, "
-            f"{preempted:.0f} preempted ({recomputed:.0f} tokens again)",
+            f"{scheme}, {kv_bytes / MIB:.0f} MiB, 96 calls of 650 tokens",
+            f"{evicted:.0f} cached groups, {refused} calls refused, {blocked:.0f} steps without "
+            f"admission, {preempted:.0f} preempted ({recomputed:.0f} tokens again)",
         )
-        for count in (evicted, preempted, recomputed, refused):
+        for count in (evicted, blocked, preempted, recomputed, refused):
             self.assertGreater(count, 0)
         self.expect_unharmed(server, books)
 
@@ -90,6 +112,56 @@ class MemoryTest(FaultTest):
         """The same with an exact cache."""
         self.needs_long()
         self.expect_every_way_out("exact", 6 * MIB)
+
+    def test_a_budget_that_takes_precision(self):
+        """KV budget too small, kv.elastic: refinements are given up, and their owners say so."""
+        # 48 slabs: a dozen of these sequences when they begin, not when they have grown.
+        server, books = self.start(
+            "kv.scheme=balanced",
+            "kv.elastic=true",
+            "kv.quality.max_mean_kl=0",
+            "kv.quality.max_copy_loss=0",
+            "engine.kv_memory_bytes=480KiB",
+            "engine.max_running=32",
+            model=toy_model("tier"),
+        )
+        requests = self.requests(5, tokens=400, return_token_ids=True)
+        alone = self.alone(server, requests)
+        for i in range(5, 9):  # others, so that finished prompts have to give way
+            server.unary(long_prompt(i), 2)
+        evicted_before = server.metric("prefix_cache_evictions_total")
+        refused, answers = self.overload(server, 40, requests)
+        self.assertEqual((refused, sum(map(len, answers))), (0, 40))
+        degraded = sum(map(self.expect_right_while_precise, answers, alone))
+        metrics = server.metrics()
+        evicted = metrics["asymserve_prefix_cache_evictions_total"] - evicted_before
+        blocked = metrics["asymserve_admission_blocked_steps_total"]
+        self.record(
+            "a learned tier, 480 KiB, 40 calls of 930 tokens",
+            f"precision of {degraded} calls, {evicted:.0f} cached groups, {blocked:.0f} steps "
+            "without admission",
+        )
+        for count in (degraded, evicted, blocked):
+            self.assertGreater(count, 0)
+        self.assertEqual(metrics["asymserve_kv_degraded_sequences_total"], degraded)
+        self.expect_unharmed(server, books)
+
+    def expect_right_while_precise(self, answers, alone):
+        """Up to the token that an answer says was computed with less precision; how many say so."""
+        ids = lambda answer: [token.id for token in answer.tokens]
+        self.assertFalse(alone.final.HasField("degraded_from_token"))
+        degraded = 0
+        for answer in answers:
+            if not answer.final.HasField("degraded_from_token"):
+                self.assertEqual(answer.text, alone.text)
+                continue
+            degraded += 1
+            prompt = answer.final.usage.prompt_tokens
+            position = answer.final.degraded_from_token
+            self.assertLess(position, prompt + len(alone.tokens))
+            sure = max(0, position - prompt)
+            self.assertEqual(ids(answer)[:sure], ids(alone)[:sure])
+        return degraded
 
     def test_no_address_space_at_the_start(self):
         """ENOMEM at the start: ulimit -v."""
@@ -120,7 +192,7 @@ class MemoryTest(FaultTest):
         resource.prlimit(server.process.pid, resource.RLIMIT_AS, (size, hard))
         try:
             try:
-                self.overload(server, 64, 8)
+                self.overload(server, 64, self.requests(8))
             finally:
                 resource.prlimit(server.process.pid, resource.RLIMIT_AS, (hard, hard))
             self.expect_unharmed(server, books)
@@ -137,8 +209,7 @@ class MemoryTest(FaultTest):
         if eventually(lambda: server.process.poll() is not None, 5):
             self.assertNotEqual(server.wait(), 0)
             return f"the process, status {server.wait()}"
-        for name in ("sequences_running", "sequences_waiting", 'kv_pages{state="used"}'):
-            self.assertTrue(eventually(lambda: server.metric(name) == 0), name)
+        self.expect_nothing_held(server)
         calls = server.metric("open_calls")
         server.kill(signal.SIGTERM)
         signals = "SIGTERM ends"
@@ -185,12 +256,15 @@ class MemoryTest(FaultTest):
             "kv.scheme=exact",
             wrapper=join,
         )
-        budget = sum(books.ledger.values())
+        budget = sum(Books.rows(server.metrics(), "memory_ledger_bytes").values())
         self.assertLessEqual(budget, limit)
         self.assertGreater(budget, 0.9 * limit)
+        requests = self.requests(50)
+        alone = self.alone(server, requests)
         for _ in range(4):
-            _, texts = self.overload(server, 200, 50)
-            self.assertTrue(all(len(set(answers)) == 1 for answers in texts))
+            _, answers = self.overload(server, 200, requests)
+            self.assertTrue(all(answers), "a request that nobody was answered")
+            self.expect_same_texts(answers, alone)
         with open(f"{folder}/{peak_file}") as file:
             peak = int(file.read())
         self.record(

@@ -157,7 +157,3 @@ class NetworkTest(FaultTest):
         clients = ClientProcesses(server, max_tokens=3900)
         self.addCleanup(lambda: [process.kill() for process in clients.processes])
         return clients
-
-    def expect_nothing_held(self, server):
-        for name in ("sequences_running", "sequences_waiting", 'kv_pages{state="used"}'):
-            self.assertTrue(eventually(lambda: server.metric(name) == 0), name)

@@ -4,10 +4,8 @@
 
 #include <vector>
 
-#include "engine/kv/profile.h"
-#include "engine/quality/model_digest.h"
-#include "tests/engine/kv/toy_profile.h"
 #include "tests/server/process_fixture.h"
+#include "tests/server/toy_tier.h"
 
 namespace asymserve::testing {
 namespace {
@@ -21,30 +19,10 @@ class ElasticServerTest : public ProcessFixture {
     model.vocabulary = kVocabulary;
     model.head_size = 8;
     WriteToyGguf(model, model_path_);
-    WriteToyTier();
+    WriteToyTier(model_path_);
     Start({"kv.quality.max_mean_kl=0", "kv.quality.max_copy_loss=0", "engine.context_tokens=512",
            "kv.prefix_cache=false", "engine.max_running=6", "engine.kv_memory_bytes=100KiB",
            elastic ? "kv.elastic=true" : "kv.elastic=false"});
-  }
-
-  void WriteToyTier() const {
-    const auto file = OpenWeightFile(model_path_);
-    ASSERT_TRUE(file.ok()) << file.status();
-    const ModelConfig& config = (*file)->config();
-    KvProfile profile;
-    profile.shape = {config.layers, config.attention.kv_heads, config.attention.head_size};
-    profile.model_digest = *ModelDigest(**file);
-    const auto items = static_cast<size_t>(2 * profile.shape.layers * profile.shape.kv_heads);
-    profile.codes.assign(items, ToyCode(8, 2.0f));
-    const KvItem item = {.codec = KvCodec::kPlanes, .base_planes = 2, .fresh_planes = 8};
-    profile.tiers = {{.name = "balanced",
-                      .sink_pages = 1,
-                      .recent_pages = 1,
-                      .fresh_pages = 2,
-                      .items = std::vector<KvItem>(items, item),
-                      .losses = {}}};
-    const absl::Status status = WriteProfile(profile, model_path_ + ".asymkv");
-    ASSERT_TRUE(status.ok()) << status;
   }
 
   /// The ends of six sequences that run together.
