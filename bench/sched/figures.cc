@@ -26,6 +26,29 @@ double Milliseconds(TimeUs us) {
   return static_cast<double>(us) * 1e-3;
 }
 
+/// What Plan() took in all steps, and in those at both peaks.
+void AddPlanTimes(const SimResult& result, SimFigures& figures) {
+  constexpr double kNearPeak = 0.95;
+  std::vector<double> all, full;
+  for (const PlanSample& sample : result.plans) {
+    all.push_back(sample.plan_us);
+    const bool at_peaks = sample.running >= kNearPeak * result.peak_running &&
+                          sample.waiting >= kNearPeak * result.peak_waiting;
+    if (at_peaks && sample.cpu_us > 0) full.push_back(sample.cpu_us);
+  }
+  figures.plan_p50_us = Quantile(all, 0.5);
+  figures.plan_p99_us = Quantile(all, 0.99);
+  figures.plan_max_us = Quantile(std::move(all), 1);
+  if (full.empty()) return;
+  const auto longer = std::count_if(full.begin(), full.end(), [](double us) { return us > 100; });
+  figures.plan_full_count = static_cast<int64_t>(full.size());
+  figures.plan_full_over_100us = static_cast<double>(longer) / static_cast<double>(full.size());
+  figures.plan_full_cpu_p50_us = Quantile(full, 0.5);
+  figures.plan_full_cpu_p99_us = Quantile(full, 0.99);
+  figures.plan_full_cpu_p999_us = Quantile(full, 0.999);
+  figures.plan_full_cpu_max_us = Quantile(std::move(full), 1);
+}
+
 }  // namespace
 
 double Quantile(std::vector<double> values, double q) {
@@ -103,18 +126,7 @@ SimFigures FiguresOf(const SimResult& result, const Workload& workload, int32_t 
   figures.mean_memory = result.mean_used;
   figures.steps = static_cast<int64_t>(result.plans.size());
   figures.simulated_seconds = static_cast<double>(result.end) * 1e-6;
-  std::vector<double> all, full;
-  for (const PlanSample& sample : result.plans) {
-    all.push_back(sample.plan_us);
-    if (sample.running < 0.95 * result.peak_running) continue;
-    full.push_back(sample.plan_us);
-    figures.plan_full_cpu_max_us = std::max<double>(figures.plan_full_cpu_max_us, sample.cpu_us);
-  }
-  figures.plan_p50_us = Quantile(all, 0.5);
-  figures.plan_p99_us = Quantile(all, 0.99);
-  figures.plan_max_us = Quantile(std::move(all), 1);
-  figures.plan_full_p50_us = Quantile(full, 0.5);
-  figures.plan_full_p99_us = Quantile(std::move(full), 0.99);
+  AddPlanTimes(result, figures);
   return figures;
 }
 

@@ -35,9 +35,12 @@ struct SimFigures {
   double simulated_seconds = 0;
   // On the real clock: not the same in every run.
   double plan_p50_us = 0, plan_p99_us = 0, plan_max_us = 0;
-  // Of steps with at least 95 % of the most running sequences; the longest in processor time (0
-  // for fewer than 100 running).
-  double plan_full_p50_us = 0, plan_full_p99_us = 0, plan_full_cpu_max_us = 0;
+  // Of steps with at least 95 % of the most running and of the most waiting sequences, in processor
+  // time, which is not taken with fewer than 100 running. No such step: all are 0.
+  int64_t plan_full_count = 0;
+  double plan_full_cpu_p50_us = 0, plan_full_cpu_p99_us = 0, plan_full_cpu_p999_us = 0;
+  double plan_full_cpu_max_us = 0;
+  double plan_full_over_100us = 0;  // share of them
   double wall_seconds = 0;
 };
 

@@ -61,10 +61,17 @@ void AppendRun(const SimFigures& f, std::string& out) {
          f.tpot_p50_ms, f.tpot_p99_ms, static_cast<long long>(f.refused),
          static_cast<long long>(f.expired + f.gave_up), f.fairness, 100 * f.waste,
          static_cast<long long>(f.preemptions));
-  Append(out, "  %6.1f %5d  %5.1f %5.1f  %6.1f %6.1f %7.0f  %6.1f %6.1f %8.0f  %6.2f\n",
-         f.mean_running, f.peak_running, 100 * f.mean_memory, 100 * f.peak_memory, f.plan_p50_us,
-         f.plan_p99_us, f.plan_max_us, f.plan_full_p50_us, f.plan_full_p99_us,
-         f.plan_full_cpu_max_us, f.wall_seconds);
+  Append(out, "  %6.1f %5d  %7d  %5.1f %5.1f  %6.1f %6.1f %7.0f", f.mean_running, f.peak_running,
+         f.peak_waiting, 100 * f.mean_memory, 100 * f.peak_memory, f.plan_p50_us, f.plan_p99_us,
+         f.plan_max_us);
+  if (f.plan_full_count == 0) {
+    Append(out, "  %7d %6s %6s %6s %6s %8s", 0, "-", "-", "-", "-", "-");
+  } else {
+    Append(out, "  %7lld %6.1f %6.1f %6.1f %6.0f %8.3f", static_cast<long long>(f.plan_full_count),
+           f.plan_full_cpu_p50_us, f.plan_full_cpu_p99_us, f.plan_full_cpu_p999_us,
+           f.plan_full_cpu_max_us, 100 * f.plan_full_over_100us);
+  }
+  Append(out, "  %6.2f\n", f.wall_seconds);
 }
 
 Json SchemeJson(const SweepScheme& scheme) {
@@ -112,9 +119,12 @@ Json RunJson(const SweepRun& run) {
            {{"plan_p50_us", Rounded(f.plan_p50_us)},
             {"plan_p99_us", Rounded(f.plan_p99_us)},
             {"plan_max_us", Rounded(f.plan_max_us)},
-            {"plan_full_p50_us", Rounded(f.plan_full_p50_us)},
-            {"plan_full_p99_us", Rounded(f.plan_full_p99_us)},
+            {"plan_full_count", f.plan_full_count},
+            {"plan_full_cpu_p50_us", Rounded(f.plan_full_cpu_p50_us)},
+            {"plan_full_cpu_p99_us", Rounded(f.plan_full_cpu_p99_us)},
+            {"plan_full_cpu_p999_us", Rounded(f.plan_full_cpu_p999_us)},
             {"plan_full_cpu_max_us", Rounded(f.plan_full_cpu_max_us)},
+            {"plan_full_over_100us", Rounded(f.plan_full_over_100us)},
             {"wall_seconds", Rounded(f.wall_seconds)}}},
           {"memory", std::move(memory)}};
 }
@@ -140,13 +150,16 @@ std::string SweepTable(const SweepResult& result) {
            static_cast<long long>(scheme.tokens), static_cast<long long>(scheme.sequences),
            static_cast<long long>(scheme.sequences_of_1k));
   }
-  Append(out, "\n%8s  %-11s %8s  %18s  %14s  %8s %8s  %5s  %5s %8s  %12s  %11s  %21s  %22s  %6s\n",
+  Append(out,
+         "\n%8s  %-11s %8s  %18s  %14s  %8s %8s  %5s  %5s %8s  %12s  %7s  %11s  %21s  %44s  %6s\n",
          "offered", "", "goodput", "TTFT ms", "TPOT ms", "", "expired,", "fair-", "waste",
-         "preemp-", "running", "memory %", "Plan() us", "at peak running", "real");
-  Append(out, "%8s  %-11s %8s  %8s %9s  %6s %7s  %8s %8s  %5s  %5s %8s  %6s %5s  %5s %5s  ", "1/s",
-         "scheme", "1/s", "p50", "p99", "p50", "p99", "refused", "gave up", "ness", "%", "tions",
-         "mean", "peak", "mean", "peak");
-  Append(out, "%6s %6s %7s  %6s %6s %8s  %6s\n", "p50", "p99", "max", "p50", "p99", "max cpu", "s");
+         "preemp-", "running", "waiting", "memory %", "Plan() us",
+         "at both peaks, us of processor time", "real");
+  Append(out, "%8s  %-11s %8s  %8s %9s  %6s %7s  %8s %8s  %5s  %5s %8s  %6s %5s  %7s  %5s %5s  ",
+         "1/s", "scheme", "1/s", "p50", "p99", "p50", "p99", "refused", "gave up", "ness", "%",
+         "tions", "mean", "peak", "peak", "mean", "peak");
+  Append(out, "%6s %6s %7s  %7s %6s %6s %6s %6s %8s  %6s\n", "p50", "p99", "max", "plans", "p50",
+         "p99", "p99.9", "max", "% > 100", "s");
   const std::string* first = nullptr;
   for (const SweepRun& run : result.runs) {
     if (first == nullptr) first = &run.figures.scheme;

@@ -174,6 +174,26 @@ TEST(FiguresTest, FairIsWhatNobodyCouldImproveWithoutTakingFromThePoorer) {
   EXPECT_DOUBLE_EQ(FairnessIndex({0, 0}, {3, 4}), 1);
 }
 
+TEST(FiguresTest, PlansCountWhereMostRunAndMostWait) {
+  SimResult result;
+  result.peak_running = 1000;
+  result.peak_waiting = 10'000;
+  // Of the last one the processor time was not taken.
+  result.plans = {{1000, 10'000, 50, 40},
+                  {950, 9'500, 400, 120},
+                  {1000, 9'499, 900, 900},
+                  {949, 10'000, 900, 900},
+                  {1000, 10'000, 60, 0}};
+  const SimFigures figures = FiguresOf(result, Workload{}, 1, GoodputLimits{});
+  EXPECT_EQ(figures.plan_p50_us, 400);
+  EXPECT_EQ(figures.plan_max_us, 900);
+  EXPECT_EQ(figures.plan_full_count, 2);
+  EXPECT_EQ(figures.plan_full_cpu_p50_us, 40);
+  EXPECT_EQ(figures.plan_full_cpu_p999_us, 120);
+  EXPECT_EQ(figures.plan_full_cpu_max_us, 120);
+  EXPECT_EQ(figures.plan_full_over_100us, 0.5);
+}
+
 SweepOptions SmallSweep() {
   SweepOptions options;
   options.machine = "h100-llama-3-8b";
