@@ -29,7 +29,7 @@ configure() {
   if [[ ! -f $build/build.ninja || CMakePresets.json -nt $stamp ||
         $(cat "$stamp" 2>/dev/null) != "$arguments" ]]; then
     say "configuring $preset"
-    cmake --preset "$preset" --log-level=WARNING "${@:2}"
+    cmake --preset "$preset" --log-level=WARNING "${@:2}" || return
     printf '%s\n' "$arguments" >"$stamp"
   fi
 }

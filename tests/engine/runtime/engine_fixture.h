@@ -79,9 +79,8 @@ class Gate {
     std::unique_lock lock(mutex_);
     ++waiting_;
     changed_.notify_all();
-    changed_.wait(lock, [this] { return open_ || permits_ > 0; });
+    changed_.wait(lock, [this] { return open_; });
     --waiting_;
-    if (!open_) --permits_;
   }
   void WaitUntilHeld() {
     std::unique_lock lock(mutex_);
@@ -96,7 +95,7 @@ class Gate {
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
-  int waiting_ = 0, permits_ = 0;
+  int waiting_ = 0;
   bool open_ = false;
 };
 

@@ -84,6 +84,25 @@ TEST_F(EngineTest, CancelEndsARunningRequestAndFreesItsPages) {
   EXPECT_EQ(engine_->metrics().finished_cancelled.value(), 1u);
 }
 
+TEST_F(EngineTest, ACancelDuringAStepFreesThePagesBeforeAnotherStep) {
+  Gate gate;
+  std::atomic<int> steps = 0;
+  model_.before_step = [&] {
+    ++steps;
+    gate.Pass();
+  };
+  Start();
+  auto sink = std::make_shared<RecordingSink>();
+  const auto id = engine_->Submit(Greedy({1}, 1000), sink);
+  ASSERT_TRUE(id.ok());
+  gate.WaitUntilHeld();
+  engine_->Cancel(*id);
+  gate.Open();
+  EXPECT_EQ(sink->WaitForFinal().finish, FinishReason::kCancelled);
+  ExpectNoPagesUsed();
+  EXPECT_EQ(steps, 1);
+}
+
 TEST_F(EngineTest, CancelOfAnUnknownOrFinishedRequestDoesNothing) {
   Start();
   auto sink = std::make_shared<RecordingSink>();

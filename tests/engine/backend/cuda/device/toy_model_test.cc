@@ -148,7 +148,10 @@ INSTANTIATE_TEST_SUITE_P(
              .dtype = DType::kQ4K,
              .embedding = DType::kQ4_1,
              .width = 256,
-             .largest_difference = 0.8}),
+             .largest_difference = 0.8},
+        Case{.name = "Q5K", .dtype = DType::kQ5K, .width = 256, .largest_difference = 0.8},
+        Case{.name = "Q6K", .dtype = DType::kQ6K, .width = 256, .largest_difference = 0.8},
+        Case{.name = "Q80", .dtype = DType::kQ8_0, .width = 64, .largest_difference = 0.4}),
     [](const auto& test) { return std::string(test.param.name); });
 
 /// The logits of a prompt and of two tokens after it.
