@@ -63,6 +63,7 @@ BENCHMARK_CAPTURE(BM_MatMul, output_Q4_1, DType::kQ4_1, kOutput)->Apply(RowsAndT
 BENCHMARK_CAPTURE(BM_MatMul, gate_up_Q4_1, DType::kQ4_1, kGateUp)->Apply(RowsAndThreads);
 BENCHMARK_CAPTURE(BM_MatMul, down_Q4_1, DType::kQ4_1, kDown)->Apply(RowsAndThreads);
 BENCHMARK_CAPTURE(BM_MatMul, head_Q8_0, DType::kQ8_0, kHead)->Apply(RowsAndThreads);
+BENCHMARK_CAPTURE(BM_MatMul, head_F16, DType::kF16, kHead)->Apply(RowsAndThreads);
 BENCHMARK_CAPTURE(BM_MatMul, gate_up_Q4_0, DType::kQ4_0, kGateUp)->Apply(RowsAndThreads);
 BENCHMARK_CAPTURE(BM_MatMul, gate_up_Q8_0, DType::kQ8_0, kGateUp)->Apply(RowsAndThreads);
 BENCHMARK_CAPTURE(BM_MatMul, gate_up_F16, DType::kF16, kGateUp)->Apply(RowsAndThreads);

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "engine/base/check.h"
@@ -44,7 +45,7 @@ bool Spin(Done done) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : queues_(static_cast<size_t>(std::max(threads, 0))) {
   ASYMSERVE_CHECK(threads >= 1);
   for (int thread = 1; thread < threads; ++thread) {
     workers_.emplace_back([this, thread] { WorkerLoop(thread); });
@@ -61,9 +62,14 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::Run(int chunks, Invoke invoke, void* context) {
   invoke_ = invoke;
   context_ = context;
+  chunks_ = chunks;
   unfinished_.store(static_cast<uint32_t>(chunks), std::memory_order_relaxed);
-  const uint64_t region = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-  ticket_.store((region << 32) | static_cast<uint32_t>(chunks), std::memory_order_release);
+  for (int queue = 0; queue < threads(); ++queue) {
+    std::atomic<uint64_t>& ticket = queues_[static_cast<size_t>(queue)].ticket;
+    const uint64_t region = (ticket.load(std::memory_order_relaxed) >> 32) + 1;
+    const auto share = static_cast<uint32_t>(Begin(queue + 1) - Begin(queue));
+    ticket.store((region << 32) | share, std::memory_order_release);
+  }
   region_.fetch_add(1, std::memory_order_seq_cst);
   if (parked_.load(std::memory_order_seq_cst) > 0) FutexWakeAll(region_);
   TakeChunks(0);
@@ -74,16 +80,21 @@ void ThreadPool::Run(int chunks, Invoke invoke, void* context) {
 }
 
 void ThreadPool::TakeChunks(int thread) {
-  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  for (int i = 0; i < threads(); ++i) TakeChunksOf((thread + i) % threads(), thread);
+}
+
+void ThreadPool::TakeChunksOf(int queue, int thread) {
+  std::atomic<uint64_t>& word = queues_[static_cast<size_t>(queue)].ticket;
+  uint64_t ticket = word.load(std::memory_order_acquire);
   while (static_cast<uint32_t>(ticket) != 0) {
-    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
-                                       std::memory_order_acquire)) {
+    if (!word.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
+                                    std::memory_order_acquire)) {
       continue;
     }
-    // Chunks count down in the ticket; hand out ascending numbers only matters to caches.
-    invoke_(context_, static_cast<int>(static_cast<uint32_t>(ticket)) - 1, thread);
+    const auto left = static_cast<int>(static_cast<uint32_t>(ticket));
+    invoke_(context_, Begin(queue + 1) - left, thread);
     unfinished_.fetch_sub(1, std::memory_order_release);
-    ticket = ticket_.load(std::memory_order_acquire);
+    ticket = word.load(std::memory_order_acquire);
   }
 }
 

@@ -21,7 +21,7 @@ struct AmxMatMul {
   using I32 = V::I32;
 
   // Below so many rows of a tile its product costs more than theirs one by one.
-  static constexpr int kLeastRows = 3;
+  static constexpr int kLeastRows = 8;
   static constexpr int kRunBlocks = 32 / Format::kHalves;  // 16 KiB of codes
   static constexpr int kSums = kTileRows * kPanelColumns;
 

@@ -142,6 +142,7 @@ absl::Status CpuBackend::Reserve(int64_t max_tokens, int64_t max_cols) {
   ASYMSERVE_RETURN_IF_ERROR(CheckReserve(max_tokens, max_cols));
   ASYMSERVE_RETURN_IF_ERROR(matmul_.Reserve(max_tokens, max_cols));
   ASYMSERVE_RETURN_IF_ERROR(attention_.Reserve(max_tokens));
+  memory_.region(MemoryClass::kWeights)->JoinPages();
   return memory_.region(MemoryClass::kWorkspace)->Populate();
 }
 

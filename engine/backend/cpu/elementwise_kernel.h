@@ -171,45 +171,98 @@ struct Elementwise {
   /// gets scale NaN. What it leaves in the rows behind them is of no use.
   static void Quantize(ActivationBlock* tile, const float* x, int64_t stride, int rows,
                        int64_t blocks) {
-    constexpr int kGroup = 4;
-    const float* row[kTileRows];
-    for (int r = 0; r < kTileRows; ++r) row[r] = x + (r < rows ? r : rows - 1) * stride;
-    for (int64_t b = 0; b < blocks; ++b) {
-      ActivationBlock& block = tile[b];
-      alignas(64) int32_t largest[kTileRows] = {};
-      alignas(64) int32_t sums[2][kTileRows] = {};
-      for (int r = 0; r < rows; r += kGroup) {
-        I32 magnitude[kGroup];
-        Unroll<kGroup>([&](auto i) __attribute__((always_inline)) {
-          magnitude[i.value] = LargerMagnitude(row[r + i.value] + b * kQuantBlock);
-        });
-        V::LargestOfFour(magnitude[0], magnitude[1], magnitude[2], magnitude[3], largest + r);
+    constexpr int kFewRows = 2;  // a group of four lanes would be half empty
+    if (rows <= kFewRows) {
+      for (int r = 0; r < rows; ++r) QuantizeRow(tile, r, x + r * stride, blocks);
+      return;
+    }
+    for (int64_t b = 0; b < blocks; ++b) QuantizeBlock(tile[b], x + b * kQuantBlock, stride, rows);
+  }
+
+ private:
+  /// 16 blocks of 32 inputs, of any rows: where each is, and where its codes go.
+  struct QuantLanes {
+    const float* x[kTileRows];
+    int8_t* q[kTileRows];
+  };
+  struct QuantSums {
+    alignas(64) float scale[kTileRows];
+    alignas(64) int32_t halves[2][kTileRows];  // of the codes of 16 inputs
+  };
+
+  /// Block by block of one row, which has a sixteenth of each ActivationBlock.
+  static void QuantizeRow(ActivationBlock* tile, int row, const float* x, int64_t blocks) {
+    for (int64_t first = 0; first < blocks; first += kTileRows) {
+      const int64_t left = blocks - first;
+      const int count = left < kTileRows ? static_cast<int>(left) : kTileRows;
+      QuantLanes lanes;
+      for (int i = 0; i < kTileRows; ++i) {
+        const int64_t b = first + (i < count ? i : count - 1);
+        lanes.x[i] = x + b * kQuantBlock;
+        lanes.q[i] = tile[b].q[row];
       }
-      alignas(64) float inverse[kTileRows];
-      SetScales(largest, block.scale, inverse);
-      for (int r = 0; r < rows; r += kGroup) {
-        I32 low[kGroup], high[kGroup];
-        Unroll<kGroup>([&](auto i) __attribute__((always_inline)) {
-          const int at = r + i.value;
-          const float* from = row[at] + b * kQuantBlock;
-          low[i.value] = Rounded(from, inverse[at]);
-          high[i.value] = Rounded(from + 16, inverse[at]);
-          V::StoreInt8(block.q[at], low[i.value]);
-          V::StoreInt8(block.q[at] + 16, high[i.value]);
-        });
-        V::ReduceFour(low[0], low[1], low[2], low[3], sums[0] + r);
-        V::ReduceFour(high[0], high[1], high[2], high[3], sums[1] + r);
-      }
-      for (int r = 0; r < kTileRows; ++r) {
-        block.scaled_sum[r] = block.scale[r] * static_cast<float>(sums[0][r] + sums[1][r]);
-        block.negative_sum[r] = -(sums[0][r] + sums[1][r]);
-        block.negative_half[0][r] = -sums[0][r];
-        block.negative_half[1][r] = -sums[1][r];
+      QuantSums sums;  // NOLINT(cppcoreguidelines-pro-type-member-init): QuantizeLanes sets it
+      QuantizeLanes(lanes, count, sums);
+      for (int i = 0; i < count; ++i) {
+        ActivationBlock& block = tile[first + i];
+        const int32_t low = sums.halves[0][i], high = sums.halves[1][i];
+        block.scale[row] = sums.scale[i];
+        block.scaled_sum[row] = sums.scale[i] * static_cast<float>(low + high);
+        block.negative_sum[row] = -(low + high);
+        block.negative_half[0][row] = -low;
+        block.negative_half[1][row] = -high;
       }
     }
   }
 
- private:
+  /// One block of the first `rows` rows.
+  static void QuantizeBlock(ActivationBlock& block, const float* x, int64_t stride, int rows) {
+    QuantLanes lanes;
+    for (int r = 0; r < kTileRows; ++r) {
+      lanes.x[r] = x + (r < rows ? r : rows - 1) * stride;
+      lanes.q[r] = block.q[r];
+    }
+    QuantSums sums;  // NOLINT(cppcoreguidelines-pro-type-member-init): QuantizeLanes sets it
+    QuantizeLanes(lanes, rows, sums);
+    for (int r = 0; r < kTileRows; ++r) {
+      const int32_t low = sums.halves[0][r], high = sums.halves[1][r];
+      block.scale[r] = sums.scale[r];
+      block.scaled_sum[r] = sums.scale[r] * static_cast<float>(low + high);
+      block.negative_sum[r] = -(low + high);
+      block.negative_half[0][r] = -low;
+      block.negative_half[1][r] = -high;
+    }
+  }
+
+  /// The first `count` lanes, in groups of four; what it leaves in the others is of no use.
+  [[gnu::always_inline]] static void QuantizeLanes(const QuantLanes& lanes, int count,
+                                                   QuantSums& sums) {
+    constexpr int kGroup = 4;
+    const int end = (count + kGroup - 1) / kGroup * kGroup;
+    alignas(64) int32_t largest[kTileRows] = {};
+    for (int i = 0; i < end; i += kGroup) {
+      I32 magnitude[kGroup];
+      Unroll<kGroup>([&](auto j) __attribute__((always_inline)) {
+        magnitude[j.value] = LargerMagnitude(lanes.x[i + j.value]);
+      });
+      V::LargestOfFour(magnitude[0], magnitude[1], magnitude[2], magnitude[3], largest + i);
+    }
+    alignas(64) float inverse[kTileRows];
+    SetScales(largest, end, sums.scale, inverse);
+    for (int i = 0; i < end; i += kGroup) {
+      I32 low[kGroup], high[kGroup];
+      Unroll<kGroup>([&](auto j) __attribute__((always_inline)) {
+        const int at = i + j.value;
+        low[j.value] = Rounded(lanes.x[at], inverse[at]);
+        high[j.value] = Rounded(lanes.x[at] + 16, inverse[at]);
+        V::StoreInt8(lanes.q[at], low[j.value]);
+        V::StoreInt8(lanes.q[at] + 16, high[j.value]);
+      });
+      V::ReduceFour(low[0], low[1], low[2], low[3], sums.halves[0] + i);
+      V::ReduceFour(high[0], high[1], high[2], high[3], sums.halves[1] + i);
+    }
+  }
+
   /// Lane i: the bits of the larger magnitude of x[i] and x[i + 16].
   [[gnu::always_inline]] static I32 LargerMagnitude(const float* x) {
     const I32 magnitude = V::SetInt(0x7FFFFFFF);
@@ -217,9 +270,9 @@ struct Elementwise {
                         V::AndInt(V::Bits(V::Load(x + 16)), magnitude));
   }
 
-  /// From the bits of each row's largest magnitude: its scale, and what its inputs are multiplied
+  /// From the bits of each lane's largest magnitude: its scale, and what its inputs are multiplied
   /// with, 0 where the scale is 0 or NaN.
-  [[gnu::always_inline]] static void SetScales(const int32_t (&largest)[kTileRows],
+  [[gnu::always_inline]] static void SetScales(const int32_t (&largest)[kTileRows], int count,
                                                float (&scale)[kTileRows],
                                                float (&inverse)[kTileRows]) {
     const F32 amax = V::FromBits(V::LoadInt(largest));
@@ -227,11 +280,11 @@ struct Elementwise {
     V::Store(inverse, V::Div(V::Set(127.0f), amax));
     constexpr int32_t kInfinity = 0x7F800000;
     constexpr int32_t kSmallest = 0x0DA24260;  // 1e-30
-    for (int r = 0; r < kTileRows; ++r) {
-      const bool usable = largest[r] >= kSmallest && largest[r] < kInfinity;
+    for (int i = 0; i < count; ++i) {
+      const bool usable = largest[i] >= kSmallest && largest[i] < kInfinity;
       if (usable) continue;
-      scale[r] = largest[r] >= kInfinity ? __builtin_nanf("") : 0.0f;
-      inverse[r] = 0;
+      scale[i] = largest[i] >= kInfinity ? __builtin_nanf("") : 0.0f;
+      inverse[i] = 0;
     }
   }
 

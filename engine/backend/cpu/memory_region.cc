@@ -230,6 +230,16 @@ absl::Status MemoryRegion::Populate() {
   return absl::OkStatus();
 }
 
+void MemoryRegion::JoinPages() {
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE of linux/mman.h
+  std::lock_guard lock(mutex_);
+  for (const Range& range : ranges_) {
+    const int64_t whole = range.open / kHugePage * kHugePage;
+    // Without it the kernel does the same by itself, in minutes.
+    if (whole > 0) (void)madvise(range.begin, static_cast<size_t>(whole), kCollapse);
+  }
+}
+
 std::vector<AddressRange> MemoryRegion::ranges() const {
   std::lock_guard lock(mutex_);
   std::vector<AddressRange> ranges;

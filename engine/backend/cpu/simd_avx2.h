@@ -251,25 +251,10 @@ struct Avx2Simd {
     return {HalfDot<kBits>(sum.low, a.low, b.low), HalfDot<kBits>(sum.high, a.high, b.high)};
   }
   static void LargestOfFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
-    const auto pair = [](I32 x, I32 y) {
-      const __m256i xs = _mm256_max_epi32(x.low, x.high);
-      const __m256i ys = _mm256_max_epi32(y.low, y.high);
-      return _mm256_max_epi32(_mm256_unpacklo_epi32(xs, ys), _mm256_unpackhi_epi32(xs, ys));
-    };
-    const __m256i ab = pair(a, b);
-    const __m256i cd = pair(c, d);
-    const __m256i all =
-        _mm256_max_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
-                     _mm_max_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
+    FoldFour<LargestInts>(a, b, c, d, out);
   }
   static void ReduceFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
-    const auto eight = [](I32 x) { return _mm256_add_epi32(x.low, x.high); };
-    const __m256i ab = _mm256_hadd_epi32(eight(a), eight(b));
-    const __m256i cd = _mm256_hadd_epi32(eight(c), eight(d));
-    const __m256i all = _mm256_hadd_epi32(ab, cd);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
-                     _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
+    FoldFour<SumOfInts>(a, b, c, d, out);
   }
 
   // ---- 64 sums of 16 bits ---------------------------------------------------------------------
@@ -331,6 +316,30 @@ struct Avx2Simd {
       start.high = _mm256_add_epi32(start.high, _mm256_madd_epi16(pairs.high, ones));
     }
     return start;
+  }
+
+ private:
+  struct LargestInts {
+    static __m256i Of(__m256i a, __m256i b) { return _mm256_max_epi32(a, b); }
+    static __m128i Of(__m128i a, __m128i b) { return _mm_max_epi32(a, b); }
+  };
+  struct SumOfInts {
+    static __m256i Of(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+    static __m128i Of(__m128i a, __m128i b) { return _mm_add_epi32(a, b); }
+  };
+  /// out[0..3] = the lanes of a, b, c, d, each folded into one.
+  template <typename Fold>
+  static void FoldFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
+    const auto pair = [](I32 x, I32 y) {
+      const __m256i xs = Fold::Of(x.low, x.high);
+      const __m256i ys = Fold::Of(y.low, y.high);
+      return Fold::Of(_mm256_unpacklo_epi32(xs, ys), _mm256_unpackhi_epi32(xs, ys));
+    };
+    const __m256i ab = pair(a, b);
+    const __m256i cd = pair(c, d);
+    const __m256i all = Fold::Of(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                     Fold::Of(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
   }
 };
 

@@ -154,26 +154,10 @@ struct Avx512Simd {
     return _mm512_dpbusd_epi32(sum, a, b);
   }
   static void LargestOfFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
-    const __m512i ab = _mm512_max_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    const __m512i cd = _mm512_max_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    const __m512i all =
-        _mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-    const __m256i eight =
-        _mm256_max_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
-    _mm_storeu_si128(
-        reinterpret_cast<__m128i*>(out),
-        _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1)));
+    FoldFour<LargestInts>(a, b, c, d, out);
   }
   static void ReduceFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
-    const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    const __m512i all =
-        _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-    const __m256i eight =
-        _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
-    _mm_storeu_si128(
-        reinterpret_cast<__m128i*>(out),
-        _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1)));
+    FoldFour<SumOfInts>(a, b, c, d, out);
   }
 
   // ---- 64 sums of 16 bits ---------------------------------------------------------------------
@@ -206,6 +190,28 @@ struct Avx512Simd {
       start = _mm512_dpbusd_epi32(start, tiles[j], _mm512_set1_epi32(four));
     }
     return start;
+  }
+
+ private:
+  struct LargestInts {
+    static __m512i Of(__m512i a, __m512i b) { return _mm512_max_epi32(a, b); }
+    static __m256i Of(__m256i a, __m256i b) { return _mm256_max_epi32(a, b); }
+    static __m128i Of(__m128i a, __m128i b) { return _mm_max_epi32(a, b); }
+  };
+  struct SumOfInts {
+    static __m512i Of(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+    static __m256i Of(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+    static __m128i Of(__m128i a, __m128i b) { return _mm_add_epi32(a, b); }
+  };
+  /// out[0..3] = the lanes of a, b, c, d, each folded into one.
+  template <typename Fold>
+  static void FoldFour(I32 a, I32 b, I32 c, I32 d, int32_t* out) {
+    const __m512i ab = Fold::Of(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    const __m512i cd = Fold::Of(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    const __m512i all = Fold::Of(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const __m256i eight = Fold::Of(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                     Fold::Of(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1)));
   }
 };
 

@@ -1,6 +1,9 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 #include <tuple>
+#include <vector>
 
 #include "engine/backend/cpu/packed_format.h"
 #include "tests/engine/backend/backend_fixture.h"
@@ -368,6 +371,47 @@ TEST_P(QuantizerTest, RoundsTiesToEven) {
   KernelsOf(GetParam()).quantize(&block, x.row(0), kQuantBlock, 1, 1);
   EXPECT_EQ(block.scale[0], 1.0f);
   for (int i = 1; i < kQuantBlock; ++i) EXPECT_EQ(block.q[0][i], std::nearbyint(x.at(0, i)));
+}
+
+// Blocks and rows share vectors: the last block is one whose vector it fills up itself.
+TEST_P(QuantizerTest, ABlockWithoutAScaleChangesNoOther) {
+  constexpr int64_t kBlocks = 17;
+  constexpr int64_t kInputs = kBlocks * kQuantBlock;
+  const float special[] = {0.0f, 1e-31f, std::numeric_limits<float>::infinity(), std::nanf("")};
+  for (const int rows : {1, 2, 3, 5, 16}) {
+    for (const float value : special) {
+      Matrix x = Matrix::Random(rows, kInputs, 21);
+      std::vector<ActivationBlock> plain(kBlocks), tile(kBlocks);
+      KernelsOf(GetParam()).quantize(plain.data(), x.row(0), kInputs, rows, kBlocks);
+      const auto is_special = [](int row, int64_t b) { return (row + b) % 8 == 0; };
+      for (int row = 0; row < rows; ++row) {
+        for (int64_t k = 0; k < kInputs; ++k) {
+          if (is_special(row, k / kQuantBlock)) x.row(row)[k] = value;
+        }
+      }
+      KernelsOf(GetParam()).quantize(tile.data(), x.row(0), kInputs, rows, kBlocks);
+      for (int row = 0; row < rows; ++row) {
+        for (int64_t b = 0; b < kBlocks; ++b) {
+          SCOPED_TRACE(absl::StrCat(value, ", row ", row, " of ", rows, ", block ", b));
+          const auto at = static_cast<size_t>(b);
+          const std::vector<int8_t> codes(tile[at].q[row], tile[at].q[row] + kQuantBlock);
+          if (!is_special(row, b)) {
+            EXPECT_EQ(tile[at].scale[row], plain[at].scale[row]);
+            EXPECT_EQ(tile[at].scaled_sum[row], plain[at].scaled_sum[row]);
+            EXPECT_TRUE(std::equal(codes.begin(), codes.end(), plain[at].q[row]));
+            continue;
+          }
+          EXPECT_EQ(codes, std::vector<int8_t>(kQuantBlock, 0));
+          if (std::isfinite(value)) {
+            EXPECT_EQ(tile[at].scale[row], 0.0f);
+            EXPECT_EQ(tile[at].scaled_sum[row], 0.0f);
+          } else {
+            EXPECT_TRUE(std::isnan(tile[at].scale[row]));
+          }
+        }
+      }
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, QuantizerTest, ::testing::ValuesIn(SupportedIsas()),

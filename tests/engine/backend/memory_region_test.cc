@@ -1,10 +1,14 @@
 #include "engine/backend/cpu/memory_region.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <random>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "engine/backend/cpu/aligned_buffer.h"
@@ -18,6 +22,37 @@ AlignedBuffer Allocate(const std::shared_ptr<MemoryRegion>& region, int64_t byte
   auto buffer = AlignedBuffer::Allocate(region, bytes);
   EXPECT_TRUE(buffer.ok()) << buffer.status();
   return *std::move(buffer);
+}
+
+/// KiB in huge pages between two addresses, by /proc/self/smaps.
+int64_t HugeKib(AddressRange range) {
+  std::ifstream smaps("/proc/self/smaps");
+  int64_t sum = 0;
+  bool within = false;
+  for (std::string line; std::getline(smaps, line);) {
+    std::istringstream in(line);
+    uintptr_t begin = 0, end = 0;
+    char dash = 0;
+    if (line.find(':') > line.find(' ') && in >> std::hex >> begin >> dash >> end) {
+      within = begin >= range.begin && end <= range.end;
+    } else if (within && line.starts_with("AnonHugePages:")) {
+      sum += std::stoll(line.substr(line.find(':') + 1));
+    }
+  }
+  return sum;
+}
+
+bool SystemCanJoinPages() {
+  constexpr size_t kHuge = size_t{2} << 20;
+  void* place =
+      mmap(nullptr, 2 * kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (place == MAP_FAILED) return false;
+  auto* first =
+      reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(place) + kHuge - 1) / kHuge * kHuge);
+  *first = 1;
+  const bool can = madvise(first, kHuge, 25 /* MADV_COLLAPSE */) == 0;
+  munmap(place, 2 * kHuge);
+  return can;
 }
 
 bool IsZero(const AlignedBuffer& buffer) {
@@ -68,6 +103,25 @@ TEST(MemoryRegionTest, RefusesWhatTheSystemDoesNotHave) {
   const auto buffer = AlignedBuffer::Allocate(region, int64_t{1} << 60);
   EXPECT_EQ(buffer.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(region->mapped_bytes(), 0);
+}
+
+TEST(MemoryRegionTest, SmallBuffersThatWereWrittenOneByOneAreJoinedIntoHugePages) {
+  const auto region = std::make_shared<MemoryRegion>("asymserve_test");
+  std::vector<AlignedBuffer> held;
+  for (int i = 0; i < 96; ++i) {
+    held.push_back(Allocate(region, 100 << 10));
+    std::memset(held.back().data(), i + 1, static_cast<size_t>(held.back().bytes()));
+  }
+  const int64_t mapped = region->mapped_bytes();
+  region->JoinPages();
+  EXPECT_EQ(region->mapped_bytes(), mapped);
+  for (int i = 0; i < 96; ++i) {
+    const AlignedBuffer& buffer = held[static_cast<size_t>(i)];
+    ASSERT_EQ(std::count(buffer.data(), buffer.data() + buffer.bytes(), std::byte(i + 1)),
+              buffer.bytes());
+  }
+  if (!SystemCanJoinPages()) GTEST_SKIP() << "before Linux 6.1, or no huge page is free";
+  EXPECT_EQ(HugeKib(region->ranges().at(0)), mapped >> 21 << 11);
 }
 
 TEST(CpuMemoryTest, TheKernelCountsEachClassApart) {

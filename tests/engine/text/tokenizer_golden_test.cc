@@ -1,5 +1,5 @@
-// Ids of real vocabularies against those of the tokenizers they come from. The vocabularies are too
-// large for the repository: without them the tests skip.
+// Ids of real vocabularies against those of the tokenizers they come from. The default model's is
+// always there; the others are too large for the repository: without them their tests skip.
 
 #include <algorithm>
 #include <filesystem>
@@ -40,7 +40,8 @@ std::vector<Vocabulary> Vocabularies() {
     const std::string file = folder + "ggml-vocab-" + name + ".gguf";
     all.push_back({name, file, file});
   }
-  all.push_back({"smollm2", ASYMSERVE_MODEL_FILE, folder + "smollm2"});
+  all.push_back(
+      {"smollm2", ASYMSERVE_MODEL_FILE, ASYMSERVE_SOURCE_DIR "/tests/golden/tokenizers/smollm2"});
   return all;
 }
 
