@@ -53,7 +53,7 @@ void BM_MatMul(benchmark::State& state, DType dtype, Shape shape) {
 
 void RowsAndThreads(benchmark::internal::Benchmark* benchmark) {
   for (const int64_t threads : {1, 2}) {
-    for (const int64_t rows : {1, 4, 8, 16, 64, 256}) benchmark->Args({rows, threads});
+    for (const int64_t rows : {1, 4, 8, 16, 20, 64, 256}) benchmark->Args({rows, threads});
   }
   benchmark->ArgNames({"rows", "threads"})->UseRealTime();
 }

@@ -42,7 +42,7 @@ Machine H100Llama3() {
   Machine machine;
   machine.name = "h100-llama-3-8b";
   machine.shape = {.layers = 32, .kv_heads = 8, .head_size = 128};
-  machine.kv_bytes = 60'000'000'000;  // 80 GB less 16 GB of weights and 4 GB for everything else
+  machine.kv_bytes = 60'000'000'000;  // of 80 GB: planned_machine_test
   machine.context_tokens = 8192;
   machine.max_running = 1024;
   machine.max_waiting = 256;
@@ -70,7 +70,7 @@ Machine H100Llama3Q4() {
   Machine machine;
   machine.name = "h100-llama-3-8b-q4";
   machine.shape = {.layers = 32, .kv_heads = 8, .head_size = 128};
-  machine.kv_bytes = 70'000'000'000;  // 80 GB less 5 GB of weights and 5 GB for everything else
+  machine.kv_bytes = 70'000'000'000;  // of 80 GB: planned_machine_test
   machine.context_tokens = 8192;
   machine.max_running = 256;  // as many decode in some 90 ms at 4,096 tokens
   machine.max_waiting = 256;

@@ -96,6 +96,12 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): CLI11 m
                  "engine.step_ms: of a step in which somebody decodes; 0: none")
       ->capture_default_str();
   app.add_flag("--elastic", options.setup.elastic, "refinements are given up before preemptions");
+  app.add_flag("--one-queue", options.setup.one_queue,
+               "tenants are not told apart: first come, first served");
+  app.add_option("--bypass", options.setup.bypass_sequences,
+                 "requests that may overtake one that has no room; default: the server's");
+  app.add_option("--watermark-pages", options.setup.watermark_pages,
+                 "kept free by admission; default: the server's");
   app.add_option("--ask", options.clients.ask_tokens,
                  "max_new_tokens of requests; 0: what they get");
   app.add_option("--deadline-ms", deadline_ms, "of every request, after its arrival; 0: none");

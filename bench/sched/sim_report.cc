@@ -36,6 +36,11 @@ void AppendHead(const SweepResult& result, std::string& out) {
          setup.max_waiting, setup.step_tokens, static_cast<double>(setup.step_us) * 1e-3,
          result.limits.ttft_ms, result.limits.tpot_ms);
   if (setup.elastic) Append(out, "elastic: refinements are given up before anybody is preempted\n");
+  if (setup.one_queue) Append(out, "one queue: tenants are not told apart\n");
+  if (setup.bypass_sequences) {
+    Append(out, "%d requests may overtake one that has no room\n", *setup.bypass_sequences);
+  }
+  if (setup.watermark_pages) Append(out, "%d pages are kept free\n", *setup.watermark_pages);
   if (result.clients.ask_tokens > 0) {
     Append(out, "requests ask for %d tokens\n", result.clients.ask_tokens);
   }
@@ -170,21 +175,26 @@ std::string SweepTable(const SweepResult& result) {
 }
 
 std::string SweepJson(const SweepResult& result) {
-  Json head = {{"machine", result.machine},
-               {"load", result.load},
-               {"seed", result.seed},
-               {"kv_bytes", result.setup.kv_bytes},
-               {"context_tokens", result.setup.context_tokens},
-               {"max_running", result.setup.max_running},
-               {"max_waiting", result.setup.max_waiting},
-               {"step_tokens", result.setup.step_tokens},
-               {"step_ms", static_cast<double>(result.setup.step_us) * 1e-3},
-               {"elastic", result.setup.elastic},
-               {"ask_tokens", result.clients.ask_tokens},
-               {"deadline_ms", static_cast<double>(result.clients.deadline_us) * 1e-3},
-               {"patience_ms", static_cast<double>(result.clients.patience_us) * 1e-3},
-               {"ttft_limit_ms", result.limits.ttft_ms},
-               {"tpot_limit_ms", result.limits.tpot_ms}};
+  Json head = {
+      {"machine", result.machine},
+      {"load", result.load},
+      {"seed", result.seed},
+      {"kv_bytes", result.setup.kv_bytes},
+      {"context_tokens", result.setup.context_tokens},
+      {"max_running", result.setup.max_running},
+      {"max_waiting", result.setup.max_waiting},
+      {"step_tokens", result.setup.step_tokens},
+      {"step_ms", static_cast<double>(result.setup.step_us) * 1e-3},
+      {"elastic", result.setup.elastic},
+      {"one_queue", result.setup.one_queue},
+      {"bypass", result.setup.bypass_sequences ? Json(*result.setup.bypass_sequences) : Json()},
+      {"watermark_pages",
+       result.setup.watermark_pages ? Json(*result.setup.watermark_pages) : Json()},
+      {"ask_tokens", result.clients.ask_tokens},
+      {"deadline_ms", static_cast<double>(result.clients.deadline_us) * 1e-3},
+      {"patience_ms", static_cast<double>(result.clients.patience_us) * 1e-3},
+      {"ttft_limit_ms", result.limits.ttft_ms},
+      {"tpot_limit_ms", result.limits.tpot_ms}};
   std::vector<Json> schemes, runs;
   for (const SweepScheme& scheme : result.schemes) schemes.push_back(SchemeJson(scheme));
   for (const SweepRun& run : result.runs) runs.push_back(RunJson(run));

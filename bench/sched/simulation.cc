@@ -68,18 +68,22 @@ absl::StatusOr<SchedulerOptions> MakeOptions(const Machine& machine, const KvSch
   options.elastic = setup.elastic;
   // As the engine does by default: what may overtake a head of the queue, and of the pool a page
   // per running sequence, at most 5 %.
-  options.bypass_sequences = EngineOptions().bypass_sequences;
+  options.bypass_sequences = setup.bypass_sequences.value_or(EngineOptions().bypass_sequences);
   options.bypass_tokens = options.max_context_tokens;
-  options.watermark_pages = static_cast<int32_t>(
-      std::min<int64_t>(options.max_running, tokens / scheme.page_tokens / 20));
+  const int64_t reserve = std::min<int64_t>(options.max_running, tokens / scheme.page_tokens / 20);
+  options.watermark_pages = setup.watermark_pages.value_or(static_cast<int32_t>(reserve));
+  if (options.bypass_sequences < 0 || options.watermark_pages < 0) {
+    return absl::InvalidArgumentError("bypass, watermark-pages: must be 0 or more");
+  }
   return options;
 }
 
 class Simulation {
  public:
-  Simulation(const SchedulerOptions& options, TimeUs engine_step_us, const StepCost& cost,
+  Simulation(const SchedulerOptions& options, const ServerSetup& setup, const StepCost& cost,
              const ClientHabits& clients, const std::vector<SimRequest>& requests)
       : context_(options.max_context_tokens),
+        one_queue_(setup.one_queue),
         cost_(cost),
         clients_(clients),
         requests_(requests),
@@ -87,7 +91,7 @@ class Simulation {
         backlog_({.max_waiting = options.max_waiting,
                   .step_tokens = options.step_tokens,
                   .chunk_tokens = options.scheme.chunk_tokens,
-                  .step_us = engine_step_us}),
+                  .step_us = setup.step_us}),
         scheduler_(options) {
     result_.slabs = options.arena.slabs;
     result_.outcomes.resize(requests.size());
@@ -114,7 +118,7 @@ class Simulation {
     spec.prompt_tokens = request.prompt_tokens;
     spec.max_new_tokens = std::max(request.output_tokens,
                                    std::min(clients_.ask_tokens, context_ - request.prompt_tokens));
-    spec.tenant = request.tenant;
+    spec.tenant = one_queue_ ? 0 : request.tenant;
     spec.arrival = request.arrival;
     if (clients_.deadline_us > 0) spec.deadline = request.arrival + clients_.deadline_us;
     return spec;
@@ -252,6 +256,7 @@ class Simulation {
   SimOutcome& OutcomeOf(SequenceId id) { return result_.outcomes[static_cast<size_t>(id)]; }
 
   const int32_t context_;
+  const bool one_queue_;
   const StepCost& cost_;
   const ClientHabits clients_;
   const std::vector<SimRequest>& requests_;
@@ -277,7 +282,7 @@ absl::StatusOr<SimResult> Simulate(const Machine& machine, const KvScheme& schem
   const auto options = MakeOptions(machine, scheme, setup);
   if (!options.ok()) return options.status();
   const StepCost cost(machine, *speed, scheme);
-  return Simulation(*options, setup.step_us, cost, clients, requests).Run();
+  return Simulation(*options, setup, cost, clients, requests).Run();
 }
 
 }  // namespace asymserve

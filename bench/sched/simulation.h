@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +22,10 @@ struct ServerSetup {
   int32_t step_tokens = 0;
   bool elastic = false;     // SchedulerOptions::elastic
   TimeUs step_us = 80'000;  // EngineOptions::step_us, as servers have it by default; 0: no limit
+  // Policies, to compare with what servers do:
+  bool one_queue = false;  // tenants are not told apart: first come, first served
+  std::optional<int32_t> bypass_sequences = {};  // SchedulerOptions; empty: EngineOptions'
+  std::optional<int32_t> watermark_pages = {};  // likewise; empty: a page per sequence, at most 5 %
 };
 
 /// What clients do.

@@ -84,7 +84,10 @@ ServerSetup Effective(const ServerSetup& setup, const Machine& machine) {
           .max_waiting = choose(setup.max_waiting, machine.max_waiting),
           .step_tokens = choose(setup.step_tokens, machine.step_tokens),
           .elastic = setup.elastic,
-          .step_us = setup.step_us};
+          .step_us = setup.step_us,
+          .one_queue = setup.one_queue,
+          .bypass_sequences = setup.bypass_sequences,
+          .watermark_pages = setup.watermark_pages};
 }
 
 SweepScheme Describe(const Machine& machine, const KvScheme& scheme, const ServerSetup& setup) {

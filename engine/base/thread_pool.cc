@@ -64,11 +64,12 @@ void ThreadPool::Run(int chunks, Invoke invoke, void* context) {
   context_ = context;
   chunks_ = chunks;
   unfinished_.store(static_cast<uint32_t>(chunks), std::memory_order_relaxed);
-  for (int queue = 0; queue < threads(); ++queue) {
-    std::atomic<uint64_t>& ticket = queues_[static_cast<size_t>(queue)].ticket;
-    const uint64_t region = (ticket.load(std::memory_order_relaxed) >> 32) + 1;
-    const auto share = static_cast<uint32_t>(Begin(queue + 1) - Begin(queue));
-    ticket.store((region << 32) | share, std::memory_order_release);
+  ++regions_;
+  for (int queue = 0, first = 0; queue < threads(); ++queue) {
+    const int next = FirstChunk(queue + 1);
+    queues_[static_cast<size_t>(queue)].ticket.store(
+        (regions_ << 32) | static_cast<uint32_t>(next - first), std::memory_order_release);
+    first = next;
   }
   region_.fetch_add(1, std::memory_order_seq_cst);
   if (parked_.load(std::memory_order_seq_cst) > 0) FutexWakeAll(region_);
@@ -92,7 +93,7 @@ void ThreadPool::TakeChunksOf(int queue, int thread) {
       continue;
     }
     const auto left = static_cast<int>(static_cast<uint32_t>(ticket));
-    invoke_(context_, Begin(queue + 1) - left, thread);
+    invoke_(context_, FirstChunk(queue + 1) - left, thread);
     unfinished_.fetch_sub(1, std::memory_order_release);
     ticket = word.load(std::memory_order_acquire);
   }

@@ -48,9 +48,10 @@ class ThreadPool {
   /// Takes and runs chunks of the current region until none is left.
   void TakeChunks(int thread);
   void TakeChunksOf(int queue, int thread);
-  /// The first chunk of a queue's share of the region.
-  int Begin(int queue) const {
-    return static_cast<int>(int64_t{chunks_} * queue / static_cast<int64_t>(queues_.size()));
+  /// The first chunk of a queue's share of the region. The caller's, the first, is never smaller
+  /// than another.
+  int FirstChunk(int queue) const {
+    return static_cast<int>((int64_t{chunks_} * queue + threads() - 1) / threads());
   }
 
   /// A thread's chunks. Upper 32 bits: region number; lower 32: chunks not yet taken. One word, so
@@ -61,10 +62,11 @@ class ThreadPool {
 
   // A region's description is stable while any of its chunks is unfinished: it changes only between
   // regions, when all queues are empty, and a thread reads it only while it holds a chunk.
-  Invoke invoke_ = nullptr;
+  alignas(64) Invoke invoke_ = nullptr;
   void* context_ = nullptr;
   int chunks_ = 0;
-  std::vector<Queue> queues_;
+  uint64_t regions_ = 0;  // the caller's alone
+  alignas(64) std::vector<Queue> queues_;
   alignas(64) std::atomic<uint32_t> unfinished_{0};
   alignas(64) std::atomic<uint32_t> region_{0};  // workers wait on this
   std::atomic<int> parked_{0};

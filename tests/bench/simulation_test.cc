@@ -135,6 +135,42 @@ TEST(SimulationTest, ClientsGiveUpAndDeadlinesPass) {
   EXPECT_EQ(expired->outcomes[2].sampled, 0);
 }
 
+/// When request `index` had its first token.
+TimeUs FirstToken(const ServerSetup& setup, const std::vector<SimRequest>& requests, size_t index) {
+  const auto result = Simulate(ToyMachine(), KvScheme{}, setup, {}, requests);
+  EXPECT_THAT(result, IsOk());
+  return result.ok() ? result->outcomes.at(index).first_token : -1;
+}
+
+TEST(SimulationTest, WithoutTenantsALateOneWaitsForAllThatCameBefore) {
+  ServerSetup setup;
+  setup.max_running = 1;
+  const std::vector<SimRequest> requests = {
+      {0, 64, 4, 0}, {0, 64, 4, 0}, {0, 64, 4, 0}, {1, 64, 4, 1}};
+  EXPECT_LT(FirstToken(setup, requests, 3), FirstToken(setup, requests, 2));
+  setup.one_queue = true;
+  EXPECT_GT(FirstToken(setup, requests, 3), FirstToken(setup, requests, 2));
+}
+
+TEST(SimulationTest, ASmallRequestOvertakesALargeOneWithoutRoomWhereItMay) {
+  ServerSetup setup;
+  setup.kv_bytes = 330'000;  // 20 pages: the first takes 12, the second needs 15
+  const std::vector<SimRequest> requests = {{0, 640, 100, 0}, {1, 900, 4, 0}, {2, 64, 4, 0}};
+  EXPECT_LT(FirstToken(setup, requests, 2), FirstToken(setup, requests, 1));
+  setup.bypass_sequences = 0;
+  EXPECT_GT(FirstToken(setup, requests, 2), FirstToken(setup, requests, 1));
+}
+
+TEST(SimulationTest, PagesThatAreKeptFreeKeepARequestOut) {
+  ServerSetup setup;
+  setup.kv_bytes = 330'000;
+  const std::vector<SimRequest> requests = {{0, 640, 100, 0}, {1, 64, 4, 0}};
+  const TimeUs alone = FirstToken(setup, {requests[0]}, 0);
+  EXPECT_LT(FirstToken(setup, requests, 1), 2 * alone);
+  setup.watermark_pages = 15;
+  EXPECT_GT(FirstToken(setup, requests, 1), 2 * alone);
+}
+
 TEST(SimulationTest, TextsEndByThemselvesBeforeTheTokensThatWereAskedFor) {
   const auto result =
       Simulate(ToyMachine(), KvScheme{}, {}, {.ask_tokens = 900}, {{0, 64, 5, 0}, {0, 500, 7, 0}});
@@ -147,6 +183,10 @@ TEST(SimulationTest, WhatDoesNotFitIsSaidWithTheNumbers) {
   const Machine machine = ToyMachine();
   EXPECT_THAT(Simulate(machine, KvScheme{}, {.kv_bytes = 200'000}, {}, {}),
               FailsWith(kInvalid, "kv_bytes: 200000 hold"));
+  EXPECT_THAT(Simulate(machine, KvScheme{}, {.bypass_sequences = -1}, {}, {}),
+              FailsWith(kInvalid, "bypass, watermark-pages"));
+  EXPECT_THAT(Simulate(machine, KvScheme{}, {.watermark_pages = -1}, {}, {}),
+              FailsWith(kInvalid, "bypass, watermark-pages"));
   EXPECT_THAT(Simulate(machine, KvScheme{}, {.max_running = 300}, {}, {}),
               FailsWith(kInvalid, "step_tokens: 256"));
   EXPECT_THAT(Simulate(machine, KvScheme{}, {.max_waiting = -1}, {}, {}),

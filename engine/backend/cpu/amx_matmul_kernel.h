@@ -20,8 +20,9 @@ struct AmxMatMul {
   using F32 = V::F32;
   using I32 = V::I32;
 
-  // Below so many rows of a tile its product costs more than theirs one by one.
-  static constexpr int kLeastRows = 8;
+  // Fewer rows cost less without tiles: of a chunk that has no whole tile, and of the last tile of
+  // others, for which the weights are decoded in any case.
+  static constexpr int kLeastRows = 8, kLeastLastRows = 3;
   static constexpr int kRunBlocks = 32 / Format::kHalves;  // 16 KiB of codes
   static constexpr int kSums = kTileRows * kPanelColumns;
 
@@ -155,7 +156,8 @@ struct AmxMatMul {
   static void Run(const MatMulChunk& c) {
     const int64_t left = (c.last_row - c.first_row) % kTileRows;
     MatMulChunk few = c;
-    few.first_row = c.last_row - (left < kLeastRows ? left : 0);
+    const int least = c.last_row - c.first_row < kTileRows ? kLeastRows : kLeastLastRows;
+    few.first_row = c.last_row - (left < least ? left : 0);
     if (c.first_row < few.first_row) RunTiles(c, few.first_row);
     if (few.first_row < c.last_row) Avx512Kernels()->matmul[static_cast<int>(kType)](few);
   }

@@ -185,12 +185,21 @@ struct Elementwise {
     const float* x[kTileRows];
     int8_t* q[kTileRows];
   };
-  struct QuantSums {
-    alignas(64) float scale[kTileRows];
-    alignas(64) int32_t halves[2][kTileRows];  // of the codes of 16 inputs
+  struct QuantResults {
+    alignas(64) float scale[kTileRows] = {};
+    alignas(64) int32_t sums[2][kTileRows] = {};  // of the codes of 16 inputs
+
+    [[gnu::always_inline]] void Put(int lane, ActivationBlock& block, int row) const {
+      const int32_t low = sums[0][lane], high = sums[1][lane];
+      block.scale[row] = scale[lane];
+      block.scaled_sum[row] = scale[lane] * static_cast<float>(low + high);
+      block.negative_sum[row] = -(low + high);
+      block.negative_half[0][row] = -low;
+      block.negative_half[1][row] = -high;
+    }
   };
 
-  /// Block by block of one row, which has a sixteenth of each ActivationBlock.
+  /// One row, 16 of its blocks at a time.
   static void QuantizeRow(ActivationBlock* tile, int row, const float* x, int64_t blocks) {
     for (int64_t first = 0; first < blocks; first += kTileRows) {
       const int64_t left = blocks - first;
@@ -201,17 +210,9 @@ struct Elementwise {
         lanes.x[i] = x + b * kQuantBlock;
         lanes.q[i] = tile[b].q[row];
       }
-      QuantSums sums;  // NOLINT(cppcoreguidelines-pro-type-member-init): QuantizeLanes sets it
-      QuantizeLanes(lanes, count, sums);
-      for (int i = 0; i < count; ++i) {
-        ActivationBlock& block = tile[first + i];
-        const int32_t low = sums.halves[0][i], high = sums.halves[1][i];
-        block.scale[row] = sums.scale[i];
-        block.scaled_sum[row] = sums.scale[i] * static_cast<float>(low + high);
-        block.negative_sum[row] = -(low + high);
-        block.negative_half[0][row] = -low;
-        block.negative_half[1][row] = -high;
-      }
+      QuantResults results;
+      QuantizeLanes(lanes, count, results);
+      for (int i = 0; i < count; ++i) results.Put(i, tile[first + i], row);
     }
   }
 
@@ -222,21 +223,15 @@ struct Elementwise {
       lanes.x[r] = x + (r < rows ? r : rows - 1) * stride;
       lanes.q[r] = block.q[r];
     }
-    QuantSums sums;  // NOLINT(cppcoreguidelines-pro-type-member-init): QuantizeLanes sets it
-    QuantizeLanes(lanes, rows, sums);
-    for (int r = 0; r < kTileRows; ++r) {
-      const int32_t low = sums.halves[0][r], high = sums.halves[1][r];
-      block.scale[r] = sums.scale[r];
-      block.scaled_sum[r] = sums.scale[r] * static_cast<float>(low + high);
-      block.negative_sum[r] = -(low + high);
-      block.negative_half[0][r] = -low;
-      block.negative_half[1][r] = -high;
-    }
+    QuantResults results;
+    QuantizeLanes(lanes, rows, results);
+    for (int r = 0; r < kTileRows; ++r) results.Put(r, block, r);
   }
 
-  /// The first `count` lanes, in groups of four; what it leaves in the others is of no use.
+  /// The first `count` lanes, in groups of four: a last group that is not full repeats the last
+  /// lane, which writes the same codes again.
   [[gnu::always_inline]] static void QuantizeLanes(const QuantLanes& lanes, int count,
-                                                   QuantSums& sums) {
+                                                   QuantResults& results) {
     constexpr int kGroup = 4;
     const int end = (count + kGroup - 1) / kGroup * kGroup;
     alignas(64) int32_t largest[kTileRows] = {};
@@ -248,7 +243,7 @@ struct Elementwise {
       V::LargestOfFour(magnitude[0], magnitude[1], magnitude[2], magnitude[3], largest + i);
     }
     alignas(64) float inverse[kTileRows];
-    SetScales(largest, end, sums.scale, inverse);
+    SetScales(largest, end, results.scale, inverse);
     for (int i = 0; i < end; i += kGroup) {
       I32 low[kGroup], high[kGroup];
       Unroll<kGroup>([&](auto j) __attribute__((always_inline)) {
@@ -258,8 +253,8 @@ struct Elementwise {
         V::StoreInt8(lanes.q[at], low[j.value]);
         V::StoreInt8(lanes.q[at] + 16, high[j.value]);
       });
-      V::ReduceFour(low[0], low[1], low[2], low[3], sums.halves[0] + i);
-      V::ReduceFour(high[0], high[1], high[2], high[3], sums.halves[1] + i);
+      V::ReduceFour(low[0], low[1], low[2], low[3], results.sums[0] + i);
+      V::ReduceFour(high[0], high[1], high[2], high[3], results.sums[1] + i);
     }
   }
 
@@ -271,8 +266,8 @@ struct Elementwise {
   }
 
   /// From the bits of each lane's largest magnitude: its scale, and what its inputs are multiplied
-  /// with, 0 where the scale is 0 or NaN.
-  [[gnu::always_inline]] static void SetScales(const int32_t (&largest)[kTileRows], int count,
+  /// with, 0 where the scale is 0 or NaN. Of lanes before `end`.
+  [[gnu::always_inline]] static void SetScales(const int32_t (&largest)[kTileRows], int end,
                                                float (&scale)[kTileRows],
                                                float (&inverse)[kTileRows]) {
     const F32 amax = V::FromBits(V::LoadInt(largest));
@@ -280,7 +275,7 @@ struct Elementwise {
     V::Store(inverse, V::Div(V::Set(127.0f), amax));
     constexpr int32_t kInfinity = 0x7F800000;
     constexpr int32_t kSmallest = 0x0DA24260;  // 1e-30
-    for (int i = 0; i < count; ++i) {
+    for (int i = 0; i < end; ++i) {
       const bool usable = largest[i] >= kSmallest && largest[i] < kInfinity;
       if (usable) continue;
       scale[i] = largest[i] >= kInfinity ? __builtin_nanf("") : 0.0f;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <iterator>
 #include <utility>
 
@@ -64,6 +65,13 @@ int64_t PageBytes() {
 
 int64_t RoundUp(int64_t bytes, int64_t multiple) {
   return (bytes + multiple - 1) / multiple * multiple;
+}
+
+/// MADV_COLLAPSE does not ask.
+bool HugePagesAllowed() {
+  std::ifstream setting("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string text;
+  return std::getline(setting, text) && text.find("[never]") == std::string::npos;
 }
 
 absl::Status Refused(int64_t bytes) {
@@ -231,12 +239,18 @@ absl::Status MemoryRegion::Populate() {
 }
 
 void MemoryRegion::JoinPages() {
+  if (!HugePagesAllowed()) return;
   constexpr int kCollapse = 25;  // MADV_COLLAPSE of linux/mman.h
+  constexpr int64_t kStep =
+      16 * kHugePage;  // the kernel stops at the first page that it cannot join
   std::lock_guard lock(mutex_);
   for (const Range& range : ranges_) {
     const int64_t whole = range.open / kHugePage * kHugePage;
-    // Without it the kernel does the same by itself, in minutes.
-    if (whole > 0) (void)madvise(range.begin, static_cast<size_t>(whole), kCollapse);
+    for (int64_t at = 0; at < whole; at += kStep) {
+      const auto bytes = static_cast<size_t>(std::min(kStep, whole - at));
+      if (madvise(range.begin + at, bytes, kCollapse) == 0) continue;
+      if (errno == EAGAIN) (void)madvise(range.begin + at, bytes, kCollapse);
+    }
   }
 }
 

@@ -268,8 +268,9 @@ absl::Status AttentionRunner::Attend(const KvStep& step, int32_t layer, const At
       AttendSplit(request, DealOut(request, rows, groups, chunks), groups)) {
     return absl::OkStatus();
   }
+  // The longest first: later tokens of a prompt see more pages.
   const auto attend = [&](int task, int thread) {
-    AttendWhole(request, MakeTask(request, deal, task, thread), thread);
+    AttendWhole(request, MakeTask(request, deal, deal.tasks() - 1 - task, thread), thread);
   };
   if (!alone) {
     pool_.ParallelFor(deal.tasks(), attend);

@@ -19,11 +19,6 @@ struct QuantizedMatMul {
   using F32 = typename V::F32;
   using I32 = typename V::I32;
 
-  // Weights are fetched so many bytes before they are multiplied. With few rows, reading them takes
-  // all of the time; the hardware alone, which prefetches no further than the end of a 4 KiB page,
-  // reads one stream of them half as fast.
-  static constexpr int64_t kAhead = 8192;
-
   static constexpr int Log2(int value) { return value <= 1 ? 0 : 1 + Log2(value / 2); }
 
   template <int kHalf>
@@ -41,24 +36,60 @@ struct QuantizedMatMul {
     return V::Fma(V::ToFloat(sum), V::Mul(w.scale[kHalf], V::Set(x.scale[row])), y);
   }
 
-  /// Block b's share of a panel's bytes, kAhead further on: panels follow each other in memory.
-  [[gnu::always_inline]] static void Prefetch(const uint8_t* panel, int64_t b) {
-    constexpr int kBytes =
-        (Format::kCodeBytes + Format::kScaleBytes) / (Format::kBlock / kQuantBlock);
-    for (int byte = 0; byte < kBytes; byte += 64) V::Prefetch(panel + kAhead + b * kBytes + byte);
-  }
+  struct Panel {
+    const uint8_t* codes;
+    const uint8_t* scales;
+    int64_t blocks;
+    int64_t bytes;  // from one panel to the next
+    int columns;
+  };
 
-  /// Rows [row, row + R) of a row tile against one panel; stores the first `rows` of them.
+  /// Fetches the weights that are multiplied 8 KiB later, block by block; they may be the next
+  /// panel's. With few rows, reading weights takes all of the time; the hardware alone, which
+  /// fetches no further ahead than the end of a 4 KiB page, reads them half as fast.
+  class Ahead {
+   public:
+    explicit Ahead(const Panel& panel) : panel_(panel) {
+      const int64_t first = kBlocks % panel.blocks;
+      const int64_t start = kBlocks / panel.blocks * panel.bytes;
+      codes_ = panel.codes + start + first * kCodes;
+      scales_ = panel.scales + start + first * kScales;
+      left_ = panel.blocks - first;
+    }
+    [[gnu::always_inline]] void FetchBlock() {
+      for (int byte = 0; byte < kCodes; byte += 64) V::Prefetch(codes_ + byte);
+      V::Prefetch(scales_);
+      codes_ += kCodes;
+      scales_ += kScales;
+      if (--left_ > 0) return;
+      codes_ += panel_.bytes - panel_.blocks * kCodes;
+      scales_ += panel_.bytes - panel_.blocks * kScales;
+      left_ = panel_.blocks;
+    }
+
+   private:
+    static constexpr int kShare = Format::kBlock / kQuantBlock;
+    static constexpr int kCodes = Format::kCodeBytes / kShare,
+                         kScales = Format::kScaleBytes / kShare;
+    static constexpr int64_t kBlocks = 8192 / kCodes;
+    const Panel& panel_;
+    const uint8_t* codes_;
+    const uint8_t* scales_;
+    int64_t left_;  // of a panel
+  };
+
+  /// Rows [row, row + R) of a row tile against one panel; stores the first `rows` of them. The
+  /// first rows of all fetch what comes next.
   template <int R>
-  static void PanelRows(const uint8_t* codes, const uint8_t* scales, int64_t blocks,
-                        const ActivationBlock* x, int row, int rows, float* out, int64_t stride,
-                        int columns) {
+  static void PanelRows(const Panel& panel, const ActivationBlock* x, int row, int rows,
+                        bool fetches, float* out, int64_t stride) {
+    Ahead ahead(panel);
     F32 y[R];
     Unroll<R>([&](auto r) __attribute__((always_inline)) { y[r.value] = V::Zero(); });
-    for (int64_t b = 0; b < blocks; ++b) {
+    for (int64_t b = 0; b < panel.blocks; ++b) {
       WeightBlock<V> w;  // NOLINT(cppcoreguidelines-pro-type-member-init): Load sets all
-      Format::Load(codes, scales, b, w);
-      Prefetch(codes, b);
+      Format::Load(panel.codes, panel.scales, b, w);
+      if (fetches) ahead.FetchBlock();
       const ActivationBlock& block = x[b];
       Unroll<R>([&](auto r) __attribute__((always_inline)) {
         F32 sum = AddHalf<0>(w, block, row + r.value, y[r.value]);
@@ -73,50 +104,50 @@ struct QuantizedMatMul {
     }
     Unroll<R>([&](auto r) __attribute__((always_inline)) {
       if (r.value >= rows) return;
-      if (columns == kPanelColumns) {
+      if (panel.columns == kPanelColumns) {
         V::Store(out + r.value * stride, y[r.value]);
       } else {
-        V::StoreFirst(out + r.value * stride, y[r.value], columns);
+        V::StoreFirst(out + r.value * stride, y[r.value], panel.columns);
       }
     });
   }
 
   /// `rows` <= kTileRows rows of a row tile against one panel, in groups that fit the registers.
-  static void PanelTile(const uint8_t* codes, const uint8_t* scales, int64_t blocks,
-                        const ActivationBlock* x, int rows, float* out, int64_t stride,
-                        int columns) {
+  static void PanelTile(const Panel& panel, const ActivationBlock* x, int rows, bool fetches,
+                        float* out, int64_t stride) {
     for (int row = 0; row < rows; row += V::kQuantRows) {
       const int left = rows - row < V::kQuantRows ? rows - row : V::kQuantRows;
       WithSize<1, 2, 3, 4, 6, 8, 12, 16>(left, [&](auto size) {
         constexpr int kRows = decltype(size)::value;
         if constexpr (kRows <= V::kQuantRows) {
-          PanelRows<kRows>(codes, scales, blocks, x, row, left, out + row * stride, stride,
-                           columns);
+          PanelRows<kRows>(panel, x, row, left, fetches && row == 0, out + row * stride, stride);
         }
       });
     }
   }
 
   /// All row tiles of the chunk against one panel.
-  static void Panel(const MatMulChunk& c, int32_t panel, const uint8_t* codes,
-                    const uint8_t* scales) {
-    const int64_t blocks = c.inputs / kQuantBlock;
-    const int64_t left = c.columns - int64_t{panel} * kPanelColumns;
-    const int columns = left < kPanelColumns ? static_cast<int>(left) : kPanelColumns;
+  static void AllRows(const MatMulChunk& c, int32_t index, const Panel& panel) {
     for (int64_t row = c.first_row; row < c.last_row; row += kTileRows) {
       const int64_t rows_left = c.last_row - row;
       const int rows = rows_left < kTileRows ? static_cast<int>(rows_left) : kTileRows;
-      const ActivationBlock* x = c.activations + row / kTileRows * blocks;
-      float* out = c.out + row * c.out_stride + int64_t{panel} * kPanelColumns;
-      PanelTile(codes, scales, blocks, x, rows, out, c.out_stride, columns);
+      const ActivationBlock* x = c.activations + row / kTileRows * panel.blocks;
+      float* out = c.out + row * c.out_stride + int64_t{index} * kPanelColumns;
+      PanelTile(panel, x, rows, row == c.first_row, out, c.out_stride);
     }
   }
 
   static void Run(const MatMulChunk& c) {
     const int64_t packed_blocks = c.inputs / Format::kBlock;
-    for (int32_t panel = c.first_panel; panel < c.last_panel; ++panel) {
-      const auto* codes = reinterpret_cast<const uint8_t*>(c.panels + panel * c.panel_bytes);
-      Panel(c, panel, codes, codes + packed_blocks * Format::kCodeBytes);
+    for (int32_t index = c.first_panel; index < c.last_panel; ++index) {
+      const auto* codes = reinterpret_cast<const uint8_t*>(c.panels + index * c.panel_bytes);
+      const int64_t left = c.columns - int64_t{index} * kPanelColumns;
+      AllRows(c, index,
+              {.codes = codes,
+               .scales = codes + packed_blocks * Format::kCodeBytes,
+               .blocks = c.inputs / kQuantBlock,
+               .bytes = c.panel_bytes,
+               .columns = left < kPanelColumns ? static_cast<int>(left) : kPanelColumns});
     }
   }
 };

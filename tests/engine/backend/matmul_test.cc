@@ -72,15 +72,16 @@ struct Shape {
 std::vector<Shape> Shapes(DType dtype) {
   const int64_t block = Info(dtype).block_elements;
   std::vector<Shape> shapes;
-  for (const int64_t rows : {1, 2, 3, 7, 16, 17, 33}) {
+  for (const int64_t rows : {1, 2, 3, 7, 12, 16, 17, 33}) {
     shapes.push_back({rows, block == 1 ? 37 : 3 * block, 21});
   }
   shapes.push_back({5, block == 1 ? 1 : block, 1});
   shapes.push_back({1, block == 256 ? 768 : 576, 100});
   shapes.push_back({40, block == 256 ? 512 : 96, 33});
   shapes.push_back({150, block == 256 ? 256 : 64, 48});
-  // More blocks than the AMX kernel decodes at once, and a last tile of few rows.
+  // More blocks than the AMX kernel decodes at once, and a last tile that is not full.
   shapes.push_back({19, block == 256 ? 1280 : 1184, 33});
+  shapes.push_back({30, block == 256 ? 1280 : 1184, 33});
   return shapes;
 }
 

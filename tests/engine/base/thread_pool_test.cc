@@ -105,6 +105,24 @@ TEST_P(ThreadPoolTest, EndsWhetherItsWorkersSpinOrSleepOrNeverWorked) {
   }
 }
 
+// What a thread fetches ahead it should read itself.
+TEST_P(ThreadPoolTest, AThreadTakesNeighbouringChunksInOrder) {
+  ThreadPool pool(GetParam());
+  constexpr int kChunks = 101;
+  std::vector<std::vector<int>> taken(static_cast<size_t>(GetParam()));
+  pool.ParallelFor(kChunks, [&](int chunk, int thread) {
+    taken[static_cast<size_t>(thread)].push_back(chunk);
+    std::this_thread::yield();
+  });
+  for (const std::vector<int>& chunks : taken) {
+    for (size_t i = 1; i < chunks.size(); ++i) {
+      // Its own share, then those that follow, the first behind the last.
+      const bool wrapped = chunks[i] < chunks[0] && chunks[i - 1] >= chunks[0];
+      EXPECT_TRUE(chunks[i] > chunks[i - 1] || wrapped) << chunks[i - 1] << ", " << chunks[i];
+    }
+  }
+}
+
 // One thread, as many as the test machine's cores, and more than any core can run at once.
 INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, ::testing::Values(1, 2, 3, 8, 33));
 

@@ -1,5 +1,6 @@
-// Ids of real vocabularies against those of the tokenizers they come from. The default model's is
-// always there; the others are too large for the repository: without them their tests skip.
+// Ids of real vocabularies against those of the tokenizers they come from. The default model's
+// are here, and tools/test fetches it; the others are too large for the repository: without them
+// their tests skip.
 
 #include <algorithm>
 #include <filesystem>
