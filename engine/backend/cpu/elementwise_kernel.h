@@ -204,7 +204,7 @@ struct Elementwise {
     for (int64_t first = 0; first < blocks; first += kTileRows) {
       const int64_t left = blocks - first;
       const int count = left < kTileRows ? static_cast<int>(left) : kTileRows;
-      QuantLanes lanes;
+      QuantLanes lanes;  // NOLINT(cppcoreguidelines-pro-type-member-init): set below
       for (int i = 0; i < kTileRows; ++i) {
         const int64_t b = first + (i < count ? i : count - 1);
         lanes.x[i] = x + b * kQuantBlock;
@@ -218,7 +218,7 @@ struct Elementwise {
 
   /// One block of the first `rows` rows.
   static void QuantizeBlock(ActivationBlock& block, const float* x, int64_t stride, int rows) {
-    QuantLanes lanes;
+    QuantLanes lanes;  // NOLINT(cppcoreguidelines-pro-type-member-init): set below
     for (int r = 0; r < kTileRows; ++r) {
       lanes.x[r] = x + (r < rows ? r : rows - 1) * stride;
       lanes.q[r] = block.q[r];

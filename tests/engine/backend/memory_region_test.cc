@@ -53,8 +53,8 @@ bool SystemCanJoinPages() {
   const size_t bytes = (kPages + 1) * kHuge;
   void* place = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (place == MAP_FAILED) return false;
-  auto* first =
-      reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(place) + kHuge - 1) / kHuge * kHuge);
+  const size_t offset = (kHuge - reinterpret_cast<uintptr_t>(place) % kHuge) % kHuge;
+  char* first = static_cast<char*>(place) + offset;
   for (size_t page = 0; page < kPages; ++page) first[page * kHuge] = 1;
   const bool can = madvise(first, kPages * kHuge, 25 /* MADV_COLLAPSE */) == 0;
   munmap(place, bytes);
