@@ -12,7 +12,7 @@ enum class Isa : uint8_t {
   kPortable,  // plain C++, any machine
   kAvx2,      // AVX2, FMA, F16C
   kAvx512,    // AVX-512 F, BW, DQ, VL, VNNI
-  kAmx,       // those, and AMX tiles of int8 for products of three rows and more
+  kAmx,       // those, and AMX tiles of int8 for products of eight rows and more
 };
 
 std::string_view IsaName(Isa isa);
