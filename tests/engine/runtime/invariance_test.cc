@@ -7,12 +7,14 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/backend/cpu/isa.h"
+#include "engine/model/model.h"
 #include "engine/quality/model_digest.h"
 #include "engine/runtime/engine.h"
 #include "engine/runtime/model_loader.h"
@@ -74,6 +76,24 @@ struct FanSink final : public OutputSink {
   std::vector<std::shared_ptr<TokenSink>> sinks;
 };
 
+/// Runs no step while `held` is locked.
+class HeldModel final : public Model {
+ public:
+  HeldModel(Model& model, std::mutex& held) : model_(model), held_(held) {}
+  int32_t vocabulary() const override { return model_.vocabulary(); }
+  int32_t context_length() const override { return model_.context_length(); }
+  std::optional<DrawLimits> draw_limits() const override { return model_.draw_limits(); }
+  ThreadPool* threads() override { return model_.threads(); }
+  absl::StatusOr<TensorView> Forward(const Batch& batch) override {
+    std::lock_guard lock(held_);
+    return model_.Forward(batch);
+  }
+
+ private:
+  Model& model_;
+  std::mutex& held_;
+};
+
 struct EngineSetup {
   int threads = 1;
   Isa isa = Isa::kAuto;
@@ -113,17 +133,21 @@ class Server {
     engine.watermark_pages = 0;
     engine.elastic = setup.elastic;
     engine.canary_rate = setup.canary_rate;
-    engine_ = std::make_unique<Engine>(*loaded_.model, *loaded_.tokenizer, engine);
+    model_ = std::make_unique<HeldModel>(*loaded_.model, held_);
+    engine_ = std::make_unique<Engine>(*model_, *loaded_.tokenizer, engine);
   }
 
+  /// All of them are there when the first step ends, however slow this thread is.
   std::vector<std::shared_ptr<TokenSink>> Run(const std::vector<GenerateRequest>& requests) {
     std::vector<std::shared_ptr<TokenSink>> sinks;
+    std::unique_lock held(held_);
     for (const GenerateRequest& request : requests) {
       sinks.push_back(std::make_shared<TokenSink>());
       const auto id = engine_->Submit(request, sinks.back());
       EXPECT_TRUE(id.ok()) << id.status();
       if (!id.ok()) sinks.back()->End();
     }
+    held.unlock();
     for (const auto& sink : sinks) sink->Wait();
     return sinks;
   }
@@ -144,6 +168,8 @@ class Server {
  private:
   std::unique_ptr<Backend> backend_;
   LoadedModel loaded_;
+  std::mutex held_;
+  std::unique_ptr<HeldModel> model_;
   std::unique_ptr<Engine> engine_;
 };
 
@@ -481,7 +507,7 @@ TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameAloneAndInABatchOfSixteenW
   if (!std::filesystem::exists(ASYMSERVE_MODEL_FILE)) {
     GTEST_SKIP() << "no model at " ASYMSERVE_MODEL_FILE " (tools/test fetches it)";
   }
-  const auto requests = MixedRequests(16, 300, 24, 49152);
+  const auto requests = MixedRequests(16, 80, 100, 49152);
   const auto alone = Alone(ASYMSERVE_MODEL_FILE, requests, 512);
   std::mt19937 random(17);
   uint64_t preemptions = 0;
@@ -489,7 +515,7 @@ TEST_F(InvarianceTest, TheDefaultModelsTextsAreTheSameAloneAndInABatchOfSixteenW
     EngineSetup setup;
     setup.threads = 1 + static_cast<int>(random() % 3);
     setup.step_tokens = 16 + static_cast<int32_t>(random() % 300);
-    setup.slabs = 12 + static_cast<int32_t>(random() % 20);
+    setup.slabs = 7 + static_cast<int32_t>(random() % 6);
     Server server(ASYMSERVE_MODEL_FILE, setup, 512);
     ExpectSame(server.Run(requests), alone,
                "threads " + std::to_string(setup.threads) + ", step tokens " +
