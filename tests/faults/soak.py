@@ -166,7 +166,7 @@ class Soak(harness.FaultTest):
             "anonymous_bytes": self.server.status_bytes("RssAnon"),
             "runtime_bytes": runtime,
             "descriptors": self.server.descriptors(),
-            "threads": self.server.threads(),
+            "threads": len(self.server.threads()),
         }
 
 
